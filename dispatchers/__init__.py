@@ -1,0 +1,1 @@
+"""Hand work over to whatever queue a deployment has."""

@@ -1,0 +1,1 @@
+"""What an application or an adapter tests itself with."""
