@@ -1,0 +1,290 @@
+"""Whether what arrives equals what was sent: value by value, with the path to the first difference.
+
+Nothing here trusts an unknown type's `__eq__`: it may raise, return an array, or call everything equal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import ipaddress
+import math
+import pathlib
+import uuid
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal
+from enum import Enum
+from typing import Any
+
+from pydantic import BaseModel, Secret, SecretBytes, SecretStr
+
+from dispatchers._payload_errors import PayloadError, key_part, type_name
+
+__all__ = ["compare"]
+
+_MISSING: Any = object()
+
+
+def compare(original: Any, decoded: Any) -> None:
+    """Accept a value whose decoded counterpart is equal and of the same type.
+
+    Args:
+        original: The value as the caller gave it.
+
+        decoded: The same value after encoding and decoding.
+
+    Raises:
+        PayloadError: They differ; `path` leads to the first difference.
+
+    """
+    kind = type(decoded)
+    if type(original) is not kind:
+        if kind is float and type(original) is int and original == decoded:
+            return
+        raise _retyped(original, decoded)
+    _COMPARISONS.get(kind, _compare_other)(original, decoded)
+
+
+def _compare_plain(original: Any, decoded: Any) -> None:
+    if original != decoded:
+        raise _altered(original)
+
+
+def _compare_float(original: float, decoded: float) -> None:
+    if original != decoded or math.copysign(1, original) != math.copysign(1, decoded):
+        raise _altered(original)
+
+
+def _compare_decimal(original: Decimal, decoded: Decimal) -> None:
+    if original.compare_total(decoded):
+        raise _altered(original)
+
+
+def _compare_datetime(original: datetime.datetime, decoded: datetime.datetime) -> None:
+    if original.tzinfo is None:
+        raise PayloadError(
+            "is a datetime without a time zone, which names no instant: "
+            "pass an aware one, such as datetime.now(UTC)"
+        )
+    if original != decoded:  # also when equal: between zones, times in a fold never compare equal
+        _compare_clock(original, decoded)
+
+
+def _compare_clock(original: Any, decoded: Any) -> None:
+    same_zone = (original.tzinfo is None) == (decoded.tzinfo is None)
+    if not same_zone or original.utcoffset() != decoded.utcoffset():
+        raise PayloadError(
+            "has a time zone that JSON cannot carry exactly: pass it in UTC, or a time without a zone"
+        )
+    _compare_plain(original.replace(tzinfo=None), decoded.replace(tzinfo=None))
+
+
+def _compare_sequence(original: Any, decoded: Any) -> None:
+    if len(original) != len(decoded):
+        raise _altered(original)
+    for index, (left, right) in enumerate(zip(original, decoded, strict=True)):
+        try:
+            compare(left, right)
+        except PayloadError as error:
+            raise error.under(f"[{index}]") from None
+
+
+def _compare_mapping(original: Mapping[Any, Any], decoded: Mapping[Any, Any]) -> None:
+    """Both keep the order of insertion, so entries pair up without looking keys up."""
+    if len(decoded) < len(original):
+        raise PayloadError(
+            "has keys that are one and the same key in JSON: give each entry a key of its own"
+        )
+    for position, (left, right) in enumerate(zip(original.items(), decoded.items(), strict=True)):
+        try:
+            _compare_entry(left, right)
+        except PayloadError as error:
+            raise error.under(key_part(left[0], position)) from None
+
+
+def _compare_entry(original: tuple[Any, Any], decoded: tuple[Any, Any]) -> None:
+    if type(original[0]) is not type(decoded[0]):
+        raise PayloadError(
+            f"has {type_name(original[0])} for its key, which JSON would turn into "
+            f"{type_name(decoded[0])}: pass text, or annotate the type of the keys"
+        )
+    compare(original[0], decoded[0])
+    compare(original[1], decoded[1])
+
+
+def _compare_set(original: Iterable[Any], decoded: Iterable[Any]) -> None:
+    arrived = {_set_key(item): item for item in decoded}
+    for item in original:
+        compare(item, arrived.pop(_set_key(item), _MISSING))
+    if arrived:
+        raise _altered(original)
+
+
+def _set_key(item: Any) -> Any:
+    if isinstance(item, datetime.datetime):
+        return item.replace(tzinfo=None), item.utcoffset()
+    return item
+
+
+def _compare_other(original: Any, decoded: Any) -> None:
+    if original is decoded:
+        return
+    if isinstance(decoded, (SecretStr, SecretBytes, Secret)):
+        raise PayloadError(
+            f"is {type_name(original)}, which is masked in JSON: "
+            "pass the name under which the worker finds the secret"
+        )
+    for base, comparison in _BASES.items():
+        if isinstance(decoded, base):
+            return comparison(original, decoded)
+    if dataclasses.is_dataclass(decoded):
+        return _compare_fields(original, decoded, (f.name for f in dataclasses.fields(decoded)))
+    _compare_unknown(original, decoded)
+
+
+def _compare_model(original: BaseModel, decoded: BaseModel) -> None:
+    _compare_fields(original, decoded, type(decoded).model_fields)
+    compare(original.__pydantic_extra__, decoded.__pydantic_extra__)
+    _compare_private(original.__pydantic_private__ or {}, decoded.__pydantic_private__ or {})
+
+
+def _compare_private(original: Mapping[str, Any], decoded: Mapping[str, Any]) -> None:
+    for name in {**original, **decoded}:
+        try:
+            compare(original.get(name, _MISSING), decoded.get(name, _MISSING))
+        except PayloadError as error:
+            raise PayloadError(
+                "is a private attribute, which does not travel: make it a field, or leave it unset",
+                f".{name}",
+            ) from error
+
+
+def _compare_fields(original: Any, decoded: Any, names: Iterable[str]) -> None:
+    for name in names:
+        try:
+            compare(getattr(original, name, _MISSING), getattr(decoded, name, _MISSING))
+        except PayloadError as error:
+            raise error.under(f".{name}") from None
+
+
+def _compare_named_tuple(original: Any, decoded: Any) -> None:
+    names = getattr(decoded, "_fields", None)
+    if names is None:
+        return _compare_sequence(original, decoded)
+    return _compare_fields(original, decoded, names)
+
+
+def _compare_deque(original: deque[Any], decoded: deque[Any]) -> None:
+    compare(original.maxlen, decoded.maxlen)
+    _compare_sequence(original, decoded)
+
+
+def _compare_default_dict(original: defaultdict[Any, Any], decoded: defaultdict[Any, Any]) -> None:
+    if original.default_factory is not decoded.default_factory:
+        raise PayloadError("has a default factory, which does not travel: pass a dict")
+    _compare_mapping(original, decoded)
+
+
+def _compare_enum(original: Enum, decoded: Enum) -> None:
+    if original is not decoded:
+        raise _altered(original)
+
+
+def _compare_unknown(original: Any, decoded: Any) -> None:
+    """A type of which nothing is known: by its `__eq__` if it says True, else by what it holds."""
+    if type(original).__eq__ is not object.__eq__:
+        if not _says_equal(original, decoded):
+            raise _altered(original)
+        return
+    if not hasattr(original, "__dict__") and not _slots(original):
+        raise PayloadError(
+            f"is {type_name(original)}, which cannot be compared with what would arrive: "
+            "give it an __eq__ method"
+        )
+    _compare_fields(original, decoded, [*getattr(original, "__dict__", ()), *_slots(original)])
+
+
+def _says_equal(original: Any, decoded: Any) -> bool:
+    try:
+        return (original == decoded) is True
+    except Exception:
+        return False
+
+
+def _slots(value: Any) -> list[str]:
+    return [
+        name
+        for cls in type(value).__mro__
+        for name in _as_tuple(cls.__dict__.get("__slots__", ()))
+        if name not in ("__dict__", "__weakref__")
+    ]
+
+
+def _as_tuple(slots: Any) -> tuple[str, ...]:
+    return (slots,) if isinstance(slots, str) else tuple(slots)
+
+
+def _altered(original: object) -> PayloadError:
+    return PayloadError(
+        f"is {type_name(original)} whose value would arrive altered: "
+        "pass a value that its annotation carries as it is"
+    )
+
+
+def _retyped(original: object, decoded: object) -> PayloadError:
+    if decoded is _MISSING or original is _MISSING:
+        return PayloadError("would not arrive: pass a value that its annotation carries as it is")
+    if isinstance(original, type(decoded)):
+        return _subclass(original, decoded)
+    given, arriving = type_name(original), type_name(decoded)
+    return PayloadError(
+        f"is {given}, which JSON would turn into {arriving}: "
+        f"pass {arriving}, or annotate it as {given}"
+    )
+
+
+def _subclass(original: object, decoded: object) -> PayloadError:
+    base = type(decoded).__qualname__
+    cure = f"pass a plain {base}, or annotate it with its own type"
+    if isinstance(original, Enum):
+        cure = "pass its .value, or annotate it with its own type"
+    elif base in {"str", "int", "float"}:
+        cure = f"pass {base}(...) of it"
+    return PayloadError(
+        f"is {type_name(original)}, which would arrive as {type_name(decoded)}, its base: {cure}"
+    )
+
+
+_PLAIN: tuple[type, ...] = (
+    *(int, str, bool, type(None), bytes, bytearray, datetime.date, datetime.timedelta, uuid.UUID),
+    *(ipaddress.IPv4Address, ipaddress.IPv4Interface, ipaddress.IPv4Network),
+    *(ipaddress.IPv6Address, ipaddress.IPv6Interface, ipaddress.IPv6Network),
+    *(pathlib.PurePosixPath, pathlib.PureWindowsPath, type(pathlib.Path())),
+)
+
+_COMPARISONS: dict[type, Callable[[Any, Any], None]] = {
+    **dict.fromkeys(_PLAIN, _compare_plain),
+    float: _compare_float,
+    Decimal: _compare_decimal,
+    datetime.datetime: _compare_datetime,
+    datetime.time: _compare_clock,
+    list: _compare_sequence,
+    tuple: _compare_sequence,
+    dict: _compare_mapping,
+    set: _compare_set,
+    frozenset: _compare_set,
+}
+
+_BASES: dict[type, Callable[[Any, Any], None]] = {
+    BaseModel: _compare_model,
+    Enum: _compare_enum,
+    tuple: _compare_named_tuple,
+    deque: _compare_deque,
+    defaultdict: _compare_default_dict,
+    OrderedDict: _compare_mapping,
+    dict: _compare_mapping,
+    list: _compare_sequence,
+    set: _compare_set,
+    frozenset: _compare_set,
+}

@@ -1,0 +1,47 @@
+"""What can be wrong with a task's arguments, when it is declared and when it is dispatched."""
+
+from __future__ import annotations
+
+from typing import Self
+
+__all__ = ["DeclarationError", "PayloadError", "key_part", "type_name"]
+
+# Longer keys and such with other characters are data rather than names: they are counted, not shown.
+_LONGEST_SHOWN_KEY = 32
+
+
+class DeclarationError(TypeError):
+    """A task is declared with a signature whose arguments could not travel exactly."""
+
+
+class PayloadError(ValueError):
+    """Arguments do not fit the task, or could not travel exactly; the message never shows a value.
+
+    Args:
+        problem: What is wrong and what to do about it; it reads on from the argument's name.
+
+        path: Where, as in `user.tags[2]`; empty for the arguments as a whole.
+
+    """
+
+    def __init__(self, problem: str, path: str = "") -> None:
+        super().__init__(f"argument {path!r} {problem}" if path else problem)
+        self.problem = problem
+        self.path = path
+
+    def under(self, part: str) -> Self:
+        """The same error one level further out: `part` is `name`, `.name` or `[index]`."""
+        return type(self)(self.problem, part + self.path)
+
+
+def key_part(key: object, position: int) -> str:
+    """The part of a path for an entry of a mapping; a key that may be data shows its position."""
+    if type(key) is str and key.isidentifier() and len(key) <= _LONGEST_SHOWN_KEY:
+        return f".{key}"
+    return f"[key {position}]"
+
+
+def type_name(value: object) -> str:
+    """The value's type for a message, with its article: `a tuple`, `an Order`."""
+    name = type(value).__qualname__.rpartition("<locals>.")[2]
+    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"

@@ -1,0 +1,47 @@
+"""The log of the dispatch path: one record per dispatch that is not `ok` (C4)."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from ._errors import ErrorCategory
+from ._response import DispatchResponse
+
+if TYPE_CHECKING:
+    from ._contract import BaseDispatcher
+
+__all__ = ["breaker", "log", "not_ok"]
+
+log = logging.getLogger("dispatchers")
+
+
+def not_ok(dispatcher: BaseDispatcher | None, response: DispatchResponse) -> None:
+    """One record: ERROR, because somebody's work may be lost; DEBUG while a breaker is open."""
+    error = response.error
+    if error is None:
+        return
+    quiet = error.category is ErrorCategory.CIRCUIT_OPEN
+    request = response.request
+    log.log(
+        logging.DEBUG if quiet else logging.ERROR,
+        "dispatch of %s through %r (%s) was %s: %s: %s",
+        request.task if request else "a request",
+        response.dispatcher,
+        response.backend or "no backend",
+        response.status.value,
+        error.category.value,
+        error.message,
+        extra={"request_id": response.request_id, "category": error.category.value},
+    )
+
+
+def breaker(dispatcher: BaseDispatcher, change: str | None) -> None:
+    """One record when a breaker opens, one with the count when it closes."""
+    if change == "opened":
+        log.error("breaker of %r (%s) opened", dispatcher.alias, dispatcher.name)
+    elif change == "closed":
+        refused = dispatcher._breaker.suppressed if dispatcher._breaker else 0
+        log.warning(
+            "breaker of %r (%s) closed; it refused %d", dispatcher.alias, dispatcher.name, refused
+        )

@@ -1,0 +1,155 @@
+"""A task's parameters: which there are, what they are annotated with, and how a call binds to them."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import sys
+import typing
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from dispatchers._payload_errors import DeclarationError, PayloadError
+
+__all__ = ["Parameters", "nearest"]
+
+_Kind = inspect.Parameter
+
+
+class Parameters:
+    """The parameters of one function, checked as far as is possible without evaluating them.
+
+    Args:
+        function: The task's function; what `functools.wraps` wrapped is looked through.
+
+    Raises:
+        DeclarationError: A parameter could not be filled by name from JSON.
+
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+        parameters = _signature(function).parameters
+        for parameter in parameters.values():
+            _check(parameter)
+        self.names = tuple(parameters)
+        self._positional = tuple(
+            name for name, p in parameters.items() if p.kind is _Kind.POSITIONAL_OR_KEYWORD
+        )
+        self.defaults = {n: p.default for n, p in parameters.items() if p.default is not p.empty}
+        self.required = frozenset(self.names) - self.defaults.keys()
+        self._annotations = {name: p.annotation for name, p in parameters.items()}
+        self._known = frozenset(self.names)
+
+    def annotations(self) -> dict[str, Any]:
+        """The annotations, evaluated.
+
+        Raises:
+            DeclarationError: One refers to a name that its module does not have at run time.
+
+        """
+        return {name: self._evaluate(name) for name in self.names}
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The call's arguments by name, without the absent defaults.
+
+        Raises:
+            PayloadError: An argument is missing, unknown, given twice, or one too many.
+
+        """
+        if args:
+            kwargs = self._by_name(args, kwargs)
+        self.check_names(kwargs)
+        return kwargs
+
+    def check_names(self, arguments: dict[str, Any]) -> None:
+        """Accept arguments that are all known, with none missing.
+
+        Raises:
+            PayloadError: One is unknown or missing.
+
+        """
+        given = arguments.keys()
+        if not (self.required <= given <= self._known):
+            raise self._misnamed(arguments)
+
+    def _by_name(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        if len(args) > len(self._positional):
+            raise PayloadError(
+                f"{len(args)} arguments are given by position, where the task takes at most "
+                f"{len(self._positional)}: pass the others by name"
+            )
+        bound = dict(zip(self._positional, args, strict=False))
+        for name in bound.keys() & kwargs.keys():
+            raise PayloadError("is given twice, by position and by name: drop one", name)
+        return {**bound, **kwargs}
+
+    def _misnamed(self, arguments: dict[str, Any]) -> PayloadError:
+        for name in arguments:
+            if name not in self._known:
+                return _unknown(name, self.names)
+        missing = next(name for name in self.names if name in self.required - arguments.keys())
+        return PayloadError("is missing, and has no default: pass it", missing)
+
+    def _evaluate(self, name: str) -> Any:
+        """`get_type_hints` of one parameter alone: the others, and the result, may not resolve."""
+
+        def carrier() -> None: ...
+
+        carrier.__annotations__ = {name: self._annotations[name]}
+        try:
+            return typing.get_type_hints(carrier, self._globals(), include_extras=True)[name]
+        except NameError as exc:
+            raise DeclarationError(
+                f"parameter {name!r} of {self._function.__qualname__} is annotated with "
+                f"{exc.name!r}, which its module does not have at run time: "
+                "import it there, outside `if TYPE_CHECKING`"
+            ) from exc
+
+    def _globals(self) -> dict[str, Any]:
+        inner: Any = inspect.unwrap(self._function)
+        return getattr(inner, "__globals__", {})
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """A suggestion to end a message with, empty where no name is near."""
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {close[0]!r}?" if close else ""
+
+
+def _unknown(name: object, names: tuple[str, ...]) -> PayloadError:
+    known = ", ".join(map(repr, names)) or "no arguments"
+    if type(name) is not str:
+        return PayloadError(f"a name of an argument is not text: the task takes {known}")
+    cure = nearest(name, names) or f"the task takes {known}"
+    return PayloadError(f"is not one of the task's: {cure}", name)
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    if sys.version_info >= (3, 14):
+        import annotationlib
+
+        lazily = annotationlib.Format.FORWARDREF
+        return inspect.signature(function, annotation_format=lazily)
+    return inspect.signature(function)
+
+
+def _check(parameter: inspect.Parameter) -> None:
+    if parameter.name in {"self", "cls"}:
+        raise DeclarationError(
+            f"parameter {parameter.name!r} makes this a method: declare a plain function as the task"
+        )
+    if problem := _PROBLEMS.get(parameter.kind):
+        raise DeclarationError(f"parameter {str(parameter)!r} {problem}")
+    if parameter.annotation is parameter.empty:
+        raise DeclarationError(
+            f"parameter {parameter.name!r} has no annotation, so its values could not be checked: "
+            f"write `{parameter.name}: int`, or `{parameter.name}: JsonValue` for any JSON"
+        )
+
+
+_PROBLEMS = {
+    _Kind.VAR_POSITIONAL: "takes any number of arguments: declare one parameter that is a list",
+    _Kind.VAR_KEYWORD: "takes arguments of any name: declare one parameter that is a dict",
+    _Kind.POSITIONAL_ONLY: "has no name for callers: remove the `/` from the signature",
+}

@@ -1,0 +1,180 @@
+"""What an exception says about a dispatch: its status, its category, and words without secrets."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from pydantic import SecretBytes, SecretStr, ValidationError
+
+from ._errors import RETRYABLE, ConfigurationError, ErrorCategory, MissingDependencyError
+from ._errors import RejectedError as Rejected
+from ._fidelity import PayloadError
+from ._guard import GuardFullError, GuardTimeoutError
+from ._model import Model
+from ._response import DispatchFailure, DispatchStatus
+
+if TYPE_CHECKING:
+    from ._contract import BaseDispatcher
+
+__all__ = ["category_of", "counts_against", "failure", "secrets_of", "type_name", "verdict"]
+
+LONGEST = 300
+"""Characters of a client's own words that are worth repeating."""
+COUNTED = frozenset({ErrorCategory.UNAVAILABLE, ErrorCategory.TIMEOUT})
+
+GENERIC: tuple[tuple[type[BaseException], ErrorCategory], ...] = (
+    (MissingDependencyError, ErrorCategory.MISSING_DEPENDENCY),
+    (ConfigurationError, ErrorCategory.CONFIGURATION),
+    (ImportError, ErrorCategory.MISSING_DEPENDENCY),
+    (TimeoutError, ErrorCategory.TIMEOUT),
+    (socket.gaierror, ErrorCategory.UNAVAILABLE),
+    (ssl.SSLError, ErrorCategory.AUTHENTICATION),
+    (ConnectionError, ErrorCategory.UNAVAILABLE),
+    (PermissionError, ErrorCategory.PERMISSION),
+    (FileNotFoundError, ErrorCategory.NOT_FOUND),
+    (MemoryError, ErrorCategory.CAPACITY),
+)
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE})
+
+
+def category_of(exc: BaseException) -> ErrorCategory:
+    """The category of an exception by its type alone, for what no adapter classified."""
+    if isinstance(exc, OSError) and exc.errno in FULL:
+        return ErrorCategory.CAPACITY
+    found = (category for kind, category in GENERIC if isinstance(exc, kind))
+    return next(found, ErrorCategory.INTERNAL)
+
+
+def verdict(
+    dispatcher: BaseDispatcher, exc: Exception, *, contacted: bool
+) -> tuple[DispatchStatus, DispatchFailure]:
+    """Status and failure for an exception on the dispatch path."""
+    if isinstance(exc, Rejected):
+        return _rejected(exc.category, exc.message, _cause(exc), retryable=exc.retryable)
+    if isinstance(exc, PayloadError | ValidationError):
+        return _rejected(ErrorCategory.INVALID, safe_text(exc, ()), exc)
+    if isinstance(exc, GuardFullError):
+        return _rejected(ErrorCategory.CAPACITY, "too many calls are stuck in the client", exc)
+    if isinstance(exc, GuardTimeoutError):
+        return _overdue(dispatcher, exc)
+    if not contacted:
+        return _rejected(category_of(exc), f"dispatch failed before contact: {type_name(exc)}", exc)
+    return _from_adapter(dispatcher, exc)
+
+
+def _rejected(
+    category: ErrorCategory, message: str, exc: BaseException, *, retryable: bool | None = None
+) -> tuple[DispatchStatus, DispatchFailure]:
+    again = category in RETRYABLE if retryable is None else retryable
+    return DispatchStatus.REJECTED, failure(category, message, exc, retryable=again)
+
+
+def _overdue(
+    dispatcher: BaseDispatcher, exc: GuardTimeoutError
+) -> tuple[DispatchStatus, DispatchFailure]:
+    message = f"backend {dispatcher.name!r} did not answer within the deadline"
+    if not exc.started:
+        return _rejected(ErrorCategory.TIMEOUT, message, exc)
+    return DispatchStatus.UNKNOWN, failure(ErrorCategory.TIMEOUT, message, exc)
+
+
+def _from_adapter(
+    dispatcher: BaseDispatcher, exc: Exception
+) -> tuple[DispatchStatus, DispatchFailure]:
+    known = _asked_category(dispatcher, exc)
+    category = known or category_of(exc)
+    message = f"backend {dispatcher.name!r}: {type_name(exc)}"
+    if category is not ErrorCategory.INTERNAL and (text := safe_text(exc, dispatcher._secrets)):
+        message += f": {text}"
+    if _asked_maybe_sent(dispatcher, exc):
+        return DispatchStatus.UNKNOWN, failure(category, message, exc)
+    return _rejected(category, message, exc)
+
+
+def _asked_category(dispatcher: BaseDispatcher, exc: Exception) -> ErrorCategory | None:
+    try:
+        given: object = dispatcher._category(exc)
+    except Exception:  # noqa: BLE001 - a broken adapter is no reason to raise (C1)
+        return None
+    return given if isinstance(given, ErrorCategory) else None
+
+
+def _asked_maybe_sent(dispatcher: BaseDispatcher, exc: Exception) -> bool:
+    try:
+        return bool(dispatcher._maybe_sent(exc))
+    except Exception:  # noqa: BLE001 - what nobody can tell is unknown (C3)
+        return True
+
+
+def failure(
+    category: ErrorCategory, message: str, exc: BaseException | None, *, retryable: bool = False
+) -> DispatchFailure:
+    """A `DispatchFailure` naming the exception's type."""
+    return DispatchFailure(
+        category=category,
+        retryable=retryable,
+        exception_type=None if exc is None else type_name(exc),
+        message=message,
+    )
+
+
+def counts_against(status: DispatchStatus, category: ErrorCategory) -> bool:
+    """Whether the breaker counts it: the backend's fault, never the caller's or the task's."""
+    return status is DispatchStatus.UNKNOWN or category in COUNTED
+
+
+def type_name(exc: BaseException) -> str:
+    """The dotted name of an exception's class, without `builtins`."""
+    kind = type(exc)
+    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+    return f"{module}{kind.__qualname__}"
+
+
+def safe_text(exc: BaseException, secrets: tuple[str, ...]) -> str:
+    """The exception's words, shortened, with every secret struck out; never raises."""
+    try:
+        text = str(exc)
+    except Exception:  # noqa: BLE001 - a broken __str__ is no reason to raise (C1)
+        return ""
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
+def secrets_of(options: Model) -> tuple[str, ...]:
+    """The texts in a model's values that must not be shown: secrets, and passwords in URLs."""
+    found: set[str] = set()
+    for value in options.__dict__.values():
+        found.update(_secrets_in(value))
+    return tuple(sorted((s for s in found if s), key=len, reverse=True))
+
+
+def _secrets_in(value: object) -> set[str]:
+    match value:
+        case SecretStr():
+            text = value.get_secret_value()
+            return {text} | _secrets_in(text)
+        case SecretBytes():
+            return {value.get_secret_value().decode(errors="replace")}
+        case str() if "://" in value:
+            return _password(value)
+        case list() | tuple():
+            return set().union(*map(_secrets_in, value))
+        case dict():
+            return set().union(*map(_secrets_in, value.values()))
+    return set()
+
+
+def _password(url: str) -> set[str]:
+    try:
+        return {urlsplit(url).password or ""}
+    except ValueError:
+        return set()
+
+
+def _cause(exc: BaseException) -> BaseException:
+    return exc.__cause__ or exc
