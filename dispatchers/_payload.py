@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from pydantic_core import CoreSchema, to_json
 
-from dispatchers import _payload_schema as schemas
 from dispatchers._fidelity import compare
 from dispatchers._payload_errors import DeclarationError, PayloadError
+from dispatchers._payload_fingerprint import fingerprint, json_schema
 from dispatchers._payload_problems import explain, why_unwritable
+from dispatchers._payload_schema import Compiled, build_validator, compile_schema
 from dispatchers._signature import Parameters
 
-__all__ = ["DeclarationError", "PayloadCodec", "PayloadError"]
+__all__ = ["DeclarationError", "PayloadCodec", "PayloadError", "build_validator", "explain"]
 
 # Python's own limit for reading an integer: a shorter payload cannot contain a longer one.
 _LONGEST_INTEGER = 4300
@@ -38,7 +40,7 @@ class PayloadCodec:
         self._parameters = Parameters(function)
         self.parameters = self._parameters.names
         self._name = function.__qualname__
-        self._compiled: schemas.Compiled | None = None
+        self._compiled: Compiled | None = None
         self._atoms: dict[str, frozenset[type]] | None = None
         self._fingerprint = ""
 
@@ -50,7 +52,7 @@ class PayloadCodec:
     @property
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits that change when what the task accepts changes."""
-        self._fingerprint = self._fingerprint or schemas.fingerprint(self.json_schema())
+        self._fingerprint = self._fingerprint or fingerprint(self.json_schema())
         return self._fingerprint
 
     def check(self) -> None:
@@ -118,7 +120,7 @@ class PayloadCodec:
 
     def json_schema(self) -> dict[str, Any]:
         """The JSON Schema of the arguments."""
-        return schemas.json_schema(self._compile())
+        return json_schema(self._compile().schema)
 
     def _encode_exactly(self, arguments: dict[str, Any]) -> bytes:
         self._parameters.check_names(arguments)
@@ -126,8 +128,6 @@ class PayloadCodec:
         try:
             payload = compiled.to_json(arguments, warnings=False)
             decoded = compiled.from_json(payload)
-        except ValidationError as exc:
-            raise why_unwritable(arguments, exc) from None
         except (ValueError, RecursionError) as exc:
             raise why_unwritable(arguments, exc) from None
         for name, value in arguments.items():
@@ -136,3 +136,25 @@ class PayloadCodec:
             except PayloadError as error:
                 raise error.under(name) from None
         return payload
+
+    def _compile(self) -> Compiled:
+        """Threads that come first may each compile; either result serves."""
+        if self._compiled is None:
+            parameters = self._parameters
+            self._compiled = compile_schema(
+                self._name, parameters.annotations(), parameters.required
+            )
+        return self._compiled
+
+    def _find_atoms(self) -> dict[str, frozenset[type]]:
+        """The exact types of each parameter that takes nothing but these, whose values need no more."""
+        annotations = self._parameters.annotations()
+        found = {name: _members(annotation) for name, annotation in annotations.items()}
+        self._atoms = {name: types for name, types in found.items() if types <= _ATOMS}
+        return self._atoms
+
+
+def _members(annotation: Any) -> frozenset[Any]:
+    if get_origin(annotation) in {Union, UnionType}:
+        return frozenset(get_args(annotation))
+    return frozenset({annotation})

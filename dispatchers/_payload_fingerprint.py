@@ -1,0 +1,74 @@
+"""A task's arguments as JSON Schema, and the fingerprint by which two deployments compare them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
+
+__all__ = ["fingerprint", "json_schema"]
+
+# Words about a schema, and what applies when a value is absent: neither changes what is accepted.
+_UNTOLD = frozenset({"title", "description", "default", "examples", "deprecated"})
+# Of these, JSON Schema ignores the order.
+_UNORDERED = frozenset({"required", "enum", "anyOf", "oneOf", "type"})
+_REFERENCE = "#/$defs/"
+
+
+class _Lenient(GenerateJsonSchema):
+    """A type without a JSON Schema of its own stands as anything."""
+
+    ignored_warning_kinds = {"skipped-choice", "non-serializable-default", "skipped-discriminator"}
+
+    def handle_invalid_for_json_schema(
+        self, schema: core_schema.CoreSchema, error_info: str
+    ) -> JsonSchemaValue:
+        del schema, error_info
+        return {}
+
+
+def json_schema(schema: CoreSchema) -> dict[str, Any]:
+    """The JSON Schema of what a core schema accepts."""
+    return _Lenient().generate(schema, mode="validation")
+
+
+def fingerprint(schema: dict[str, Any]) -> str:
+    """Twelve hexadecimal digits over names, types, constraints and required-ness.
+
+    Titles, descriptions, defaults, and the order and the names of definitions do not count.
+    """
+    canonical = _canonical(schema, schema.get("$defs", {}), {})
+    text = json.dumps(canonical, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _canonical(node: Any, definitions: dict[str, Any], seen: dict[str, int]) -> Any:
+    if isinstance(node, list):
+        return [_canonical(item, definitions, seen) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if "$ref" in node:
+        return _resolved(node["$ref"].removeprefix(_REFERENCE), definitions, seen)
+    return {
+        key: _keyword(key, value, definitions, seen)
+        for key, value in sorted(node.items())
+        if key != "$defs" and (key not in _UNTOLD or isinstance(value, dict))
+    }
+
+
+def _keyword(key: str, value: Any, definitions: dict[str, Any], seen: dict[str, int]) -> Any:
+    canonical = _canonical(value, definitions, seen)
+    if key in _UNORDERED and isinstance(canonical, list):
+        return sorted(canonical, key=lambda item: json.dumps(item, sort_keys=True))
+    return canonical
+
+
+def _resolved(name: str, definitions: dict[str, Any], seen: dict[str, int]) -> Any:
+    """A definition where it is first used, and afterwards its number."""
+    if name in seen:
+        return seen[name]
+    seen[name] = len(seen)
+    return _canonical(definitions.get(name, {}), definitions, seen)

@@ -1,0 +1,126 @@
+"""The pydantic schema of a task's arguments, rewritten so that every value travels exactly.
+
+Nested models bring their own configuration; in a payload the strictest one holds throughout: strict types,
+bytes as base64, no NaN, fields under their own names, computed fields left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, cast
+
+from pydantic import ConfigDict, TypeAdapter
+from pydantic.errors import PydanticUserError
+from pydantic_core import CoreConfig, CoreSchema, SchemaSerializer, SchemaValidator
+from typing_extensions import NotRequired, Required, TypedDict
+
+from dispatchers._payload_errors import DeclarationError
+
+__all__ = ["Compiled", "build_validator", "compile_schema"]
+
+_CONFIG = CoreConfig(
+    strict=True,
+    allow_inf_nan=False,
+    ser_json_bytes="base64",
+    val_json_bytes="base64",
+    ser_json_timedelta="iso8601",
+)
+
+
+class Compiled(NamedTuple):
+    """What one task's arguments compile to."""
+
+    schema: CoreSchema
+    from_json: Callable[..., dict[str, Any]]
+    from_python: Callable[..., dict[str, Any]]
+    to_json: Callable[..., bytes]
+
+
+def compile_schema(title: str, annotations: Mapping[str, Any], required: frozenset[str]) -> Compiled:
+    """Build the schema, the validator and the serializer of arguments so annotated.
+
+    Raises:
+        DeclarationError: pydantic has no schema for an annotation.
+
+    """
+    schema = cast("CoreSchema", rewrite(_generate(title, annotations, required)))
+    validator = build_validator(schema)
+    serializer = _build(SchemaSerializer, schema)
+    return Compiled(
+        schema, validator.validate_json, validator.validate_python, serializer.to_json
+    )
+
+
+def build_validator(schema: CoreSchema) -> SchemaValidator:
+    """A validator over a schema that contains a codec's `core_schema`."""
+    return _build(SchemaValidator, schema)
+
+
+def _build(kind: Callable[..., Any], schema: CoreSchema) -> Any:
+    """Without the validators that pydantic keeps for each model: they have the model's own settings."""
+    return kind(schema, _CONFIG, _use_prebuilt=False)
+
+
+def _generate(title: str, annotations: Mapping[str, Any], required: frozenset[str]) -> CoreSchema:
+    fields = {
+        name: Required[annotation] if name in required else NotRequired[annotation]
+        for name, annotation in annotations.items()
+    }
+    arguments = TypedDict(title, fields)  # type: ignore[operator]
+    arguments.__pydantic_config__ = ConfigDict(strict=True, extra="forbid")
+    try:
+        return TypeAdapter(arguments).core_schema
+    except (PydanticUserError, TypeError) as exc:
+        raise _without_schema(annotations, exc) from exc
+
+
+def _without_schema(annotations: Mapping[str, Any], cause: Exception) -> DeclarationError:
+    """Name the parameter: pydantic's own message names only the type."""
+    for name, annotation in annotations.items():
+        try:
+            TypeAdapter(annotation)
+        except (PydanticUserError, TypeError):
+            return DeclarationError(
+                f"parameter {name!r} is annotated with {_spelled(annotation)}, which JSON cannot "
+                "carry: pass an identifier and look the object up in the task"
+            )
+    return DeclarationError(f"the parameters have no JSON form: {type(cause).__name__}")
+
+
+def _spelled(annotation: Any) -> str:
+    return annotation.__qualname__ if isinstance(annotation, type) else str(annotation)
+
+
+# Keys of a core schema under which further schemas stand; others hold defaults, metadata and functions.
+_NESTED = (
+    *("schema", "items_schema", "keys_schema", "values_schema", "json_schema", "python_schema"),
+    *("lax_schema", "strict_schema", "choices", "steps", "fields", "definitions"),
+    *("extras_schema", "extras_keys_schema", "arguments_schema", "var_args_schema"),
+    *("var_kwargs_schema", "return_schema"),
+)
+_CONFIGURED = frozenset({"model", "dataclass", "typed-dict"})
+_DROPPED = frozenset({"strict", "allow_inf_nan", "validation_alias", "serialization_alias"})
+
+
+def rewrite(node: Any) -> Any:
+    """A copy of a core schema with this module's settings in force at every level."""
+    if isinstance(node, (list, tuple)):
+        return type(node)(rewrite(item) for item in node)
+    if not isinstance(node, dict):
+        return node
+    if not isinstance(node.get("type"), str):
+        return {key: rewrite(value) for key, value in node.items()}
+    return _rewrite_schema(node)
+
+
+def _rewrite_schema(node: dict[str, Any]) -> dict[str, Any]:
+    copy = {
+        key: rewrite(value) if key in _NESTED else value
+        for key, value in node.items()
+        if key not in _DROPPED
+    }
+    if node["type"] in _CONFIGURED:
+        copy["config"] = {**node.get("config", {}), **_CONFIG}
+    if "computed_fields" in copy:
+        copy["computed_fields"] = []
+    return copy
