@@ -6,6 +6,7 @@ Callers see `Dispatcher`; an adapter's author inherits `BaseDispatcher` and writ
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from time import monotonic
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, final
 
 from pydantic import ValidationError
 
-from . import _report, hooks
+from . import _report
 from ._admission import admit, encoded
 from ._bridge import on_thread, shielded
 from ._breaker import Breaker
@@ -24,6 +25,7 @@ from ._guard import Guard
 from ._library import is_importable
 from ._model import build
 from ._options import BackendOptions, options_error
+from ._refusal import unsent
 from ._request import DispatchRequest
 from ._response import DispatchFailure, DispatchResponse, DispatchResponses, DispatchStatus
 from ._verdict import counts_against, secrets_of, verdict
@@ -301,6 +303,17 @@ class BaseDispatcher(ABC):
             return self._send_many(items, timeout=timeout)
         return self._guard.call(lambda: self._send_many(items, timeout=timeout), timeout=timeout)
 
+    async def _asend_bounded(self, request: DispatchRequest, body: bytes, timeout: float) -> Sent:
+        """`_asend`, cut at the deadline unless the work runs here."""
+        work = self._asend(request, body, timeout=timeout)
+        return await (work if self.capabilities.runs_here else asyncio.wait_for(work, timeout))
+
+    async def _asend_batch(
+        self, items: Sequence[Item], timeout: float
+    ) -> Sequence[Sent | Exception]:
+        work = self._asend_many(items, timeout=timeout)
+        return await (work if self.capabilities.runs_here else asyncio.wait_for(work, timeout))
+
     def _one_of_many(self, request: DispatchRequest, body: bytes, until: float) -> Sent | Exception:
         left = until - monotonic()
         if left <= 0 and not self.capabilities.runs_here:
@@ -318,7 +331,7 @@ class BaseDispatcher(ABC):
             body = encoded(self, request)
             timeout = self._time_left(request, started)
             contacted = True
-            sent = await self._asend(request, body, timeout=timeout)
+            sent = await self._asend_bounded(request, body, timeout)
             return self._sent(request, sent, started)
         except Exception as exc:  # noqa: BLE001 - C1
             return self._not_sent(request, exc, started, contacted=contacted)
@@ -329,7 +342,7 @@ class BaseDispatcher(ABC):
         batch = Batch(self, requests)
         try:
             if batch.items:
-                batch.take(await self._asend_many(batch.items, timeout=batch.time_left()))
+                batch.take(await self._asend_batch(batch.items, batch.time_left()))
         except Exception as exc:  # noqa: BLE001 - C1
             batch.fail(exc)
         return batch.responses()
@@ -355,47 +368,17 @@ class BaseDispatcher(ABC):
         private = {"_exception": sent.exception} if sent.exception else None
         if self._breaker is not None:
             _report.breaker(self, self._breaker.record_success())
-        return self._told(build(DispatchResponse, values, private))
+        return _report.told(build(DispatchResponse, values, private))
 
     def _not_sent(
         self, request: object, exc: Exception, started: float, *, contacted: bool
     ) -> DispatchResponse:
         """The response to what could not be handed over, told to breaker, hooks and log."""
         status, error = verdict(self, exc, contacted=contacted)
-        response = self._refusal(request, status, error, exc, monotonic() - started)
+        elapsed = monotonic() - started
+        response = unsent(self.alias, self.name, request, status, error, exc, elapsed)
         if contacted and self._breaker is not None:
             bad = counts_against(status, error.category)
             record = self._breaker.record_failure if bad else self._breaker.record_neutral
             _report.breaker(self, record())
-        return self._told(response)
-
-    def _refusal(
-        self,
-        request: object,
-        status: DispatchStatus,
-        error: DispatchFailure,
-        exc: Exception | None,
-        elapsed: float,
-    ) -> DispatchResponse:
-        known = request if isinstance(request, DispatchRequest) else None
-        values = {
-            "request_id": known.id if known else "",
-            "task_id": None,
-            "dispatcher": self.alias,
-            "backend": self.name,
-            "status": status,
-            "confirmed": False,
-            "durable": False,
-            "waived": (),
-            "error": error,
-            "elapsed": elapsed,
-            "request": known,
-        }
-        return build(DispatchResponse, values, {"_exception": exc})
-
-    def _told(self, response: DispatchResponse) -> DispatchResponse:
-        if response.error is not None:
-            _report.not_ok(self, response)
-        if hooks.hooks.after_dispatch:
-            hooks.tell("after_dispatch", response)
-        return response
+        return _report.told(response)

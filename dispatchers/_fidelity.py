@@ -1,25 +1,25 @@
-"""Whether what arrives equals what was sent: value by value, with the path to the first difference.
+"""Whether what arrives equals what was sent: by value, with the path to the first difference.
 
-Nothing here trusts an unknown type's `__eq__`: it may raise, return an array, or call everything equal.
+An unknown type's `__eq__` is not trusted: it may raise, return an array, or call nothing equal.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import datetime
+import datetime as dt
 import ipaddress
 import math
 import pathlib
 import uuid
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from decimal import Decimal
 from enum import Enum
 from typing import Any
 
 from pydantic import BaseModel, Secret, SecretBytes, SecretStr
 
-from dispatchers._payload_errors import PayloadError, key_part, type_name
+from ._payload_errors import PayloadError, key_part, type_name
 
 __all__ = ["compare"]
 
@@ -61,7 +61,7 @@ def _compare_decimal(original: Decimal, decoded: Decimal) -> None:
         raise _altered(original)
 
 
-def _compare_datetime(original: datetime.datetime, decoded: datetime.datetime) -> None:
+def _compare_datetime(original: dt.datetime, decoded: dt.datetime) -> None:
     if original.tzinfo is None:
         raise PayloadError(
             "is a datetime without a time zone, which names no instant: "
@@ -75,7 +75,7 @@ def _compare_clock(original: Any, decoded: Any) -> None:
     same_zone = (original.tzinfo is None) == (decoded.tzinfo is None)
     if not same_zone or original.utcoffset() != decoded.utcoffset():
         raise PayloadError(
-            "has a time zone that JSON cannot carry exactly: pass it in UTC, or a time without a zone"
+            "has a time zone that JSON cannot carry: pass it in UTC, or a time without a zone"
         )
     _compare_plain(original.replace(tzinfo=None), decoded.replace(tzinfo=None))
 
@@ -122,7 +122,7 @@ def _compare_set(original: Iterable[Any], decoded: Iterable[Any]) -> None:
 
 
 def _set_key(item: Any) -> Any:
-    if isinstance(item, datetime.datetime):
+    if isinstance(item, dt.datetime):
         return item.replace(tzinfo=None), item.utcoffset()
     return item
 
@@ -135,12 +135,18 @@ def _compare_other(original: Any, decoded: Any) -> None:
             f"is {type_name(original)}, which is masked in JSON: "
             "pass the name under which the worker finds the secret"
         )
+    _comparison_by_base(decoded)(original, decoded)
+
+
+def _comparison_by_base(value: object) -> Callable[[Any, Any], None]:
     for base, comparison in _BASES.items():
-        if isinstance(decoded, base):
-            return comparison(original, decoded)
-    if dataclasses.is_dataclass(decoded):
-        return _compare_fields(original, decoded, (f.name for f in dataclasses.fields(decoded)))
-    _compare_unknown(original, decoded)
+        if isinstance(value, base):
+            return comparison
+    return _compare_dataclass if dataclasses.is_dataclass(value) else _compare_unknown
+
+
+def _compare_dataclass(original: Any, decoded: Any) -> None:
+    _compare_fields(original, decoded, (field.name for field in dataclasses.fields(decoded)))
 
 
 def _compare_model(original: BaseModel, decoded: BaseModel) -> None:
@@ -169,10 +175,10 @@ def _compare_fields(original: Any, decoded: Any, names: Iterable[str]) -> None:
 
 
 def _compare_named_tuple(original: Any, decoded: Any) -> None:
-    names = getattr(decoded, "_fields", None)
-    if names is None:
-        return _compare_sequence(original, decoded)
-    return _compare_fields(original, decoded, names)
+    if names := getattr(decoded, "_fields", None):
+        _compare_fields(original, decoded, names)
+    else:
+        _compare_sequence(original, decoded)
 
 
 def _compare_deque(original: deque[Any], decoded: deque[Any]) -> None:
@@ -192,17 +198,11 @@ def _compare_enum(original: Enum, decoded: Enum) -> None:
 
 
 def _compare_unknown(original: Any, decoded: Any) -> None:
-    """A type of which nothing is known: by its `__eq__` if it says True, else by what it holds."""
-    if type(original).__eq__ is not object.__eq__:
-        if not _says_equal(original, decoded):
-            raise _altered(original)
-        return
-    if not hasattr(original, "__dict__") and not _slots(original):
-        raise PayloadError(
-            f"is {type_name(original)}, which cannot be compared with what would arrive: "
-            "give it an __eq__ method"
-        )
-    _compare_fields(original, decoded, [*getattr(original, "__dict__", ()), *_slots(original)])
+    """A type of which nothing is known: by its own `__eq__`, else by what it holds."""
+    if getattr(type(original), "__eq__", None) is object.__eq__:
+        _compare_fields(original, decoded, _attributes(original))
+    elif not _says_equal(original, decoded):
+        raise _altered(original)
 
 
 def _says_equal(original: Any, decoded: Any) -> bool:
@@ -212,17 +212,20 @@ def _says_equal(original: Any, decoded: Any) -> bool:
         return False
 
 
-def _slots(value: Any) -> list[str]:
-    return [
-        name
-        for cls in type(value).__mro__
-        for name in _as_tuple(cls.__dict__.get("__slots__", ()))
-        if name not in ("__dict__", "__weakref__")
-    ]
+def _attributes(value: Any) -> list[str]:
+    slots = list(_slots(type(value)))
+    if not slots and not hasattr(value, "__dict__"):
+        raise PayloadError(
+            f"is {type_name(value)}, which cannot be compared with what would arrive: "
+            "give it an __eq__ method"
+        )
+    return [*getattr(value, "__dict__", ()), *slots]
 
 
-def _as_tuple(slots: Any) -> tuple[str, ...]:
-    return (slots,) if isinstance(slots, str) else tuple(slots)
+def _slots(kind: type) -> Iterator[str]:
+    for base in kind.__mro__:
+        slots = base.__dict__.get("__slots__", ())
+        yield from (slots,) if isinstance(slots, str) else slots
 
 
 def _altered(original: object) -> PayloadError:
@@ -257,7 +260,7 @@ def _subclass(original: object, decoded: object) -> PayloadError:
 
 
 _PLAIN: tuple[type, ...] = (
-    *(int, str, bool, type(None), bytes, bytearray, datetime.date, datetime.timedelta, uuid.UUID),
+    *(int, str, bool, type(None), bytes, bytearray, dt.date, dt.timedelta, uuid.UUID),
     *(ipaddress.IPv4Address, ipaddress.IPv4Interface, ipaddress.IPv4Network),
     *(ipaddress.IPv6Address, ipaddress.IPv6Interface, ipaddress.IPv6Network),
     *(pathlib.PurePosixPath, pathlib.PureWindowsPath, type(pathlib.Path())),
@@ -267,8 +270,8 @@ _COMPARISONS: dict[type, Callable[[Any, Any], None]] = {
     **dict.fromkeys(_PLAIN, _compare_plain),
     float: _compare_float,
     Decimal: _compare_decimal,
-    datetime.datetime: _compare_datetime,
-    datetime.time: _compare_clock,
+    dt.datetime: _compare_datetime,
+    dt.time: _compare_clock,
     list: _compare_sequence,
     tuple: _compare_sequence,
     dict: _compare_mapping,

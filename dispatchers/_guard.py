@@ -20,13 +20,13 @@ signal handler may use the guard that it interrupts, and why a fork cannot leave
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 from collections.abc import Callable
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from itertools import count
 from queue import Empty, SimpleQueue
+from sys import is_finalizing
 from threading import TIMEOUT_MAX
 from time import monotonic
 from typing import Any, Generic, TypeVar
@@ -156,8 +156,10 @@ class _Pool:
         self.helpers.add(helper)
         try:
             helper.thread.start()
-        except RuntimeError as exc:
-            self.helpers.discard(helper)
+        except BaseException as exc:
+            self.helpers.discard(helper)  # it comes back by itself if it did start
+            if not isinstance(exc, RuntimeError):
+                raise
             raise GuardFullError(f"guard {self.name!r} could not start a thread: {exc}") from exc
 
     def leave(self, call: _Call) -> bool:
@@ -189,12 +191,12 @@ class _Pool:
         return True
 
     def stop(self) -> set[_Helper]:
-        """Let idle helpers end now and the others after their call; those that were busy."""
+        """Let every helper end, at once or after its call; those that were not idle."""
         self.closed = True
-        busy = set(self.helpers)
-        while self.idle:
-            helper = self.idle.pop()
-            busy.discard(helper)
+        helpers = self.helpers.union(self.idle)
+        busy = helpers - set(self.idle)
+        self.idle.clear()
+        for helper in helpers:
             helper.inbox.put(None)
         return busy
 
@@ -220,6 +222,7 @@ class _Helper:
 
     def _serve(self) -> None:
         _current.helper = self
+        self.pool.helpers.add(self)
         try:
             while self._serve_next() and not self.pool.closed:
                 pass
@@ -331,7 +334,7 @@ class Guard:
             GuardClosedError: The guard was closed, or the interpreter is shutting down.
         """
         pool = self._pool
-        if pool.closed or len(pool.overdue) >= self._cap or sys.is_finalizing():
+        if pool.closed or len(pool.overdue) >= self._cap or is_finalizing():
             self._refuse(pool)
         if not timeout > 0:
             raise GuardTimeoutError(f"no time was left for guard {pool.name!r}", started=False)
@@ -350,7 +353,7 @@ class Guard:
     def _refuse(self, pool: _Pool) -> None:
         if pool.closed:
             raise GuardClosedError(f"guard {pool.name!r} was closed")
-        if sys.is_finalizing():
+        if is_finalizing():
             raise GuardClosedError(f"guard {pool.name!r}: the interpreter is shutting down")
         if (abandoned := pool.abandoned()) >= self._cap:
             raise GuardFullError(

@@ -1,11 +1,13 @@
-"""Whether a library is there, found out without importing it."""
+"""Whether a library is there, what it lacks, and the command that cures it."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
+from collections.abc import Iterable
 
-__all__ = ["is_importable"]
+__all__ = ["cause", "import_object", "install", "is_importable", "missing_names"]
 
 
 def is_importable(module: str) -> bool:
@@ -16,3 +18,50 @@ def is_importable(module: str) -> bool:
         return importlib.util.find_spec(module) is not None
     except (ImportError, ValueError, AttributeError):
         return False
+
+
+def import_object(reference: str) -> object:
+    """What `module:attribute` names; the attribute may be dotted.
+
+    Raises:
+        ValueError: The reference is not of this form.
+
+        AttributeError: The module has no such attribute.
+
+        Exception: Whatever importing the module raises.
+    """
+    module, colon, attribute = reference.partition(":")
+    if not (module and colon and attribute):
+        raise ValueError(f"reference {reference!r} is not of the form 'module:attribute'")
+    found: object = importlib.import_module(module)
+    for name in attribute.split("."):
+        found = getattr(found, name)
+    return found
+
+
+def missing_names(found: object, names: Iterable[str]) -> list[str]:
+    """Those of `names`, dotted ones included, that `found` does not have."""
+    return [name for name in names if not _has(found, name)]
+
+
+def _has(found: object, name: str) -> bool:
+    for part in name.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            return False
+    return True
+
+
+def cause(exc: BaseException) -> str:
+    """The exception's type and words, for messages about imports; never raises."""
+    try:
+        text = str(exc)
+    except Exception:  # a broken __str__ is no reason to raise
+        text = ""
+    return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
+
+
+def install(*requirements: str) -> str:
+    """The command that installs `requirements`."""
+    return f"pip install {' '.join(f'{each!r}' for each in requirements)}"

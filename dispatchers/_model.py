@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypeVar, cast
 from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, JsonValue
 from pydantic_core import core_schema, from_json, to_json
 
-from ._fidelity import same
+from ._fidelity import compare
 
 __all__ = ["JsonObject", "Model", "build"]
 
@@ -72,7 +72,7 @@ class JsonObject(Mapping[str, JsonValue]):
         """
         given = dict(values)
         json = to_json(given)
-        same(given, from_json(json))
+        compare(given, from_json(json))
         return cls(json)
 
     def _parsed(self) -> dict[str, JsonValue]:

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any, cast
 
-from pydantic import ValidationError
-from pydantic_core import CoreSchema, to_json
+from pydantic import JsonValue, ValidationError
+from pydantic_core import CoreSchema, from_json, to_json
 
-from dispatchers._fidelity import compare
-from dispatchers._payload_errors import DeclarationError, PayloadError
-from dispatchers._payload_fingerprint import fingerprint, json_schema
-from dispatchers._payload_problems import explain, why_unwritable
-from dispatchers._payload_schema import Compiled, build_validator, compile_schema
-from dispatchers._signature import Parameters
+from ._fidelity import compare
+from ._payload_atoms import Atoms, atoms_of
+from ._payload_checks import check_defaults, check_schema
+from ._payload_errors import DeclarationError, PayloadError
+from ._payload_fingerprint import fingerprint, json_schema
+from ._payload_problems import explain, why_unwritable
+from ._payload_schema import Compiled, build_validator, compile_schema
+from ._signature import Parameters
 
 __all__ = ["DeclarationError", "PayloadCodec", "PayloadError", "build_validator", "explain"]
 
 # Python's own limit for reading an integer: a shorter payload cannot contain a longer one.
 _LONGEST_INTEGER = 4300
-_ATOMS = frozenset({int, str, bool, type(None)})
+_NO_ATOMS: Atoms = {}
+
+
+def _never(value: object) -> bool:
+    del value
+    return False
 
 
 class PayloadCodec:
@@ -41,12 +47,12 @@ class PayloadCodec:
         self.parameters = self._parameters.names
         self._name = function.__qualname__
         self._compiled: Compiled | None = None
-        self._atoms: dict[str, frozenset[type]] | None = None
+        self._atoms: dict[str, Atoms] = {}
         self._fingerprint = ""
 
     @property
     def core_schema(self) -> CoreSchema:
-        """The schema of the arguments as a dict, to embed in another; build with `build_validator`."""
+        """The schema of the arguments, to embed in another; `build_validator` builds with it."""
         return self._compile().schema
 
     @property
@@ -80,18 +86,14 @@ class PayloadCodec:
             PayloadError: They do not fit the task, or JSON cannot carry them exactly.
 
         """
-        atoms = self._atoms
-        if atoms is None:
-            atoms = self._find_atoms()
+        atoms = self._atoms or self._find_atoms()
         for name, value in arguments.items():
-            if type(value) not in atoms.get(name, ()):
+            is_certain = atoms.get(name, _NO_ATOMS).get(type(value), _never)
+            if is_certain is not None and not is_certain(value):
                 return self._encode_exactly(arguments)
-        self._parameters.check_names(arguments)
-        try:
-            payload = to_json(arguments)
-        except ValueError as exc:
-            raise why_unwritable(arguments, exc) from None
-        return payload if len(payload) <= _LONGEST_INTEGER else self._encode_exactly(arguments)
+        if len(arguments) != len(self.parameters):
+            self._parameters.check_names(arguments)
+        return self._encode_atoms(arguments)
 
     def decode(self, payload: bytes | str) -> dict[str, Any]:
         """The arguments from `encode`, or from any JSON object that fits the task.
@@ -113,20 +115,36 @@ class PayloadCodec:
 
         """
         try:
-            text = to_json(payload, inf_nan_mode="constants")
+            text = to_json(dict(payload), inf_nan_mode="constants")
         except ValueError as exc:
             raise why_unwritable(payload, exc) from None
         return self.decode(text)
+
+    def to_json_values(self, arguments: dict[str, Any]) -> dict[str, JsonValue]:
+        """What `encode` writes, as plain JSON values.
+
+        Raises:
+            PayloadError: They do not fit the task, or JSON cannot carry them exactly.
+
+        """
+        return cast("dict[str, JsonValue]", from_json(self.encode(arguments)))
 
     def json_schema(self) -> dict[str, Any]:
         """The JSON Schema of the arguments."""
         return json_schema(self._compile().schema)
 
+    def _encode_atoms(self, arguments: dict[str, Any]) -> bytes:
+        try:
+            payload = to_json(arguments)
+        except ValueError as exc:
+            raise why_unwritable(arguments, exc) from None
+        return payload if len(payload) <= _LONGEST_INTEGER else self._encode_exactly(arguments)
+
     def _encode_exactly(self, arguments: dict[str, Any]) -> bytes:
         self._parameters.check_names(arguments)
         compiled = self._compile()
         try:
-            payload = compiled.to_json(arguments, warnings=False)
+            payload = compiled.to_json(arguments, warnings=False, round_trip=True)
             decoded = compiled.from_json(payload)
         except (ValueError, RecursionError) as exc:
             raise why_unwritable(arguments, exc) from None
@@ -140,21 +158,14 @@ class PayloadCodec:
     def _compile(self) -> Compiled:
         """Threads that come first may each compile; either result serves."""
         if self._compiled is None:
-            parameters = self._parameters
-            self._compiled = compile_schema(
-                self._name, parameters.annotations(), parameters.required
-            )
+            known = self._parameters
+            compiled = compile_schema(self._name, known.annotations(), known.required)
+            check_schema(cast("dict[str, Any]", compiled.schema))
+            check_defaults(known.defaults, compiled.from_python)
+            self._compiled = compiled
         return self._compiled
 
-    def _find_atoms(self) -> dict[str, frozenset[type]]:
-        """The exact types of each parameter that takes nothing but these, whose values need no more."""
+    def _find_atoms(self) -> dict[str, Atoms]:
         annotations = self._parameters.annotations()
-        found = {name: _members(annotation) for name, annotation in annotations.items()}
-        self._atoms = {name: types for name, types in found.items() if types <= _ATOMS}
+        self._atoms = {name: atoms_of(annotation) for name, annotation in annotations.items()}
         return self._atoms
-
-
-def _members(annotation: Any) -> frozenset[Any]:
-    if get_origin(annotation) in {Union, UnionType}:
-        return frozenset(get_args(annotation))
-    return frozenset({annotation})

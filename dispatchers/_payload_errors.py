@@ -6,7 +6,7 @@ from typing import Self
 
 __all__ = ["DeclarationError", "PayloadError", "key_part", "type_name"]
 
-# Longer keys and such with other characters are data rather than names: they are counted, not shown.
+# Longer keys, and such with other characters, are data rather than names: counted, not shown.
 _LONGEST_SHOWN_KEY = 32
 
 

@@ -6,8 +6,12 @@ import hashlib
 import json
 from typing import Any
 
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema
+from pydantic.json_schema import (
+    GenerateJsonSchema,
+    JsonSchemaValue,
+    JsonSchemaWarningKind,
+)
+from pydantic_core import CoreSchema
 
 __all__ = ["fingerprint", "json_schema"]
 
@@ -18,14 +22,17 @@ _UNORDERED = frozenset({"required", "enum", "anyOf", "oneOf", "type"})
 _REFERENCE = "#/$defs/"
 
 
+_NO_WARNINGS: set[JsonSchemaWarningKind] = {
+    *("skipped-choice", "non-serializable-default", "skipped-discriminator"),
+}
+
+
 class _Lenient(GenerateJsonSchema):
     """A type without a JSON Schema of its own stands as anything."""
 
-    ignored_warning_kinds = {"skipped-choice", "non-serializable-default", "skipped-discriminator"}
+    ignored_warning_kinds = _NO_WARNINGS
 
-    def handle_invalid_for_json_schema(
-        self, schema: core_schema.CoreSchema, error_info: str
-    ) -> JsonSchemaValue:
+    def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> JsonSchemaValue:
         del schema, error_info
         return {}
 
@@ -41,8 +48,7 @@ def fingerprint(schema: dict[str, Any]) -> str:
     Titles, descriptions, defaults, and the order and the names of definitions do not count.
     """
     canonical = _canonical(schema, schema.get("$defs", {}), {})
-    text = json.dumps(canonical, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return hashlib.sha256(_text(canonical).encode()).hexdigest()[:12]
 
 
 def _canonical(node: Any, definitions: dict[str, Any], seen: dict[str, int]) -> Any:
@@ -62,8 +68,12 @@ def _canonical(node: Any, definitions: dict[str, Any], seen: dict[str, int]) -> 
 def _keyword(key: str, value: Any, definitions: dict[str, Any], seen: dict[str, int]) -> Any:
     canonical = _canonical(value, definitions, seen)
     if key in _UNORDERED and isinstance(canonical, list):
-        return sorted(canonical, key=lambda item: json.dumps(item, sort_keys=True))
+        return sorted(canonical, key=_text)
     return canonical
+
+
+def _text(canonical: Any) -> str:
+    return json.dumps(canonical, sort_keys=True, separators=(",", ":"))
 
 
 def _resolved(name: str, definitions: dict[str, Any], seen: dict[str, int]) -> Any:

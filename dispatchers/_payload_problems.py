@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, from_json, to_json
 
-from dispatchers._payload_errors import PayloadError, key_part, type_name
+from ._payload_errors import PayloadError, key_part, type_name
 
 __all__ = ["explain", "why_unwritable"]
 # The JSON reader's own limit is 200 levels; the envelope around the payload takes some of them.
@@ -31,26 +31,38 @@ def why_unwritable(arguments: Mapping[str, Any], cause: Exception) -> PayloadErr
     return PayloadError(f"the arguments cannot be written as JSON ({type(cause).__name__})")
 
 
-def explain(error: ValidationError, values: Any, prefix: tuple[str, ...] = ()) -> PayloadError:
-    """Translate pydantic's error about a payload, whose own text would quote the values.
+def explain(
+    error: ValidationError, values: Any, *, within: tuple[str, ...] = (), of: str = ""
+) -> PayloadError:
+    """Translate pydantic's error about arguments, whose own text would quote the values.
 
     Args:
         error: What pydantic raised.
 
         values: What it validated: parsed values, or JSON text.
 
-        prefix: Where the payload stands in them.
+        within: The keys under which the arguments stand in them, `("payload",)` in an envelope.
+
+        of: The argument to speak of, where several do not fit; empty for the first.
 
     """
-    details = error.errors(include_url=False, include_input=False)[0]
+    details = _chosen(error, (*within, of) if of else within)
     if details["type"] == "json_invalid":
         return PayloadError("the payload is not JSON: it was cut short, or is not ours")
     if isinstance(values, (bytes, str)):
         values = from_json(values)
-    for part in prefix:
-        values = values[part]
-    path, value = _locate(details["loc"][len(prefix) :], values, details["type"])
-    return PayloadError(_problem(details, value), path.removeprefix("."))
+    for key in within:
+        values = values[key]
+    path, value = _locate(details["loc"][len(within) :], values, details["type"])
+    subject = "" if path else "the payload "
+    return PayloadError(subject + _problem(details, value), path.removeprefix("."))
+
+
+def _chosen(error: ValidationError, location: tuple[str, ...]) -> ErrorDetails:
+    """The first error at or below a location, else the first."""
+    listed = error.errors(include_url=False, include_input=False)
+    below = (one for one in listed if one["loc"][: len(location)] == location)
+    return next(below, listed[0])
 
 
 def _locate(location: tuple[int | str, ...], value: Any, code: str) -> tuple[str, Any]:
@@ -147,7 +159,9 @@ def _foreign(value: Any) -> str:
     try:
         to_json(value, bytes_mode="base64")
     except ValueError:
-        return f"is {type_name(value)}, which JSON cannot carry: pass its identifier, or plain values"
+        return (
+            f"is {type_name(value)}, which JSON cannot carry: pass an identifier, or plain values"
+        )
     return ""
 
 

@@ -1,20 +1,20 @@
 """The pydantic schema of a task's arguments, rewritten so that every value travels exactly.
 
-Nested models bring their own configuration; in a payload the strictest one holds throughout: strict types,
-bytes as base64, no NaN, fields under their own names, computed fields left out.
+Nested models bring their own configuration; in a payload one holds throughout: strict types, aware
+datetimes, bytes as base64, no NaN, fields under their own names, computed fields left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, NotRequired, Required, cast
 
 from pydantic import ConfigDict, TypeAdapter
 from pydantic.errors import PydanticUserError
 from pydantic_core import CoreConfig, CoreSchema, SchemaSerializer, SchemaValidator
-from typing_extensions import NotRequired, Required, TypedDict
+from typing_extensions import TypedDict
 
-from dispatchers._payload_errors import DeclarationError
+from ._payload_errors import DeclarationError
 
 __all__ = ["Compiled", "build_validator", "compile_schema"]
 
@@ -24,6 +24,7 @@ _CONFIG = CoreConfig(
     ser_json_bytes="base64",
     val_json_bytes="base64",
     ser_json_timedelta="iso8601",
+    ser_json_inf_nan="constants",
 )
 
 
@@ -36,7 +37,9 @@ class Compiled(NamedTuple):
     to_json: Callable[..., bytes]
 
 
-def compile_schema(title: str, annotations: Mapping[str, Any], required: frozenset[str]) -> Compiled:
+def compile_schema(
+    title: str, annotations: Mapping[str, Any], required: frozenset[str]
+) -> Compiled:
     """Build the schema, the validator and the serializer of arguments so annotated.
 
     Raises:
@@ -46,18 +49,16 @@ def compile_schema(title: str, annotations: Mapping[str, Any], required: frozens
     schema = cast("CoreSchema", rewrite(_generate(title, annotations, required)))
     validator = build_validator(schema)
     serializer = _build(SchemaSerializer, schema)
-    return Compiled(
-        schema, validator.validate_json, validator.validate_python, serializer.to_json
-    )
+    return Compiled(schema, validator.validate_json, validator.validate_python, serializer.to_json)
 
 
 def build_validator(schema: CoreSchema) -> SchemaValidator:
     """A validator over a schema that contains a codec's `core_schema`."""
-    return _build(SchemaValidator, schema)
+    return cast("SchemaValidator", _build(SchemaValidator, schema))
 
 
 def _build(kind: Callable[..., Any], schema: CoreSchema) -> Any:
-    """Without the validators that pydantic keeps for each model: they have the model's own settings."""
+    """Without what pydantic keeps ready for each model, which has the model's own settings."""
     return kind(schema, _CONFIG, _use_prebuilt=False)
 
 
@@ -66,7 +67,7 @@ def _generate(title: str, annotations: Mapping[str, Any], required: frozenset[st
         name: Required[annotation] if name in required else NotRequired[annotation]
         for name, annotation in annotations.items()
     }
-    arguments = TypedDict(title, fields)  # type: ignore[operator]
+    arguments: Any = _typed_dict(title, fields)
     arguments.__pydantic_config__ = ConfigDict(strict=True, extra="forbid")
     try:
         return TypeAdapter(arguments).core_schema
@@ -91,7 +92,9 @@ def _spelled(annotation: Any) -> str:
     return annotation.__qualname__ if isinstance(annotation, type) else str(annotation)
 
 
-# Keys of a core schema under which further schemas stand; others hold defaults, metadata and functions.
+_typed_dict = cast("Callable[[str, dict[str, Any]], Any]", TypedDict)
+
+# Keys of a core schema under which schemas stand; others hold defaults, metadata and functions.
 _NESTED = (
     *("schema", "items_schema", "keys_schema", "values_schema", "json_schema", "python_schema"),
     *("lax_schema", "strict_schema", "choices", "steps", "fields", "definitions"),
@@ -123,4 +126,6 @@ def _rewrite_schema(node: dict[str, Any]) -> dict[str, Any]:
         copy["config"] = {**node.get("config", {}), **_CONFIG}
     if "computed_fields" in copy:
         copy["computed_fields"] = []
+    if node["type"] == "datetime":
+        copy.setdefault("tz_constraint", "aware")
     return copy

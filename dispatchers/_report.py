@@ -5,18 +5,28 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from . import hooks
 from ._errors import ErrorCategory
 from ._response import DispatchResponse
 
 if TYPE_CHECKING:
     from ._contract import BaseDispatcher
 
-__all__ = ["breaker", "log", "not_ok"]
+__all__ = ["breaker", "log", "not_ok", "told"]
 
 log = logging.getLogger("dispatchers")
 
 
-def not_ok(dispatcher: BaseDispatcher | None, response: DispatchResponse) -> None:
+def told(response: DispatchResponse) -> DispatchResponse:
+    """The response, once the log and the hooks know of it."""
+    if response.error is not None:
+        not_ok(response)
+    if hooks.hooks.after_dispatch:
+        hooks.tell("after_dispatch", response)
+    return response
+
+
+def not_ok(response: DispatchResponse) -> None:
     """One record: ERROR, because somebody's work may be lost; DEBUG while a breaker is open."""
     error = response.error
     if error is None:

@@ -1,17 +1,17 @@
-"""A task's parameters: which there are, what they are annotated with, and how a call binds to them."""
+"""A task's parameters: names, annotations and defaults, and how the arguments of a call bind."""
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import sys
 import typing
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-from dispatchers._payload_errors import DeclarationError, PayloadError
+from ._errors import nearest
+from ._payload_errors import DeclarationError, PayloadError, type_name
 
-__all__ = ["Parameters", "nearest"]
+__all__ = ["Parameters"]
 
 _Kind = inspect.Parameter
 
@@ -45,10 +45,18 @@ class Parameters:
         """The annotations, evaluated.
 
         Raises:
-            DeclarationError: One refers to a name that its module does not have at run time.
+            DeclarationError: One refers to a name that its module does not have at run time, or to
+            a type variable.
 
         """
-        return {name: self._evaluate(name) for name in self.names}
+        found = {name: self._evaluate(name) for name in self.names}
+        for name, annotation in found.items():
+            if variable := _type_variable(annotation):
+                raise DeclarationError(
+                    f"parameter {name!r} is annotated with the type variable {variable}, "
+                    "which stands for no one type: write the type itself"
+                )
+        return found
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The call's arguments by name, without the absent defaults.
@@ -111,18 +119,20 @@ class Parameters:
         return getattr(inner, "__globals__", {})
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """A suggestion to end a message with, empty where no name is near."""
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {close[0]!r}?" if close else ""
-
-
 def _unknown(name: object, names: tuple[str, ...]) -> PayloadError:
-    known = ", ".join(map(repr, names)) or "no arguments"
     if type(name) is not str:
-        return PayloadError(f"a name of an argument is not text: the task takes {known}")
-    cure = nearest(name, names) or f"the task takes {known}"
-    return PayloadError(f"is not one of the task's: {cure}", name)
+        return PayloadError(
+            f"an argument has {type_name(name)} for its name: pass arguments by name"
+        )
+    return PayloadError(f"is not one of the task's{nearest(name, names)}", name)
+
+
+def _type_variable(annotation: Any) -> str:
+    """The first type variable in an annotation, however deep."""
+    if isinstance(annotation, TypeVar):
+        return annotation.__name__
+    inner = map(_type_variable, typing.get_args(annotation))
+    return next(filter(None, inner), "")
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature:
@@ -137,9 +147,9 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
 def _check(parameter: inspect.Parameter) -> None:
     if parameter.name in {"self", "cls"}:
         raise DeclarationError(
-            f"parameter {parameter.name!r} makes this a method: declare a plain function as the task"
+            f"parameter {parameter.name!r} makes this a method: declare a function of the module"
         )
-    if problem := _PROBLEMS.get(parameter.kind):
+    if problem := _PROBLEMS.get(parameter.kind, ""):
         raise DeclarationError(f"parameter {str(parameter)!r} {problem}")
     if parameter.annotation is parameter.empty:
         raise DeclarationError(
@@ -148,7 +158,7 @@ def _check(parameter: inspect.Parameter) -> None:
         )
 
 
-_PROBLEMS = {
+_PROBLEMS: dict[Any, str] = {
     _Kind.VAR_POSITIONAL: "takes any number of arguments: declare one parameter that is a list",
     _Kind.VAR_KEYWORD: "takes arguments of any name: declare one parameter that is a dict",
     _Kind.POSITIONAL_ONLY: "has no name for callers: remove the `/` from the signature",

@@ -12,7 +12,7 @@ from pydantic import SecretBytes, SecretStr, ValidationError
 
 from ._errors import RETRYABLE, ConfigurationError, ErrorCategory, MissingDependencyError
 from ._errors import RejectedError as Rejected
-from ._fidelity import PayloadError
+from ._payload_errors import PayloadError
 from ._guard import GuardFullError, GuardTimeoutError
 from ._model import Model
 from ._response import DispatchFailure, DispatchStatus
@@ -20,7 +20,7 @@ from ._response import DispatchFailure, DispatchStatus
 if TYPE_CHECKING:
     from ._contract import BaseDispatcher
 
-__all__ = ["category_of", "counts_against", "failure", "secrets_of", "type_name", "verdict"]
+__all__ = ["category_of", "counts_against", "failure", "secrets_of", "type_name", "verdict", "without_contact"]
 
 LONGEST = 300
 """Characters of a client's own words that are worth repeating."""
@@ -53,17 +53,24 @@ def verdict(
     dispatcher: BaseDispatcher, exc: Exception, *, contacted: bool
 ) -> tuple[DispatchStatus, DispatchFailure]:
     """Status and failure for an exception on the dispatch path."""
-    if isinstance(exc, Rejected):
-        return _rejected(exc.category, exc.message, _cause(exc), retryable=exc.retryable)
-    if isinstance(exc, PayloadError | ValidationError):
-        return _rejected(ErrorCategory.INVALID, safe_text(exc, ()), exc)
+    if isinstance(exc, Rejected) or not contacted:
+        return without_contact(exc)
     if isinstance(exc, GuardFullError):
         return _rejected(ErrorCategory.CAPACITY, "too many calls are stuck in the client", exc)
     if isinstance(exc, GuardTimeoutError):
         return _overdue(dispatcher, exc)
-    if not contacted:
-        return _rejected(category_of(exc), f"dispatch failed before contact: {type_name(exc)}", exc)
     return _from_adapter(dispatcher, exc)
+
+
+def without_contact(exc: Exception) -> tuple[DispatchStatus, DispatchFailure]:
+    """Status and failure for an exception that was raised before any backend was contacted."""
+    if isinstance(exc, Rejected):
+        return _rejected(exc.category, exc.message, _cause(exc), retryable=exc.retryable)
+    if isinstance(exc, PayloadError | ValidationError):
+        return _rejected(ErrorCategory.INVALID, safe_text(exc, ()), exc)
+    if isinstance(exc, ConfigurationError):
+        return _rejected(category_of(exc), safe_text(exc, ()), exc)
+    return _rejected(category_of(exc), f"dispatch failed before contact: {type_name(exc)}", exc)
 
 
 def _rejected(

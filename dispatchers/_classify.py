@@ -1,0 +1,83 @@
+"""What kind of failure an exception is, and whether trying again may help."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Iterable
+from typing import Literal
+
+__all__ = ["Kind", "classify", "failure_kind", "nearest_class", "permanence"]
+
+Permanence = Literal["permanent", "transient"]
+Kind = Literal["exception", "timeout", "connection", "dns", "tls", "certificate"]
+
+KINDS: tuple[tuple[type[BaseException], Kind], ...] = (
+    (ssl.SSLCertVerificationError, "certificate"),
+    (ssl.SSLError, "tls"),
+    (socket.gaierror, "dns"),
+    (TimeoutError, "timeout"),
+    (ConnectionError, "connection"),
+)
+"""Most special first."""
+
+PROGRAMMING_ERRORS: tuple[type[Exception], ...] = (
+    AssertionError,
+    AttributeError,
+    ImportError,
+    NameError,
+    NotImplementedError,
+    SyntaxError,
+    TypeError,
+)
+"""Permanent by default: the same code fails in the same way again."""
+
+_classes: dict[type[BaseException], Permanence] = dict.fromkeys(PROGRAMMING_ERRORS, "permanent")
+
+
+def classify(exception: type[Exception], permanence: Permanence) -> None:
+    """Say whether a task that fails with `exception`, or a subclass, is worth another attempt.
+
+    The nearest class wins: `classify(OSError, "permanent")` and
+    `classify(ConnectionError, "transient")` live side by side.
+
+    Args:
+        exception: The class.
+
+        permanence: `"permanent"` ends the work at once, `"transient"` lets it be retried.
+
+    Raises:
+        TypeError: `exception` is no exception class, or `permanence` neither word.
+    """
+    if not (isinstance(exception, type) and issubclass(exception, Exception)):
+        raise TypeError(f"classify takes an exception class, not {exception!r}")
+    if permanence not in ("permanent", "transient"):
+        raise TypeError(f'{permanence!r} is neither "permanent" nor "transient"')
+    _classes[exception] = permanence
+
+
+def permanence(exc: BaseException) -> Permanence:
+    """What was said of the nearest class of `exc`; transient where nothing was."""
+    known = nearest_class(type(exc), _classes)
+    return "transient" if known is None else _classes[known]
+
+
+def nearest_class(
+    kind: type[BaseException], known: Iterable[type[BaseException]]
+) -> type[BaseException] | None:
+    """The class among `known` that comes first in the ancestry of `kind`."""
+    wanted = set(known)
+    return next((base for base in kind.__mro__ if base in wanted), None)
+
+
+def failure_kind(exc: BaseException) -> Kind:
+    """What went wrong by type, looked for in the causes too: clients wrap what they catch."""
+    seen: set[int] = set()
+    current: BaseException | None = exc
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        for base, kind in KINDS:
+            if isinstance(current, base):
+                return kind
+        current = current.__cause__ or current.__context__
+    return "exception"

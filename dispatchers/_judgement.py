@@ -1,0 +1,152 @@
+"""From what happened in a run to what must follow from it."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from ._classify import failure_kind, nearest_class, permanence
+from ._model import build
+from ._opening import Unfit
+from ._outcome import Action, Discard, Outcome, Reason, Retry, RunFailure
+from ._verdict import safe_text, type_name
+
+if TYPE_CHECKING:
+    from ._run import Run, RunSettings
+
+__all__ = ["after_failure", "succeeded", "unfit"]
+
+log = logging.getLogger("dispatchers")
+
+SETTLED = (Reason.EXPIRED, Reason.DUPLICATE)
+
+
+def succeeded(run: Run) -> Outcome:
+    """The handler returned."""
+    return _outcome(run, Action.DONE, Reason.SUCCEEDED)
+
+
+def after_failure(run: Run, exc: Exception, settings: RunSettings) -> Outcome:
+    """The handler raised `exc`."""
+    if isinstance(exc, Discard) or _among(exc, run.task.discard_on):
+        return _outcome(run, Action.DONE, Reason.DISCARDED)
+    if isinstance(exc, Retry) and run.stopping:
+        return _outcome(run, Action.RETURN, Reason.STOPPING)
+    reason = _reason(run, exc)
+    outcome = _outcome(run, _action(run, reason, settings), reason, _after(run, exc, reason), exc)
+    _log(run, outcome)
+    return outcome
+
+
+def _reason(run: Run, exc: Exception) -> Reason:
+    if not _worth_another(run, exc):
+        return Reason.PERMANENT
+    return Reason.FAILED if run.attempt < run.max_attempts else Reason.EXHAUSTED
+
+
+def _worth_another(run: Run, exc: Exception) -> bool:
+    """`retry_on` is the whole list where it is given; otherwise the classes decide."""
+    if isinstance(exc, Retry):
+        return True
+    if run.task.retry_on:
+        return _among(exc, run.task.retry_on)
+    return permanence(exc) == "transient"
+
+
+def _among(exc: Exception, classes: tuple[type[BaseException], ...]) -> bool:
+    return bool(classes) and nearest_class(type(exc), classes) is not None
+
+
+def _action(run: Run, reason: Reason, settings: RunSettings) -> Action:
+    if reason is Reason.FAILED:
+        return Action.RETRY
+    policy = run.task.on_handler_error or settings.on_handler_error or "raise"
+    return Action.DONE if policy == "log" else Action.DEAD
+
+
+def _after(run: Run, exc: Exception, reason: Reason) -> float:
+    if reason is not Reason.FAILED:
+        return 0.0
+    if isinstance(exc, Retry) and exc.after is not None:
+        return max(exc.after, 0.0)
+    backoff = run.envelope.get("backoff") or run.task.backoff
+    return backoff.after(run.attempt)
+
+
+def _outcome(
+    run: Run, action: Action, reason: Reason, after: float = 0.0, exc: Exception | None = None
+) -> Outcome:
+    values = {
+        "action": action,
+        "reason": reason,
+        "after": after,
+        "attempt": run.attempt,
+        "max_attempts": run.max_attempts,
+        "task": run.task.name,
+        "request_id": run.envelope["id"],
+        "elapsed": monotonic() - run.started,
+        "error": None if exc is None else _failure(exc),
+    }
+    return build(Outcome, values, None if exc is None else {"_exception": exc})
+
+
+def _failure(exc: Exception) -> RunFailure:
+    return RunFailure(
+        kind=failure_kind(exc),
+        exception_type=type_name(exc),
+        message=safe_text(exc, ()),
+        where=_where(exc),
+    )
+
+
+def _where(exc: BaseException) -> str:
+    frames = traceback.extract_tb(exc.__traceback__)
+    if not frames:
+        return ""
+    last = frames[-1]
+    return f"{last.filename}:{last.lineno} in {last.name}"
+
+
+def _log(run: Run, outcome: Outcome) -> None:
+    """Type and place only: an exception's words may quote the payload (C4)."""
+    error = outcome.error
+    again = f"; again in {outcome.after:.1f} s" if outcome.action is Action.RETRY else ""
+    log.log(
+        logging.WARNING if again else logging.ERROR,
+        "run of %s failed (%s, attempt %d of %d): %s at %s%s",
+        outcome.task,
+        outcome.reason.value,
+        outcome.attempt,
+        outcome.max_attempts,
+        error.exception_type if error else None,
+        error.where if error else None,
+        again,
+        extra={"request_id": outcome.request_id},
+    )
+
+
+def unfit(why: Unfit) -> Outcome:
+    """The envelope was not run."""
+    if why.reason in SETTLED:
+        action = Action.DONE
+    else:
+        action = Action.DEAD if why.after is None else Action.RETURN
+    log.log(
+        logging.ERROR if action is Action.DEAD else logging.WARNING,
+        "%s is not run here (%s): %s",
+        why.task or "a message",
+        why.reason.value,
+        why.message,
+        extra={"request_id": why.request_id},
+    )
+    error = None if why.reason in SETTLED else RunFailure(message=why.message)
+    return Outcome(
+        action=action,
+        reason=why.reason,
+        after=why.after or 0.0,
+        task=why.task,
+        request_id=why.request_id,
+        error=error,
+    )

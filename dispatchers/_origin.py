@@ -1,0 +1,91 @@
+"""Where a task's function comes from, and whether a worker could find it there again."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from ._payload_errors import DeclarationError
+from ._request import TaskName
+
+__all__ = ["origin_of", "refuse_unfindable", "registered_name"]
+
+_name: TypeAdapter[str] = TypeAdapter(TaskName)
+
+
+def registered_name(function: Callable[..., Any], name: str | None) -> str:
+    """The given name, else module and function.
+
+    Raises:
+        DeclarationError: The name has spaces, quotes or control characters, or is too long.
+    """
+    wanted = origin_of(function) if name is None else name
+    try:
+        return _name.validate_python(wanted, strict=True)
+    except ValidationError:
+        raise DeclarationError(
+            f"{wanted!r} is no name for a task: 1 to 255 characters without spaces, quotes "
+            "and backslashes"
+        ) from None
+
+
+def origin_of(function: Callable[..., Any]) -> str:
+    """`module.function`, with the name that a script has when it is imported."""
+    return f"{_module_of(function)}.{getattr(function, '__qualname__', repr(function))}"
+
+
+def _module_of(function: Callable[..., Any]) -> str:
+    module: str = getattr(function, "__module__", None) or "unknown"
+    return _main_module() if module in ("__main__", "__mp_main__") else module
+
+
+def _main_module() -> str:
+    """A script's own name: a worker imports `shop`, where the script itself is `__main__`."""
+    main = sys.modules.get("__main__")
+    spec = getattr(main, "__spec__", None)
+    if spec is not None and spec.name:
+        return str(spec.name).removesuffix(".__main__")
+    file = getattr(main, "__file__", None)
+    return Path(file).stem if file else "__main__"
+
+
+def refuse_unfindable(function: Callable[..., Any], name: str | None) -> None:
+    """Refuse what cannot be a task.
+
+    Raises:
+        DeclarationError: It is no function, or one that a worker could not find again.
+    """
+    if inspect.isclass(function) or not callable(function):
+        raise DeclarationError(f"a task is a function, not {function!r}")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise DeclarationError(
+            f"{origin_of(function)} is a generator: nobody would iterate over it in a worker; "
+            "return nothing, or dispatch a task for each item"
+        )
+    if inspect.ismethod(function):
+        raise DeclarationError(
+            f"{origin_of(function)} is a bound method: its object does not travel; "
+            "make a task of a function that looks the object up"
+        )
+    if name is None:
+        _refuse_local(function)
+
+
+def _refuse_local(function: Callable[..., Any]) -> None:
+    qualname = getattr(function, "__qualname__", "")
+    if "<lambda>" in qualname or not qualname:
+        raise DeclarationError(
+            "a lambda has no name that a worker could find: write a function, or give a name "
+            "with @task(name=...) where importing the module defines it"
+        )
+    if "<locals>" in qualname:
+        raise DeclarationError(
+            f"{origin_of(function)} is defined inside a function, where a worker could not find "
+            "it: move it to the module's top level, or give it a name with @task(name=...) if "
+            "importing the module defines it"
+        )

@@ -1,0 +1,137 @@
+"""What became of a run, for an adapter to turn into its transport's own terms."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from enum import StrEnum
+
+from pydantic import PrivateAttr
+
+from ._classify import Kind
+from ._model import Model
+
+__all__ = ["Action", "Discard", "Outcome", "Reason", "Retry", "RunFailure"]
+
+
+class Retry(Exception):  # noqa: N818 - a request, not an error
+    """Raised by a handler: try again, as long as attempts are left.
+
+    Args:
+        after: Seconds or a timedelta to wait; None leaves it to the back-off.
+
+        reason: For people.
+    """
+
+    def __init__(self, after: float | timedelta | None = None, reason: str = "") -> None:
+        super().__init__(reason or "the task asked for another attempt")
+        self.after = after.total_seconds() if isinstance(after, timedelta) else after
+        self.reason = reason
+
+
+class Discard(Exception):  # noqa: N818 - a request, not an error
+    """Raised by a handler: the work is not wanted any more; it is done, and not a failure.
+
+    Args:
+        reason: For people.
+    """
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason or "the task discarded the work")
+        self.reason = reason
+
+
+class Action(StrEnum):
+    """What an adapter does with the delivery."""
+
+    DONE = "done"
+    """Settle it: there is nothing more to do."""
+    RETRY = "retry"
+    """Another attempt `after` seconds: publish it first, settle this delivery then."""
+    RETURN = "return"
+    """Give it back for `after` seconds. Not an attempt."""
+    DEAD = "dead"
+    """Dead-letter it first, settle this delivery then."""
+
+
+class Reason(StrEnum):
+    """Why."""
+
+    SUCCEEDED = "succeeded"
+    """The handler returned."""
+    DISCARDED = "discarded"
+    """The handler raised `Discard`, or something in `discard_on`."""
+    DUPLICATE = "duplicate"
+    """The idempotency store knows that it ran."""
+    EXPIRED = "expired"
+    """It is later than `expires`."""
+    FAILED = "failed"
+    """The handler failed in a way worth another attempt."""
+    PERMANENT = "permanent"
+    """The handler failed in a way that another attempt would repeat."""
+    EXHAUSTED = "exhausted"
+    """The handler failed in its last attempt."""
+    IN_FLIGHT = "in_flight"
+    """Another worker is running the same key."""
+    STORE_UNAVAILABLE = "store_unavailable"
+    """The idempotency store did not answer, so nobody knows whether it ran."""
+    STOPPING = "stopping"
+    """The worker stops; the handler gave up in time."""
+    LEASE_LOST = "lease_lost"
+    """Another worker has it by now; this result does not count."""
+    UNKNOWN_TASK = "unknown_task"
+    """No task of that name is registered here."""
+    NEWER_ENVELOPE = "newer_envelope"
+    """Written by a newer version of this library."""
+    INVALID_ARGUMENTS = "invalid_arguments"
+    """The arguments do not fit the task as this worker knows it."""
+    NO_ENVELOPE = "no_envelope"
+    """The message is no envelope at all."""
+    TOO_MANY_DELIVERIES = "too_many_deliveries"
+    """Delivered again and again without an outcome: it may be killing its workers."""
+
+
+class RunFailure(Model):
+    """What went wrong in a run."""
+
+    kind: Kind = "exception"
+    """Timeouts, connection, DNS, TLS and certificate errors told apart."""
+    exception_type: str | None = None
+    """The dotted name of the exception's class."""
+    message: str = ""
+    """The exception's own words: kept beside the payload, never logged."""
+    where: str = ""
+    """File, line and function of the innermost frame."""
+
+
+class Outcome(Model):
+    """What became of one run."""
+
+    action: Action
+    """What to do with the delivery."""
+    reason: Reason
+    """Why."""
+    after: float = 0.0
+    """Seconds to wait, with `retry` and `return`."""
+    attempt: int = 1
+    """The attempt this was."""
+    max_attempts: int = 1
+    """How many there may be."""
+    task: str | None = None
+    """The registered name, where it could be told."""
+    request_id: str | None = None
+    """The request's id, where it could be told."""
+    elapsed: float = 0.0
+    """Seconds in the handler."""
+    error: RunFailure | None = None
+    """What went wrong, if anything did."""
+    _exception: BaseException | None = PrivateAttr(default=None)
+
+    @property
+    def ok(self) -> bool:
+        """The delivery is settled without an error."""
+        return self.action is Action.DONE and self.error is None
+
+    @property
+    def exception(self) -> BaseException | None:
+        """What the handler raised, in the process where it ran."""
+        return (self.__pydantic_private__ or {}).get("_exception")

@@ -1,0 +1,144 @@
+"""What a declaration may not contain, found in the schema of its arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pydantic import ValidationError
+
+from ._payload_errors import DeclarationError
+from ._payload_problems import explain
+from ._payload_reader import OBJECTS, Node, Reader, bare, choices, fields
+from ._payload_unions import Unions
+
+__all__ = ["check_defaults", "check_schema"]
+
+_Step = tuple[str, Node, bool]
+"""A part of the path, the node there, and whether it is the key of a mapping."""
+
+
+def check_schema(schema: Node) -> None:
+    """Accept the arguments' schema if every value of it travels one way only.
+
+    Raises:
+        DeclarationError: A type cannot be read from JSON, or a union is ambiguous.
+
+    """
+    _Inspection(schema).visit("", schema, is_key=False)
+
+
+def check_defaults(defaults: dict[str, Any], validate: Callable[[dict[str, Any]], Any]) -> None:
+    """Accept defaults that are values of their own annotations.
+
+    Raises:
+        DeclarationError: One is not.
+
+    """
+    try:
+        validate(defaults)
+    except ValidationError as error:
+        for details in error.errors(include_url=False, include_input=False):
+            if details["type"] != "missing" or len(details["loc"]) > 1:
+                raise _misfit(error, defaults, str(details["loc"][0])) from None
+
+
+def _misfit(error: ValidationError, defaults: dict[str, Any], name: str) -> DeclarationError:
+    problem = explain(error, defaults, of=name).problem
+    default = defaults[name]
+    cure = "annotate it as `... | None`" if default is None else "correct the one or the other"
+    return DeclarationError(f"the default of parameter {name!r} {problem}: {cure}")
+
+
+class _Inspection:
+    def __init__(self, schema: Node) -> None:
+        self._reader = Reader(schema)
+        self._unions = Unions(self._reader)
+        self._seen: set[int] = set()
+
+    def visit(self, path: str, node: Node, *, is_key: bool) -> None:
+        """Check a node and everything below it, each once."""
+        node = self._reader.follow(node)
+        if id(node) in self._seen:
+            return
+        self._seen.add(id(node))
+        self._check(path.removeprefix("."), node, is_key=is_key)
+        for part, inner, inner_is_key in _steps(node, is_key=is_key):
+            self.visit(path + part, inner, is_key=inner_is_key)
+
+    def _check(self, path: str, node: Node, *, is_key: bool) -> None:
+        if cure := _UNREADABLE.get(node["type"]):
+            raise DeclarationError(f"parameter {path!r} is {_spelled(node)}, {cure}")
+        if node.get("tz_constraint") == "naive":
+            raise DeclarationError(
+                f"parameter {path!r} takes datetimes without a time zone, which name no instant: "
+                "annotate it as an aware datetime"
+            )
+        if node["type"] == "union":
+            self._check_union(path, node, is_key=is_key)
+
+    def _check_union(self, path: str, node: Node, *, is_key: bool) -> None:
+        clash = self._unions.clash(self._reader.members(node), is_key=is_key)
+        if clash:
+            left, right = map(_spelled, clash)
+            raise DeclarationError(
+                f"parameter {path!r} is a union of {left} and {right}, and one JSON value could be "
+                f"read as either: {_cure(*clash)}"
+            )
+
+
+def _steps(node: Node, *, is_key: bool) -> Iterator[_Step]:
+    """What stands directly below a node, on the way that strict JSON takes."""
+    if node["type"] in {"union", "tagged-union"}:
+        yield from (("", choice, is_key) for choice in choices(node))
+    yield from ((f".{name}", field, False) for name, field in fields(node))
+    if "schema" in node:
+        yield "", node["schema"], is_key
+    yield from (("[]", item, False) for item in _items(node))
+    if "keys_schema" in node:
+        yield "[key]", node["keys_schema"], True
+
+
+def _items(node: Node) -> Iterator[Node]:
+    items = node.get("items_schema", [])
+    yield from items if isinstance(items, list) else [items]
+    yield from (node[key] for key in ("values_schema", "extras_schema") if key in node)
+
+
+_BY_NAME = "which JSON cannot carry: pass a name by which the task finds it"
+_UNREADABLE = {
+    "callable": _BY_NAME,
+    "is-instance": "which JSON cannot carry: pass an identifier and look the object up in the task",
+    "is-subclass": _BY_NAME,
+    "generator": "which can be read only once: annotate it as a list",
+}
+
+
+def _cure(left: Node, right: Node) -> str:
+    if bare(left)["type"] in OBJECTS and bare(right)["type"] in OBJECTS:
+        return (
+            "give each a literal field of its own, such as `kind: Literal['card']`, "
+            "and name it with Field(discriminator='kind')"
+        )
+    return "keep one of them"
+
+
+def _spelled(node: Node) -> str:
+    """A node in the words of an annotation, as near as its schema tells."""
+    node = bare(node)
+    if cls := node.get("cls"):
+        return str(getattr(cls, "__name__", cls))
+    if node["type"] == "literal":
+        return f"Literal[{', '.join(map(repr, node['expected']))}]"
+    return _SPELLED.get(node["type"], str(node["type"]))
+
+
+_SPELLED = {
+    "none": "None",
+    "any": "Any",
+    "decimal": "Decimal",
+    "uuid": "UUID",
+    "callable": "a Callable",
+    "generator": "an iterable or a generator",
+    "function-plain": "a type with a validator of its own",
+}

@@ -1,0 +1,96 @@
+"""Stores named in configuration: `memory`, `sqlite:PATH` or `module:attribute`."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from ._dead import DeadLetterStore, MemoryDeadLetters
+from ._errors import ConfigurationError
+from ._idempotency import IdempotencyStore, MemoryIdempotencyStore
+from ._options import BackendOptions
+
+if TYPE_CHECKING:
+    from ._run import RunSettings
+
+__all__ = ["dead_letters", "idempotency", "load_object", "run_settings"]
+
+S = TypeVar("S")
+
+
+def idempotency(spec: str) -> IdempotencyStore:
+    """The idempotency store that `spec` names; one instance per process and spec.
+
+    Raises:
+        ConfigurationError: It names none.
+    """
+    return cast("IdempotencyStore", _opened("idempotency", spec))
+
+
+def dead_letters(spec: str) -> DeadLetterStore:
+    """The dead-letter store that `spec` names; one instance per process and spec.
+
+    Raises:
+        ConfigurationError: It names none.
+    """
+    return cast("DeadLetterStore", _opened("dead_letters", spec))
+
+
+@cache
+def _opened(option: str, spec: str) -> object:
+    if spec == "memory":
+        return MemoryIdempotencyStore() if option == "idempotency" else MemoryDeadLetters()
+    if spec.startswith("sqlite:"):
+        return _sqlite(option, spec.removeprefix("sqlite:"))
+    found = load_object(option, spec)
+    return found() if isinstance(found, type) else found
+
+
+def _sqlite(option: str, path: str) -> object:
+    from . import sqlite
+
+    opens: Callable[[str], object] = (
+        sqlite.SQLiteIdempotencyStore if option == "idempotency" else sqlite.SQLiteDeadLetters
+    )
+    return opens(path)
+
+
+def load_object(option: str, spec: str) -> Any:
+    """The object that `module:attribute` names.
+
+    Args:
+        option: The option it stands in, for the message.
+
+        spec: `package.module:attribute`, the attribute dotted if need be.
+
+    Raises:
+        ConfigurationError: It names nothing.
+    """
+    module, colon, path = spec.partition(":")
+    if not (module and colon and path):
+        raise ConfigurationError(
+            f"{option} = {spec!r} names no object: write 'package.module:attribute'"
+        )
+    try:
+        found: Any = importlib.import_module(module)
+        for part in path.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as exc:
+        raise ConfigurationError(
+            f"{option} = {spec!r} could not be loaded: {type(exc).__name__}: {exc}"
+        ) from exc
+    return found
+
+
+def run_settings(options: BackendOptions) -> RunSettings:
+    """What a dispatcher's options say about runs."""
+    from ._run import RunSettings
+
+    return RunSettings(
+        on_handler_error=options.on_handler_error,
+        idempotency=None if options.idempotency is None else idempotency(options.idempotency),
+        max_deliveries=options.max_deliveries,
+        skew_grace=options.skew_grace,
+    )
