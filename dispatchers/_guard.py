@@ -156,10 +156,8 @@ class _Pool:
         self.helpers.add(helper)
         try:
             helper.thread.start()
-        except BaseException as exc:
-            self.helpers.discard(helper)  # it comes back by itself if it did start
-            if not isinstance(exc, RuntimeError):
-                raise
+        except RuntimeError as exc:
+            self.helpers.discard(helper)
             raise GuardFullError(f"guard {self.name!r} could not start a thread: {exc}") from exc
 
     def leave(self, call: _Call) -> bool:
@@ -222,7 +220,6 @@ class _Helper:
 
     def _serve(self) -> None:
         _current.helper = self
-        self.pool.helpers.add(self)
         try:
             while self._serve_next() and not self.pool.closed:
                 pass
