@@ -1,0 +1,43 @@
+"""The durable queue in one SQLite file: store, idempotency and dead letters."""
+
+from __future__ import annotations
+
+from ._connection import Database
+from ._errors import (
+    StoreBusyError,
+    StoreClosedError,
+    StoreConflictError,
+    StoreError,
+    StoreFormatError,
+    StoreFullError,
+    StoreInputError,
+    StoreReadOnlyError,
+    StoreUnavailableError,
+)
+from ._idempotency import SQLiteIdempotencyStore
+from ._jobs import Counts, DeadJob, Exchange, Finish, Job, NewJob, Outcome, Put, Stored
+from ._store import SQLiteStore
+
+__all__ = [
+    "Counts",
+    "Database",
+    "DeadJob",
+    "Exchange",
+    "Finish",
+    "Job",
+    "NewJob",
+    "Outcome",
+    "Put",
+    "SQLiteIdempotencyStore",
+    "SQLiteStore",
+    "StoreBusyError",
+    "StoreClosedError",
+    "StoreConflictError",
+    "StoreError",
+    "StoreFormatError",
+    "StoreFullError",
+    "StoreInputError",
+    "StoreReadOnlyError",
+    "StoreUnavailableError",
+    "Stored",
+]

@@ -1,0 +1,129 @@
+"""Claiming the next jobs: only the head of an index is read, however many rows wait."""
+# ruff: noqa: S608 - the statements are put together from constants
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from functools import lru_cache
+
+from ._jobs import Job
+
+__all__ = ["any_waiting", "claim", "promote", "purge"]
+
+# Jobs whose time has come that one transaction takes over into the queue.
+_PROMOTED = 500
+
+_PROMOTE = """
+UPDATE jobs SET state = 0 WHERE seq IN (
+    SELECT seq FROM jobs WHERE state = 1 AND run_at <= :now ORDER BY run_at LIMIT :limit)
+"""
+
+_HEAD = """
+SELECT seq, priority, run_at FROM jobs WHERE state = 0 AND queue = {queue}
+ORDER BY priority DESC, run_at, seq LIMIT :limit
+"""
+
+# One that expired while it waited is put aside instead of being claimed.
+_CLAIM = """
+UPDATE jobs SET
+    state = CASE WHEN expires_at <= :now THEN 4 ELSE 2 END,
+    finished_at = CASE WHEN expires_at <= :now THEN :now END,
+    body = CASE WHEN expires_at <= :now THEN NULL ELSE body END,
+    owner = :owner, fence = fence + 1, deliveries = deliveries + 1
+WHERE seq IN ({heads})
+RETURNING seq, fence, id, task, queue, priority, run_at, expires_at, key, attempt, deliveries,
+    created_at, body, state
+"""
+
+_QUEUES = """
+WITH RECURSIVE names(name) AS (
+    SELECT min(queue) FROM jobs WHERE state = 0
+    UNION ALL
+    SELECT (SELECT min(queue) FROM jobs WHERE state = 0 AND queue > name) FROM names
+    WHERE name IS NOT NULL
+)
+SELECT name FROM names WHERE name IS NOT NULL
+"""
+
+_ANY_READY = "SELECT 1 FROM jobs WHERE state = 0 AND queue = ? LIMIT 1"
+_ANY_DUE = "SELECT 1 FROM jobs WHERE state = 1 AND run_at <= ? LIMIT 1"
+
+_PURGE = """
+DELETE FROM jobs WHERE seq IN (
+    SELECT seq FROM jobs WHERE state IN (3, 4) AND state = ? AND finished_at <= ?
+    ORDER BY finished_at LIMIT ?)
+"""
+
+_RUNNING = 2
+
+
+def promote(connection: sqlite3.Connection, *, now: float) -> int:
+    """Queue the delayed jobs whose time has come, the most overdue first; returns how many."""
+    return connection.execute(_PROMOTE, {"now": now, "limit": _PROMOTED}).rowcount
+
+
+def claim(
+    connection: sqlite3.Connection,
+    *,
+    owner: str,
+    queues: Sequence[str] | None,
+    limit: int,
+    now: float,
+) -> tuple[list[Job], int]:
+    """Take the next jobs, within a transaction: highest priority first, then in order of time.
+
+    Args:
+        connection: The transaction's.
+
+        owner: Who takes them.
+
+        queues: From which queues; None for all.
+
+        limit: At most how many.
+
+        now: Seconds since the epoch.
+
+    Returns:
+        The jobs, and how many others were found expired.
+    """
+    names = _ready_queues(connection) if queues is None else tuple(dict.fromkeys(queues))
+    if limit <= 0 or not names:
+        return [], 0
+    values: dict[str, object] = {f"q{index}": name for index, name in enumerate(names)}
+    values.update(now=now, owner=owner, limit=limit)
+    rows = connection.execute(_claim_statement(len(names)), values).fetchall()
+    jobs = [Job(*row[:-1]) for row in rows if row[-1] == _RUNNING]
+    jobs.sort(key=lambda job: (-job.priority, job.run_at, job.seq))
+    return jobs, len(rows) - len(jobs)
+
+
+def any_waiting(
+    connection: sqlite3.Connection, *, queues: Sequence[str] | None, now: float
+) -> bool:
+    """Whether a claim could find something, without writing: delayed jobs of any queue count."""
+    names = _ready_queues(connection) if queues is None else queues
+    probes = [(_ANY_READY, name) for name in names]
+    return any(
+        connection.execute(statement, (value,)).fetchone() is not None
+        for statement, value in [*probes, (_ANY_DUE, now)]
+    )
+
+
+def purge(connection: sqlite3.Connection, *, before: float, limit: int) -> int:
+    """Forget jobs that finished before an instant, at most `limit` of each kind."""
+    return sum(connection.execute(_PURGE, (state, before, limit)).rowcount for state in (3, 4))
+
+
+def _ready_queues(connection: sqlite3.Connection) -> tuple[str, ...]:
+    return tuple(name for (name,) in connection.execute(_QUEUES))
+
+
+@lru_cache(maxsize=64)
+def _claim_statement(queues: int) -> str:
+    """One look at the head of each queue, and the best of all of them."""
+    heads = [f"SELECT * FROM ({_HEAD.format(queue=f':q{index}')})" for index in range(queues)]
+    union = " UNION ALL ".join(heads)
+    best = f"SELECT seq FROM ({union}) ORDER BY priority DESC, run_at, seq LIMIT :limit"
+    only = f"SELECT seq FROM ({_HEAD.format(queue=':q0')})"
+    return _CLAIM.format(heads=best if queues > 1 else only)

@@ -1,0 +1,96 @@
+"""Who holds running jobs: one owner per worker, who renews one lease for all that it holds."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+import uuid
+
+from ._connection import Database
+from ._lease import Watch
+
+__all__ = ["Owners"]
+
+_REGISTER = "INSERT INTO owners (owner, beat, lease, seen_at) VALUES (?, 0, ?, ?)"
+_BEAT = "UPDATE owners SET beat = beat + 1, seen_at = ? WHERE owner = ?"
+_ALL = "SELECT owner, beat, lease FROM owners"
+_KNOWN = "SELECT 1 FROM owners WHERE owner = ?"
+_REMOVE = "DELETE FROM owners WHERE owner = ? AND beat = ?"
+_REMOVE_SELF = "DELETE FROM owners WHERE owner = ?"
+_RELEASE = """
+UPDATE jobs SET state = 0, owner = NULL, deliveries = deliveries - :uncounted
+WHERE state = 2 AND owner = :owner
+"""
+
+
+class Owners:
+    """The owners of one file.
+
+    Args:
+        database: The file.
+
+        lease: Seconds without a beat after which an owner registered here counts as gone.
+    """
+
+    def __init__(self, database: Database, lease: float) -> None:
+        self._database = database
+        self._lease = lease
+        self._watch = Watch()
+
+    def register(self, *, timeout: float) -> str:
+        """Begin to be an owner; the first beat is due well within the lease."""
+        owner = f"{os.getpid()}-{uuid.uuid4().hex}"
+        with self._database.transaction(timeout=timeout) as connection:
+            connection.execute(_REGISTER, (owner, self._lease, time.time()))
+        return owner
+
+    def beat(self, owner: str, *, timeout: float) -> bool:
+        """Renew the lease; false if it was lost, and with it all that the owner held."""
+        with self._database.transaction(timeout=timeout) as connection:
+            return connection.execute(_BEAT, (time.time(), owner)).rowcount == 1
+
+    def leave(self, owner: str, *, timeout: float) -> int:
+        """Stop being an owner. What it still holds goes back, not counted as delivered."""
+        with self._database.transaction(timeout=timeout) as connection:
+            connection.execute(_REMOVE_SELF, (owner,))
+            return release(connection, owner, counted=False)
+
+    def reap(self, *, timeout: float) -> int:
+        """Look at all owners, and take the jobs back from those that are gone.
+
+        Returns:
+            How many jobs went back to their queues.
+        """
+        deadline = time.monotonic() + timeout
+        rows = self._database.run(_read_owners, deadline=deadline)
+        gone = [
+            (owner, beat)
+            for owner, beat, lease in rows
+            if self._watch.left(owner, beat, lease) <= 0
+        ]
+        return sum(self._take_back(owner, beat, deadline) for owner, beat in gone)
+
+    def _take_back(self, owner: str, beat: int, deadline: float) -> int:
+        """Only if it has not beaten since: then it lives, and keeps what it holds."""
+        left = max(0.0, deadline - time.monotonic())
+        with self._database.transaction(timeout=left) as connection:
+            if not connection.execute(_REMOVE, (owner, beat)).rowcount:
+                return 0
+            released = release(connection, owner, counted=True)
+        self._watch.forget(owner)
+        return released
+
+
+def is_known(connection: sqlite3.Connection, owner: str) -> bool:
+    """Whether the owner is registered still."""
+    return connection.execute(_KNOWN, (owner,)).fetchone() is not None
+
+
+def release(connection: sqlite3.Connection, owner: str, *, counted: bool) -> int:
+    """Put all that an owner holds back into its queues, within a transaction."""
+    return connection.execute(_RELEASE, {"owner": owner, "uncounted": not counted}).rowcount
+
+
+def _read_owners(connection: sqlite3.Connection) -> list[tuple[str, int, float]]:
+    return connection.execute(_ALL).fetchall()

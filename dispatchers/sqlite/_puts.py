@@ -1,0 +1,229 @@
+"""Putting jobs into the file: one writer per process, who commits what others wait for as well.
+
+A thread that finds the file free writes at once, with nobody else involved. Threads that come while
+it writes leave their rows in a line; whoever writes next takes the whole line into one commit.
+
+A commit is one statement. So a signal handler or a finalizer that dispatches finds the connection
+between two commits, never inside a transaction, and can write by itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import sqlite3
+import threading
+import time
+from collections.abc import Sequence
+from functools import lru_cache, partial
+
+from ._connection import FIRST_PAUSE, RAISED_BY_SQLITE, Database
+from ._errors import StoreError
+from ._jobs import NewJob, Put, Stored
+from ._line import Waiting
+
+__all__ = ["Puts"]
+
+Row = tuple[object, ...]
+
+_COLUMNS = (
+    "id", "task", "queue", "state", "priority", "run_at", "expires_at", "key", "attempt",
+    "created_at", "token", "body",
+)  # fmt: skip
+_ID, _TASK, _KEY, _TOKEN, _BODY = (
+    _COLUMNS.index(name) for name in ("id", "task", "key", "token", "body")
+)
+
+# Rows that one statement takes: SQLite's own limit of parameters is 32766 unless it was built
+# with another (https://sqlite.org/limits.html, 3.32).
+_ROWS = 32766 // len(_COLUMNS)
+
+# Bytes of bodies that one commit takes from several threads; a single larger one goes alone.
+_BYTES = 8 * 1024 * 1024
+
+# Seconds after which a waiting thread looks by itself whether it can write. The one before it
+# wakes it; this is for a thread that was woken while it ran a signal handler.
+_LOOK = 0.05
+
+# Seconds beyond the deadline that a thread gives the one that is writing its rows just then.
+_GRACE = 0.1
+
+_LARGEST_TOKEN = 2**63 - 1
+
+_FIND_ID = "SELECT id, token FROM jobs WHERE id = ?"
+_FIND_KEY = "SELECT id, token FROM jobs WHERE task = ? AND key = ? AND state <= 3"
+
+
+class Puts:
+    """The way into the file for the producers of one process.
+
+    Args:
+        database: The file.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._count = itertools.count()
+
+    def put(self, job: NewJob, *, deadline: float) -> Stored:
+        """Write one job; see `SQLiteStore.put`."""
+        row = self._row(job, time.time())
+        database = self._database
+        lock = database.lock
+        if database.line or not lock.acquire(blocking=False):
+            return self._join([row], deadline)[0]
+        try:
+            return database.persist(partial(_put_one, row=row), deadline=deadline)
+        finally:
+            self._release(lock)
+
+    def put_many(self, jobs: Sequence[NewJob], *, deadline: float) -> list[Stored]:
+        """Write several jobs in one transaction; see `SQLiteStore.put_many`."""
+        now = time.time()
+        rows = [self._row(job, now) for job in jobs]
+        return self._join(rows, deadline) if rows else []
+
+    def _row(self, job: NewJob, now: float) -> Row:
+        run_at = now if job.run_at is None else job.run_at
+        token = (self._database.nonce + next(self._count)) & _LARGEST_TOKEN
+        return (
+            job.id, job.task, job.queue, int(run_at > now), job.priority, run_at, job.expires_at,
+            job.key, job.attempt, now, token, job.body,
+        )  # fmt: skip
+
+    def _release(self, lock: threading.RLock) -> None:
+        """Let go, and wake one who waits: the last, as it is the innermost call of its thread."""
+        lock.release()
+        with contextlib.suppress(IndexError):
+            self._database.line[-1].wake()
+
+    def _join(self, rows: list[Row], deadline: float) -> list[Stored]:
+        mine = Waiting(rows, sum(len(row[_BODY]) for row in rows))  # type: ignore[misc, arg-type]
+        self._database.line.append(mine)
+        try:
+            self._await(mine, deadline)
+        finally:
+            with contextlib.suppress(ValueError):
+                self._database.line.remove(mine)
+        return mine.result()
+
+    def _await(self, mine: Waiting, deadline: float) -> None:
+        """Write whenever the file is free, else wait to be woken, until there is an answer."""
+        lock = self._database.lock
+        while mine.answer is None:
+            left = deadline - time.monotonic()
+            if lock.acquire(blocking=False):
+                try:
+                    self._lead(mine, deadline)
+                finally:
+                    self._release(lock)
+            elif left > 0:
+                mine.sleep(min(left, _LOOK))
+            else:
+                self._give_up(mine)
+
+    def _give_up(self, mine: Waiting) -> None:
+        """Take it out of the line, unless it is just being written; then wait a little longer."""
+        end = time.monotonic() + _GRACE
+        while mine.answer is None:
+            if mine.take():
+                raise self._database.busy()
+            if time.monotonic() >= end:
+                raise self._database.busy(maybe_written=True)
+            mine.sleep(_LOOK / 10)
+
+    def _lead(self, mine: Waiting, deadline: float) -> None:
+        """Write the line in the order of arrival, until one's own rows are written."""
+        database = self._database
+        if database.nested:
+            raise database.busy()
+        longest = FIRST_PAUSE
+        while mine.answer is None:
+            batch = self._take()
+            try:
+                self._commit(batch)
+            except RAISED_BY_SQLITE as exc:
+                self._put_back(batch)
+                longest = database.pause(longest, deadline, exc)
+            except BaseException:
+                self._put_back(batch)
+                raise
+
+    def _take(self) -> list[Waiting]:
+        """The next of the line, as many as one commit should hold."""
+        line = self._database.line
+        batch: list[Waiting] = []
+        rows = size = 0
+        while line and rows < _ROWS and size < _BYTES:
+            waiting = line.popleft()
+            if waiting.take():
+                batch.append(waiting)
+                rows += len(waiting.rows)
+                size += waiting.size
+        return batch
+
+    def _put_back(self, batch: list[Waiting]) -> None:
+        """Let those without an answer wait on; by their tokens they know their rows if written."""
+        for waiting in reversed(batch):
+            if waiting.answer is None:
+                waiting.leave()
+                self._database.line.appendleft(waiting)
+
+    def _commit(self, batch: list[Waiting]) -> None:
+        """Write all in one commit; if that fails, each by itself, so that none fails another."""
+        rows = [row for waiting in batch for row in waiting.rows]
+        try:
+            answers = iter(self._write(rows))
+        except StoreError as exc:
+            if len(batch) == 1:
+                batch[0].settle(exc)
+                return
+            for waiting in batch:
+                self._commit([waiting])
+        else:
+            for waiting in batch:
+                waiting.settle(list(itertools.islice(answers, len(waiting.rows))))
+
+    def _write(self, rows: list[Row]) -> list[Stored]:
+        if len(rows) <= _ROWS:
+            return self._database.attempt(partial(_put_rows, rows=rows))
+        with self._database.transaction(timeout=0.0) as connection:
+            chunks = [rows[start : start + _ROWS] for start in range(0, len(rows), _ROWS)]
+            return [stored for chunk in chunks for stored in _put_rows(connection, chunk)]
+
+
+@lru_cache(maxsize=128)
+def _insert(rows: int) -> str:
+    """The statement for so many rows; `sqlite3` keeps the compiled ones."""
+    row = f"({', '.join('?' * len(_COLUMNS))})"
+    values = ", ".join([row] * rows)
+    names = ", ".join(_COLUMNS)
+    return f"INSERT INTO jobs ({names}) VALUES {values} ON CONFLICT DO NOTHING"  # noqa: S608
+
+
+_INSERT_ONE = _insert(1)
+
+
+def _put_one(connection: sqlite3.Connection, row: Row) -> Stored:
+    while not connection.execute(_INSERT_ONE, row).rowcount:
+        found = _find(connection, row)
+        if found is not None:
+            return found
+    return Stored(Put.INSERTED, str(row[_ID]))
+
+
+def _put_rows(connection: sqlite3.Connection, rows: list[Row]) -> list[Stored]:
+    parameters = list(itertools.chain.from_iterable(rows))
+    if connection.execute(_insert(len(rows)), parameters).rowcount == len(rows):
+        return [Stored(Put.INSERTED, str(row[_ID])) for row in rows]
+    return [_find(connection, row) or _put_one(connection, row) for row in rows]
+
+
+def _find(connection: sqlite3.Connection, row: Row) -> Stored | None:
+    """Which row stands for this one: itself, or the one it is a duplicate of."""
+    found = connection.execute(_FIND_ID, (row[_ID],)).fetchone()
+    if found is None and row[_KEY] is not None:
+        found = connection.execute(_FIND_KEY, (row[_TASK], row[_KEY])).fetchone()
+    if found is None:
+        return None  # the one in the way has been finished and forgotten meanwhile
+    return Stored(Put.INSERTED if found[1] == row[_TOKEN] else Put.DUPLICATE, found[0])

@@ -1,0 +1,119 @@
+"""The connection of one process: its lock, and what a fork and the interpreter's exit do to it.
+
+SQLite's locks belong to the process, and a forked child that inherits an open connection believes
+it holds its parent's: its own commits are lost (measured). So all are closed before the fork.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import threading
+import time
+import weakref
+from collections import deque
+
+from ._line import Waiting
+
+__all__ = ["Slot"]
+
+# Seconds that a fork waits for running transactions, and that the interpreter's exit does.
+_FORK_PATIENCE = 10.0
+_EXIT_PATIENCE = 1.0
+
+
+class Slot:
+    """Where the connection of this process stands. Outlives its database, to be closed."""
+
+    def __init__(self) -> None:
+        self.connection: sqlite3.Connection | None = None
+        self.closed = False
+        self.poisoned = False
+        self.start()
+        with _guard:
+            _slots.add(self)
+
+    def start(self) -> None:
+        """Begin anew in this process."""
+        self.lock = threading.RLock()
+        self.pid = os.getpid()
+        self.nonce = int.from_bytes(os.urandom(7), "big")
+        self.inside = False
+        self.line: deque[Waiting] = deque()
+
+    def drop(self) -> None:
+        """Close the connection, if there is one; what it had not committed is undone."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                connection.rollback()
+            connection.close()
+
+    def poison(self) -> None:
+        """Part for ever with a connection that was in use when this process was forked."""
+        _kept.append(self.connection)
+        self.connection = None
+        self.poisoned = True
+
+    def adopt(self) -> None:
+        """Recover from a fork that Python did not see, as servers written in C do it."""
+        if self.connection is not None and self.connection.in_transaction:
+            self.poison()
+        self.drop()
+        self.start()
+
+    def dispose(self, patience: float = _EXIT_PATIENCE) -> bool:
+        """Close the connection, unless another thread keeps using it; says whether it is closed."""
+        if self.pid != os.getpid():
+            return True
+        if not self.lock.acquire(timeout=patience):
+            return False
+        try:
+            self.drop()
+        finally:
+            self.lock.release()
+        return True
+
+
+_guard = threading.RLock()
+_slots: weakref.WeakSet[Slot] = weakref.WeakSet()
+_forking: list[tuple[Slot, bool]] = []
+_kept: list[sqlite3.Connection | None] = []
+
+
+def _before_fork() -> None:
+    """Wait for running transactions and close everything, so that the child inherits nothing."""
+    deadline = time.monotonic() + _FORK_PATIENCE
+    _guard.acquire()
+    for slot in _slots:
+        held = slot.lock.acquire(timeout=max(0.0, deadline - time.monotonic()))
+        _forking.append((slot, held))
+        if held:
+            slot.drop()
+
+
+def _after_in_parent() -> None:
+    for slot, held in _forking:
+        if held:
+            slot.lock.release()
+    _forking.clear()
+    _guard.release()
+
+
+def _after_in_child() -> None:
+    global _guard
+    for slot, held in _forking:
+        if not held:
+            slot.poison()
+        slot.start()
+    _forking.clear()
+    _guard = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_in_parent,
+        after_in_child=_after_in_child,
+    )
