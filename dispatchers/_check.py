@@ -1,0 +1,130 @@
+"""The start-up check: every problem of every dispatcher of a target, at once (C12)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from ._config import DEFAULT, Specification, joined, sentences_of
+from ._errors import ConfigurationError
+from ._library import cause, is_importable
+
+if TYPE_CHECKING:
+    from ._contract import BaseDispatcher
+    from ._instances import Snapshot
+
+__all__ = ["Problem", "check", "problems"]
+
+
+class Problem(NamedTuple):
+    """Something that the start-up check found."""
+
+    alias: str
+    """The dispatcher's, or nothing if it concerns the whole configuration."""
+    backend: str
+    """The backend's name, as far as it is known."""
+    severity: Literal["error", "warning"]
+    """Errors make `check` raise."""
+    message: str
+    """What, where, and the cure."""
+
+
+def check(*, contact: bool = False, target: str | None = None) -> None:
+    """Check the configuration and every dispatcher of a target: the start-up check.
+
+    Args:
+        contact: Reach the backends as well.
+
+        target: Another target than the selected one.
+
+    Raises:
+        ConfigurationError: With every problem there is, not just the first.
+    """
+    errors = [each for each in problems(target, contact=contact) if each.severity == "error"]
+    if errors:
+        raise joined([each.message for each in errors])
+
+
+def problems(target: str | None = None, *, contact: bool = False) -> list[Problem]:
+    """What is wrong with a target, as far as can be known; never raises an `Exception`."""
+    from ._instances import state
+
+    snapshot = state.snapshot
+    try:
+        settings = snapshot.configuration.settings
+        selected = target is None or target == settings.target
+        aliases = sorted(
+            snapshot.aliases() if selected else snapshot.configuration.dispatchers(target)
+        )
+    except Exception as exc:
+        return [Problem("", "", "error", _words(exc))]
+    found = [*_of_modules(snapshot), *_of_fallbacks(snapshot)]
+    for alias in aliases:
+        found += _of_dispatcher(snapshot, alias, None if selected else target, contact=contact)
+    return found
+
+
+def _of_modules(snapshot: Snapshot) -> Iterator[Problem]:
+    settings = snapshot.configuration.settings
+    for kind, names in (("modules", settings.modules), ("hooks", settings.hooks)):
+        for name in names:
+            if not is_importable(name):
+                origin = snapshot.configuration.layer.origin_of((kind,))
+                message = f"{kind} ({origin}): there is no module {name!r} to import"
+                yield Problem("", "", "error", message)
+
+
+def _of_fallbacks(snapshot: Snapshot) -> Iterator[Problem]:
+    for alias in sorted(snapshot.fallbacks):
+        message = f"dispatcher {alias!r} is not configured: its tasks go through {DEFAULT!r}"
+        yield Problem(alias, "", "warning", message)
+
+
+def _of_dispatcher(
+    snapshot: Snapshot, alias: str, target: str | None, *, contact: bool
+) -> Iterator[Problem]:
+    dispatcher: BaseDispatcher | None = None
+    backend = ""
+    try:
+        if target is None:
+            dispatcher = snapshot.dispatcher(alias)
+        else:
+            dispatcher = _built(snapshot.configuration.specification(alias, target))
+        backend = dispatcher.name
+        dispatcher.check(contact=contact)
+    except Exception as exc:
+        yield Problem(alias, backend, "error", _named(alias, exc))
+    finally:
+        if target is not None and dispatcher is not None:
+            dispatcher.close()
+
+
+def _built(specification: Specification) -> BaseDispatcher:
+    from ._instances import build
+
+    return build(specification)
+
+
+def _named(alias: str, exc: Exception) -> str:
+    words = _words(exc)
+    return words if alias in words else f"dispatcher {alias!r}: {words}"
+
+
+def _words(exc: Exception) -> str:
+    return str(exc) if isinstance(exc, ConfigurationError) else cause(exc)
+
+
+def raise_all(snapshot: Snapshot, aliases: Iterable[str]) -> None:
+    """Raise one error for every dispatcher whose settings do not fit; builds none of them."""
+    found: list[ConfigurationError] = []
+    for alias in sorted(aliases):
+        if alias in snapshot.objects:
+            continue
+        try:
+            snapshot.specification(alias)
+        except ConfigurationError as exc:
+            found.append(exc)
+    if len(found) == 1:
+        raise found[0]
+    if found:
+        raise joined([sentence for exc in found for sentence in sentences_of(exc)])

@@ -1,0 +1,319 @@
+"""The validated configuration: which target is selected, and what its dispatchers are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated, Any, cast
+
+from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from ._contract import BaseDispatcher
+from ._environment import converted, environment_layer
+from ._errors import ConfigurationError, nearest
+from ._library import install
+from ._model import Model
+from ._options import BackendOptions, Names, OnHandlerError, _known_at
+from ._registry import BUILT_IN, LIBRARIES, backends, load_backend
+from ._request import Attempts, Backoff, Priority, QueueName, Seconds
+from ._sources import Keys, Layer, Tree, dotted, file_layer, framework_layer, merged, replaced
+
+__all__ = ["Configuration", "Settings", "Specification", "TaskOverride", "read"]
+
+DEFAULT = "default"
+SHARED = ("on_handler_error", "skew_grace", "max_deliveries")
+"""Settings of the whole that stand in for a dispatcher's own."""
+
+
+def _as_span(value: object) -> object:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return timedelta(seconds=value)
+    return TypeAdapter(timedelta).validate_python(value) if isinstance(value, str) else value
+
+
+class TaskOverride(Model):
+    """What a host says about a task by its exact name; what is not said stays the task's own."""
+
+    dispatcher: str | None = Field(default=None, min_length=1)
+    """The alias of the dispatcher."""
+    queue: QueueName | None = None
+    """The queue."""
+    priority: Priority | None = None
+    """-100 to 100, higher first."""
+    time_limit: Seconds | None = None
+    """Seconds that one run may take."""
+    max_attempts: Attempts | None = None
+    """How often it is tried in all."""
+    backoff: Backoff | None = None
+    """The wait between attempts."""
+    expires: Annotated[timedelta, BeforeValidator(_as_span), Field(gt=timedelta(0))] | None = None
+    """Seconds, or ISO 8601 text, after which it is not run any more."""
+    on_handler_error: OnHandlerError | None = None
+    """`raise` the task's failure to the transport, or `log` it only."""
+
+
+class Settings(Model):
+    """The whole configuration."""
+
+    target: str | None = Field(default=None, min_length=1)
+    """The selected target."""
+    targets: dict[str, dict[str, dict[str, Any]]] = Field(default_factory=dict)
+    """The dispatchers of each target by alias: `backend` and its options."""
+    modules: Names = ()
+    """Modules that a worker imports, so that the tasks are registered."""
+    tasks: dict[str, TaskOverride] = Field(default_factory=dict)
+    """Overrides by exact task name; a list instead of a table names modules."""
+    hooks: Names = ()
+    """Modules that add hooks, imported before the first dispatcher is built."""
+    on_handler_error: OnHandlerError | None = None
+    """What dispatchers do with a task's failure that neither they nor the task decide."""
+    skew_grace: float | None = Field(default=None, ge=0)
+    """For dispatchers that do not set their own, in seconds."""
+    max_deliveries: int | None = Field(default=None, ge=1)
+    """For dispatchers that do not set their own."""
+    exit_timeout: float = Field(default=5.0, ge=0, le=3600)
+    """Seconds that dispatchers have at exit to finish the work they hold."""
+
+    @property
+    def shared(self) -> dict[str, object]:
+        """The options that dispatchers have unless they set their own."""
+        return {name: own for name in SHARED if (own := getattr(self, name)) is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Specification:
+    """One dispatcher as configured: enough to build it."""
+
+    alias: str
+    cls: type[BaseDispatcher]
+    options: BackendOptions
+    raw: Mapping[str, object]
+
+    def same_as(self, other: Specification) -> bool:
+        """Whether a dispatcher built from the other one will do."""
+        try:
+            return self.cls is other.cls and bool(self.raw == other.raw)
+        except Exception:  # an option's __eq__ may be anybody's
+            return False
+
+
+class Configuration:
+    """Merged layers and what they mean.
+
+    Raises:
+        ConfigurationError: A setting is unknown or does not fit.
+    """
+
+    def __init__(self, layer: Layer) -> None:
+        self.layer = layer
+        self.settings = self._validated()
+        self._specifications: dict[tuple[str | None, str], Specification] = {}
+
+    def _validated(self) -> Settings:
+        given = self.layer.values
+        values = converted({k: v for k, v in given.items() if k != "targets"}, Settings)
+        tasks = cast("Mapping[str, Tree]", given.get("tasks", {}))
+        values["tasks"] = {name: converted(task, TaskOverride) for name, task in tasks.items()}
+        try:
+            return Settings.model_validate({**values, "targets": given.get("targets", {})})
+        except ValidationError as exc:
+            raise joined(self._sentences(exc, Settings, self.layer.values, ())) from None
+
+    def target(self, name: str | None = None) -> str | None:
+        """The selected target, or the one named; None if nothing at all is configured.
+
+        Raises:
+            ConfigurationError: None is selected, it is unknown, or it has no dispatchers.
+        """
+        targets = self.settings.targets
+        chosen = name or self.settings.target
+        if chosen is None and not targets:
+            return None
+        if chosen is None:
+            raise ConfigurationError(
+                f"no target is selected of {', '.join(map(repr, sorted(targets)))}: "
+                "set DISPATCHERS_TARGET, `target` in the configuration, or configure(target=...)"
+            )
+        if chosen not in targets:
+            origin = "" if name else f" ({self.layer.origin_of(('target',))})"
+            known = nearest(chosen, targets) or "; no targets are configured"
+            raise ConfigurationError(f"no target {chosen!r}{origin}{known}")
+        if not targets[chosen]:
+            origin = self.layer.origin_of(("targets", chosen))
+            raise ConfigurationError(
+                f"targets.{dotted([chosen])} ({origin}): has no dispatchers: add `default`"
+            )
+        return chosen
+
+    def dispatchers(self, target: str | None = None) -> Mapping[str, Mapping[str, object]]:
+        """The dispatchers of a target by alias; `inline` where nothing at all is configured.
+
+        Raises:
+            ConfigurationError: As `target` does.
+        """
+        chosen = self.target(target)
+        if chosen is None:
+            return {DEFAULT: {"backend": "inline"}}
+        return self.settings.targets[chosen]
+
+    def specification(self, alias: str, target: str | None = None) -> Specification:
+        """How the dispatcher of that alias is built; imports its backend.
+
+        Raises:
+            ConfigurationError: There is none, or it is configured wrongly.
+        """
+        chosen = self.target(target)
+        found = self._specifications.get((chosen, alias))
+        if found is None:
+            found = self._specified(alias, chosen)
+            self._specifications[chosen, alias] = found
+        return found
+
+    def _specified(self, alias: str, target: str | None) -> Specification:
+        known = self.dispatchers(target)
+        if alias not in known:
+            place = f" in target {target!r}" if target else ""
+            raise ConfigurationError(f"no dispatcher {alias!r}{place}{nearest(alias, known)}")
+        keys = ("targets", target, alias) if target else ()
+        return self.specified(alias, known[alias], keys)
+
+    def specified(
+        self, alias: str, raw: Mapping[str, object], keys: Keys, origin: str | None = None
+    ) -> Specification:
+        """What a table of `backend` and options means.
+
+        Raises:
+            ConfigurationError: It is wrong; the message has every problem in it.
+        """
+        place = f"{dotted(keys) or alias} ({origin or self.layer.origin_of(keys)})"
+        cls = self._backend(raw, place)
+        own = {key: value for key, value in raw.items() if key != "backend"}
+        shared = {k: v for k, v in self.settings.shared.items() if k in cls.Options.model_fields}
+        options = {**shared, **converted(own, cls.Options)}
+        try:
+            valid = cls.Options.model_validate(options)
+        except ValidationError as exc:
+            raise joined(self._sentences(exc, cls.Options, raw, keys, origin)) from None
+        return Specification(alias, cls, valid, {**shared, **raw})
+
+    def _backend(self, raw: Mapping[str, object], place: str) -> type[BaseDispatcher]:
+        name = raw.get("backend")
+        if name is None:
+            raise ConfigurationError(f"{place}: `backend` is missing{nearest('', BUILT_IN)}")
+        if not isinstance(name, str):
+            raise ConfigurationError(
+                f"{place}: `backend` must be a name, not {type(name).__name__}"
+            )
+        try:
+            return automatic() if name == "auto" else load_backend(str(name))
+        except ConfigurationError as exc:
+            raise type(exc)(f"{place}: {exc}") from exc
+
+    def _sentences(
+        self,
+        error: ValidationError,
+        model: type[BaseModel],
+        raw: Mapping[str, object],
+        keys: Keys,
+        origin: str | None = None,
+    ) -> list[str]:
+        """One sentence per problem: its key, where it was set, what is wrong."""
+        problems = error.errors(include_url=False, include_input=False)
+        paths = [_path(problem, raw) for problem in problems]
+        return [
+            f"{dotted((*keys, *path))} ({origin or self.layer.origin_of((*keys, *path))}): "
+            f"{_sentence(problem, model)}"
+            for problem, path in zip(problems, paths, strict=True)
+            if not any(len(other) > len(path) and other[: len(path)] == path for other in paths)
+        ]
+
+
+def _path(problem: ErrorDetails, raw: object) -> Keys:
+    """The keys that were written, without what pydantic adds for members of unions."""
+    keys: list[str] = []
+    for part in problem["loc"]:
+        if _holds(raw, part):
+            keys.append(str(part))
+            raw = cast("Any", raw)[part]
+    return (*keys, str(problem["loc"][-1])) if problem["type"] == "missing" else tuple(keys)
+
+
+def _holds(raw: object, part: int | str) -> bool:
+    if isinstance(raw, list | tuple):
+        return isinstance(part, int) and part < len(raw)
+    return isinstance(raw, Mapping) and part in raw
+
+
+def _sentence(problem: ErrorDetails, model: type[BaseModel]) -> str:
+    if problem["type"] == "extra_forbidden":
+        return f"unknown option{nearest(str(problem['loc'][-1]), _known_at(problem['loc'], model))}"
+    if problem["type"] == "missing":
+        return "is missing"
+    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return f"{message[:1].lower()}{message[1:]}"
+
+
+class SeveralError(ConfigurationError):
+    """Several problems in one error."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        lines = "".join(f"\n  - {problem}" for problem in problems)
+        super().__init__(f"{len(problems)} problems:{lines}")
+
+
+def joined(problems: Sequence[str]) -> ConfigurationError:
+    """One error with every problem in it."""
+    return ConfigurationError(problems[0]) if len(problems) == 1 else SeveralError(problems)
+
+
+def sentences_of(exc: ConfigurationError) -> tuple[str, ...]:
+    """Each problem that an error has in it."""
+    return exc.problems if isinstance(exc, SeveralError) else (str(exc),)
+
+
+def automatic() -> type[BaseDispatcher]:
+    """The class of the one backend that is not built in and whose library is installed.
+
+    Raises:
+        ConfigurationError: There is none, or there are several; the message has the cure.
+    """
+    known = [info for info in backends() if info.name not in BUILT_IN]
+    installed = [info for info in known if info.state == "installed"]
+    if len(installed) == 1:
+        return load_backend(installed[0].name)
+    if installed:
+        names = " and ".join(repr(info.name) for info in installed)
+        raise ConfigurationError(
+            f'backend "auto" finds {names}: say which, backend = "{installed[0].name}"'
+        )
+    extras = [f"dispatchers[{name}]" for name in LIBRARIES]
+    broken = "".join(f"; {info.reason}" for info in known if info.state in {"broken", "conflict"})
+    raise ConfigurationError(
+        'backend "auto" finds no backend that is installed besides the built-in ones: '
+        f"{' or '.join(install(extra) for extra in extras)}{broken}"
+    )
+
+
+def read(above: Sequence[Layer], explicit: Layer) -> Configuration:
+    """The configuration as all sources have it now.
+
+    Args:
+        above: What beats everything, the highest first; the dispatchers it names begin afresh.
+
+        explicit: What was configured from code.
+
+    Raises:
+        ConfigurationError: A source cannot be read, or a setting is unknown or does not fit.
+    """
+    environ = os.environ
+    low = [framework_layer(), file_layer(environ)]
+    known = merged([*above, explicit, *low]).values
+    environment = environment_layer(environ, known, Settings.model_fields)
+    result = merged([explicit, environment, *low])
+    for layer in reversed(above):
+        result = merged([layer, replaced(layer, result)])
+    return Configuration(result)
