@@ -17,11 +17,11 @@ from decimal import Decimal
 from enum import Enum
 from typing import Any
 
-from pydantic import BaseModel, Secret, SecretBytes, SecretStr
+from pydantic import BaseModel
 
-from ._payload_errors import PayloadError, key_part, type_name
+from ._payload_errors import NAIVE, NOT_FINITE, PayloadError, key_part, type_name
 
-__all__ = ["compare"]
+__all__ = ["compare", "compare_arguments"]
 
 _MISSING: Any = object()
 
@@ -46,14 +46,35 @@ def compare(original: Any, decoded: Any) -> None:
     _COMPARISONS.get(kind, _compare_other)(original, decoded)
 
 
+def compare_arguments(original: Mapping[str, Any], decoded: Mapping[str, Any]) -> None:
+    """Compare each argument with what arrives under its name.
+
+    Raises:
+        PayloadError: One differs.
+
+    """
+    for name, value in original.items():
+        try:
+            compare(value, decoded[name])
+        except PayloadError as error:
+            raise error.under(name) from None
+
+
 def _compare_plain(original: Any, decoded: Any) -> None:
     if original != decoded:
         raise _altered(original)
 
 
 def _compare_float(original: float, decoded: float) -> None:
+    if not math.isfinite(original):
+        raise PayloadError(NOT_FINITE)
     if original != decoded or math.copysign(1, original) != math.copysign(1, decoded):
         raise _altered(original)
+
+
+def _compare_complex(original: complex, decoded: complex) -> None:
+    _compare_float(original.real, decoded.real)
+    _compare_float(original.imag, decoded.imag)
 
 
 def _compare_decimal(original: Decimal, decoded: Decimal) -> None:
@@ -63,10 +84,7 @@ def _compare_decimal(original: Decimal, decoded: Decimal) -> None:
 
 def _compare_datetime(original: dt.datetime, decoded: dt.datetime) -> None:
     if original.tzinfo is None:
-        raise PayloadError(
-            "is a datetime without a time zone, which names no instant: "
-            "pass an aware one, such as datetime.now(UTC)"
-        )
+        raise PayloadError(NAIVE)
     if original != decoded:  # also when equal: between zones, times in a fold never compare equal
         _compare_clock(original, decoded)
 
@@ -92,15 +110,25 @@ def _compare_sequence(original: Any, decoded: Any) -> None:
 
 def _compare_mapping(original: Mapping[Any, Any], decoded: Mapping[Any, Any]) -> None:
     """Both keep the order of insertion, so entries pair up without looking keys up."""
-    if len(decoded) < len(original):
-        raise PayloadError(
-            "has keys that are one and the same key in JSON: give each entry a key of its own"
-        )
+    if len(decoded) != len(original):
+        raise _lost_entries(original, decoded)
     for position, (left, right) in enumerate(zip(original.items(), decoded.items(), strict=True)):
         try:
             _compare_entry(left, right)
         except PayloadError as error:
             raise error.under(key_part(left[0], position)) from None
+
+
+def _lost_entries(original: Mapping[Any, Any], decoded: Mapping[Any, Any]) -> PayloadError:
+    for position, key in enumerate(original):
+        if type(key) is not str:
+            return PayloadError(
+                "has keys that are one and the same key in JSON: give each entry a key of its own"
+            )
+        if key not in decoded:
+            problem = "is not known to its annotation: drop it, or correct its name"
+            return PayloadError(problem, key_part(key, position))
+    return _altered(original)
 
 
 def _compare_entry(original: tuple[Any, Any], decoded: tuple[Any, Any]) -> None:
@@ -130,11 +158,6 @@ def _set_key(item: Any) -> Any:
 def _compare_other(original: Any, decoded: Any) -> None:
     if original is decoded:
         return
-    if isinstance(decoded, (SecretStr, SecretBytes, Secret)):
-        raise PayloadError(
-            f"is {type_name(original)}, which is masked in JSON: "
-            "pass the name under which the worker finds the secret"
-        )
     _comparison_by_base(decoded)(original, decoded)
 
 
@@ -182,7 +205,8 @@ def _compare_named_tuple(original: Any, decoded: Any) -> None:
 
 
 def _compare_deque(original: deque[Any], decoded: deque[Any]) -> None:
-    compare(original.maxlen, decoded.maxlen)
+    if original.maxlen != decoded.maxlen:
+        raise PayloadError("has a greatest length, which does not travel: pass a deque without")
     _compare_sequence(original, decoded)
 
 
@@ -241,6 +265,8 @@ def _retyped(original: object, decoded: object) -> PayloadError:
     if isinstance(original, type(decoded)):
         return _subclass(original, decoded)
     given, arriving = type_name(original), type_name(decoded)
+    if decoded is None or hasattr(original, "__next__"):
+        return PayloadError(f"is {given}, which JSON would turn into {arriving}: pass {arriving}")
     return PayloadError(
         f"is {given}, which JSON would turn into {arriving}: "
         f"pass {arriving}, or annotate it as {given}"
@@ -269,6 +295,7 @@ _PLAIN: tuple[type, ...] = (
 _COMPARISONS: dict[type, Callable[[Any, Any], None]] = {
     **dict.fromkeys(_PLAIN, _compare_plain),
     float: _compare_float,
+    complex: _compare_complex,
     Decimal: _compare_decimal,
     dt.datetime: _compare_datetime,
     dt.time: _compare_clock,

@@ -8,19 +8,18 @@ from typing import Any, cast
 from pydantic import JsonValue, ValidationError
 from pydantic_core import CoreSchema, from_json, to_json
 
-from ._fidelity import compare
+from ._fidelity import compare_arguments
 from ._payload_atoms import Atoms, atoms_of
 from ._payload_checks import check_defaults, check_schema
 from ._payload_errors import DeclarationError, PayloadError
 from ._payload_fingerprint import fingerprint, json_schema
 from ._payload_problems import explain, why_unwritable
 from ._payload_schema import Compiled, build_validator, compile_schema
+from ._payload_unwritable import LONGEST_INTEGER, check_depth, refuse_constants
 from ._signature import Parameters
 
 __all__ = ["DeclarationError", "PayloadCodec", "PayloadError", "build_validator", "explain"]
 
-# Python's own limit for reading an integer: a shorter payload cannot contain a longer one.
-_LONGEST_INTEGER = 4300
 _NO_ATOMS: Atoms = {}
 
 
@@ -103,9 +102,11 @@ class PayloadCodec:
 
         """
         try:
-            return self._compile().from_json(payload)
+            arguments = self._compile().from_json(payload)
         except ValidationError as exc:
             raise explain(exc, payload) from None
+        refuse_constants(payload)
+        return arguments
 
     def decode_python(self, payload: Mapping[str, Any]) -> dict[str, Any]:
         """The same from JSON that is already parsed.
@@ -138,7 +139,8 @@ class PayloadCodec:
             payload = to_json(arguments)
         except ValueError as exc:
             raise why_unwritable(arguments, exc) from None
-        return payload if len(payload) <= _LONGEST_INTEGER else self._encode_exactly(arguments)
+        # A longer one may contain an integer that would not be read again.
+        return payload if len(payload) <= LONGEST_INTEGER else self._encode_exactly(arguments)
 
     def _encode_exactly(self, arguments: dict[str, Any]) -> bytes:
         self._parameters.check_names(arguments)
@@ -146,13 +148,10 @@ class PayloadCodec:
         try:
             payload = compiled.to_json(arguments, warnings=False, round_trip=True)
             decoded = compiled.from_json(payload)
+            compare_arguments(arguments, decoded)
+            check_depth(payload)
         except (ValueError, RecursionError) as exc:
             raise why_unwritable(arguments, exc) from None
-        for name, value in arguments.items():
-            try:
-                compare(value, decoded[name])
-            except PayloadError as error:
-                raise error.under(name) from None
         return payload
 
     def _compile(self) -> Compiled:

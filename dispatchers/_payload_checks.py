@@ -120,16 +120,22 @@ def _cure(left: Node, right: Node) -> str:
             "give each a literal field of its own, such as `kind: Literal['card']`, "
             "and name it with Field(discriminator='kind')"
         )
+    if {left["type"], right["type"]} == {"int", "float"}:
+        return "annotate it as float, which takes whole numbers, too"
     return "keep one of them"
 
 
 def _spelled(node: Node) -> str:
     """A node in the words of an annotation, as near as its schema tells."""
     node = bare(node)
+    if node["type"] == "is-subclass":
+        return "a class"
     if cls := node.get("cls"):
         return str(getattr(cls, "__name__", cls))
     if node["type"] == "literal":
         return f"Literal[{', '.join(map(repr, node['expected']))}]"
+    if isinstance(node.get("items_schema"), dict):
+        return f"{node['type']}[{_spelled(node['items_schema'])}]"
     return _SPELLED.get(node["type"], str(node["type"]))
 
 

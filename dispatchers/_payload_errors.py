@@ -4,10 +4,25 @@ from __future__ import annotations
 
 from typing import Self
 
-__all__ = ["DeclarationError", "PayloadError", "key_part", "type_name"]
+__all__ = [
+    "NAIVE",
+    "NOT_FINITE",
+    "DeclarationError",
+    "PayloadError",
+    "key_part",
+    "type_name",
+]
+
+NAIVE = (
+    "is a datetime without a time zone, which names no instant: "
+    "pass an aware one, such as datetime.now(UTC)"
+)
+NOT_FINITE = "is NaN or infinite, for which JSON has no number: pass None, or text"
+
 
 # Longer keys, and such with other characters, are data rather than names: counted, not shown.
 _LONGEST_SHOWN_KEY = 32
+_LONGEST_PATH = 120
 
 
 class DeclarationError(TypeError):
@@ -31,7 +46,8 @@ class PayloadError(ValueError):
 
     def under(self, part: str) -> Self:
         """The same error one level further out: `part` is `name`, `.name` or `[index]`."""
-        return type(self)(self.problem, part + self.path)
+        path = part + self.path
+        return type(self)(self.problem, path if len(path) <= _LONGEST_PATH else f"{path[:-3]}...")
 
 
 def key_part(key: object, position: int) -> str:
@@ -43,5 +59,7 @@ def key_part(key: object, position: int) -> str:
 
 def type_name(value: object) -> str:
     """The value's type for a message, with its article: `a tuple`, `an Order`."""
+    if value is None:
+        return "None"
     name = type(value).__qualname__.rpartition("<locals>.")[2]
-    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"
+    return f"{'an' if name[:1].lower() in 'aeio' else 'a'} {name}"

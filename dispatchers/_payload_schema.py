@@ -126,6 +126,8 @@ def _rewrite_schema(node: dict[str, Any]) -> dict[str, Any]:
         copy["config"] = {**node.get("config", {}), **_CONFIG}
     if "computed_fields" in copy:
         copy["computed_fields"] = []
+    if node.get("init") is False:  # computed when it arrives, and compared
+        copy["serialization_exclude"] = True
     if node["type"] == "datetime":
         copy.setdefault("tz_constraint", "aware")
     return copy
