@@ -32,8 +32,8 @@ UPDATE jobs SET
     body = CASE WHEN expires_at <= :now THEN NULL ELSE body END,
     owner = :owner, fence = fence + 1, deliveries = deliveries + 1
 WHERE seq IN ({heads})
-RETURNING seq, fence, id, task, queue, priority, run_at, expires_at, key, attempt, deliveries,
-    created_at, body, state
+RETURNING seq, token, fence, id, task, queue, priority, run_at, expires_at, key, attempt,
+    deliveries, created_at, body, state
 """
 
 _QUEUES = """

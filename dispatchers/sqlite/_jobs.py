@@ -1,4 +1,4 @@
-"""The values that go into the store and come out of it."""
+"""The values that go into the store and come out of it; tuples where there are many of them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import NamedTuple
 __all__ = ["Counts", "DeadJob", "Exchange", "Finish", "Job", "NewJob", "Outcome", "Put", "Stored"]
 
 
-@dataclass(frozen=True, slots=True)
-class NewJob:
+class NewJob(NamedTuple):
     """One piece of work to be stored.
 
     Args:
@@ -58,15 +57,15 @@ class Stored(NamedTuple):
     id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(NamedTuple):
     """One claimed piece of work.
 
     `deliveries` counts the claims of this attempt, this one included. `fence` counts all claims
-    ever: with the owner it is what entitles to settle the job.
+    ever: with the owner it is what entitles to settle the job. `seq` and `token` are the row.
     """
 
     seq: int
+    token: int
     fence: int
     id: str
     task: str
@@ -90,8 +89,7 @@ class Outcome(StrEnum):
     DEAD = "dead"
 
 
-@dataclass(frozen=True, slots=True)
-class Finish:
+class Finish(NamedTuple):
     """The settlement of one delivery; build it with the methods below."""
 
     job: Job

@@ -94,8 +94,9 @@ class Puts:
     def _release(self, lock: threading.RLock) -> None:
         """Let go, and wake one who waits: the last, as it is the innermost call of its thread."""
         lock.release()
-        with contextlib.suppress(IndexError):
-            self._database.line[-1].wake()
+        if self._database.line:
+            with contextlib.suppress(IndexError):
+                self._database.line[-1].wake()
 
     def _join(self, rows: list[Row], deadline: float) -> list[Stored]:
         mine = Waiting(rows, sum(len(row[_BODY]) for row in rows))  # type: ignore[misc, arg-type]

@@ -10,8 +10,9 @@ from ._jobs import Finish, Outcome
 
 __all__ = ["settle"]
 
-# Only the owner of the latest delivery settles a job.
-_FENCED = "WHERE seq = :seq AND fence = :fence AND owner = :owner AND state = 2"
+# Only the owner of the latest delivery settles a job. A place of a forgotten job is taken again by
+# another, which the token tells.
+_FENCED = "WHERE seq = :seq AND token = :token AND fence = :fence AND owner = :owner AND state = 2"
 
 # The owner stays in the row of a finished job: it tells a repeated settlement from a stranger's.
 _DONE = f"UPDATE jobs SET state = 3, body = NULL, finished_at = :now {_FENCED}"
@@ -29,7 +30,8 @@ UPDATE jobs SET state = 5, finished_at = :now, reason = :reason, error_type = :e
     error = :error, owner = NULL {_FENCED}
 """
 _WAS_DONE = """
-SELECT 1 FROM jobs WHERE seq = :seq AND fence = :fence AND owner = :owner AND state = 3
+SELECT 1 FROM jobs
+WHERE seq = :seq AND token = :token AND fence = :fence AND owner = :owner AND state = 3
 """
 
 _STATEMENTS = {Outcome.RETRY: _RETRY, Outcome.RETURNED: _RETURN, Outcome.DEAD: _DEAD}
@@ -75,7 +77,13 @@ def _apply(connection: sqlite3.Connection, statement: str, values: dict[str, obj
 
 def _values(finish: Finish, owner: str, now: float) -> dict[str, object]:
     job = finish.job
-    values: dict[str, object] = {"seq": job.seq, "fence": job.fence, "owner": owner, "now": now}
+    values: dict[str, object] = {
+        "seq": job.seq,
+        "token": job.token,
+        "fence": job.fence,
+        "owner": owner,
+        "now": now,
+    }
     if finish.outcome is Outcome.DEAD:
         values.update(reason=finish.reason, error_type=finish.error_type, error=finish.error)
     elif finish.outcome is not Outcome.DONE:
