@@ -1,6 +1,7 @@
 """Hand work over to whatever queue a deployment has: one typed call, one typed answer."""
 
 from ._async_contract import BaseAsyncDispatcher
+from ._beats import Heartbeat
 from ._capabilities import Capabilities
 from ._catalogue import catalogue
 from ._classify import classify
@@ -17,7 +18,6 @@ from ._errors import (
 )
 from ._idempotency import Claim, IdempotencyStore
 from ._instances import check, configure, get_dispatcher, override
-from ._beats import Heartbeat
 from ._options import BackendOptions
 from ._outcome import Action, Discard, Outcome, Reason, Retry, RunFailure
 from ._payload_errors import DeclarationError, PayloadError

@@ -9,7 +9,7 @@ from time import monotonic
 
 from ._fork import renew_after_fork
 
-__all__ = ["Heartbeat", "Beater", "beater"]
+__all__ = ["Beater", "Heartbeat", "beater"]
 
 log = logging.getLogger("dispatchers")
 

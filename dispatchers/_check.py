@@ -114,10 +114,10 @@ def _words(exc: Exception) -> str:
     return str(exc) if isinstance(exc, ConfigurationError) else cause(exc)
 
 
-def raise_all(snapshot: Snapshot, aliases: Iterable[str]) -> None:
+def raise_all(snapshot: Snapshot, aliases: Iterable[str] | None = None) -> None:
     """Raise one error for every dispatcher whose settings do not fit; builds none of them."""
     found: list[ConfigurationError] = []
-    for alias in sorted(aliases):
+    for alias in sorted(snapshot.aliases() if aliases is None else aliases):
         if alias in snapshot.objects:
             continue
         try:

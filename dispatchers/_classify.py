@@ -49,8 +49,9 @@ def classify(exception: type[Exception], permanence: Permanence) -> None:
     Raises:
         TypeError: `exception` is no exception class, or `permanence` neither word.
     """
-    if not (isinstance(exception, type) and issubclass(exception, Exception)):
-        raise TypeError(f"classify takes an exception class, not {exception!r}")
+    given: object = exception
+    if not (isinstance(given, type) and issubclass(given, Exception)):
+        raise TypeError(f"classify takes an exception class, not {given!r}")
     if permanence not in ("permanent", "transient"):
         raise TypeError(f'{permanence!r} is neither "permanent" nor "transient"')
     _classes[exception] = permanence

@@ -16,19 +16,20 @@ from pydantic import ValidationError
 
 from . import _report
 from ._admission import admit, encoded
-from ._bridge import on_thread, shielded
 from ._breaker import Breaker
+from ._bridge import on_thread, shielded
 from ._capabilities import OPTIONS, Capabilities
 from ._envelope import head
 from ._errors import ConfigurationError, ErrorCategory, RejectedError
 from ._guard import Guard
 from ._library import is_importable
 from ._model import build
+from ._net import bounded
 from ._options import BackendOptions, options_error
 from ._refusal import unsent
 from ._request import DispatchRequest
 from ._response import DispatchFailure, DispatchResponse, DispatchResponses, DispatchStatus
-from ._verdict import counts_against, secrets_of, verdict
+from ._verdict import counts_against, safe_text, secrets_of, type_name, verdict
 
 if TYPE_CHECKING:
     from ._dead import DeadLetterStore
@@ -251,6 +252,19 @@ class BaseDispatcher(ABC):
     def _probe(self, *, timeout: float) -> None:
         """Reach the backend, or raise."""
 
+    @final
+    def _contact(self) -> None:
+        """Reach the backend within the deadline, whatever the client's probe does."""
+        deadline = self.options.deadline
+        try:
+            bounded(lambda: self._probe(timeout=deadline), timeout=deadline)
+        except Exception as exc:
+            text = safe_text(exc, self._secrets)
+            raise ConfigurationError(
+                f"dispatcher {self.alias!r} ({self.name}) could not be reached: "
+                f"{type_name(exc)}: {text}"
+            ) from exc
+
     def _close(self, timeout: float) -> int:
         """Release what is held; return how many pieces of accepted work were left undone."""
         del timeout
@@ -263,7 +277,9 @@ class BaseDispatcher(ABC):
             ConfigurationError: There is none for this backend.
         """
         del options
-        raise ConfigurationError(f"backend {self.name!r} has no worker: it needs none, or brings its own")
+        raise ConfigurationError(
+            f"backend {self.name!r} has no worker: it needs none, or brings its own"
+        )
 
     def _dead_letters(self) -> DeadLetterStore | None:
         """The backend's own dead letters, or None where it keeps none."""

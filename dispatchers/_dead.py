@@ -114,5 +114,3 @@ class MemoryDeadLetters:
 
     def _after_fork(self) -> None:
         self._lock = threading.RLock()
-
-

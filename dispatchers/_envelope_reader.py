@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import timedelta
 from functools import cache
-from typing import Any, Literal, cast
+from typing import Any, Literal, NotRequired, cast
 
 from pydantic import AwareDatetime, ConfigDict, JsonValue, TypeAdapter, ValidationError
 from pydantic_core import CoreSchema, from_json
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from ._envelope import unreadable
 from ._payload import PayloadCodec
@@ -49,10 +49,13 @@ def _plain() -> CoreSchema:
 
 
 def _with_payload(arguments: CoreSchema) -> CoreSchema:
-    envelope = cast("dict[str, Any]", dict(_plain()))
+    whole = cast("dict[str, Any]", dict(_plain()))
+    wrapped = whole["type"] == "definitions"
+    envelope = whole["schema"] if wrapped else whole
     fields = dict(envelope["fields"])
     fields["payload"] = {**fields["payload"], "schema": arguments}
-    return cast("CoreSchema", {**envelope, "fields": fields})
+    envelope = {**envelope, "fields": fields}
+    return cast("CoreSchema", {**whole, "schema": envelope} if wrapped else envelope)
 
 
 def envelope_reader(codec: PayloadCodec) -> Callable[[bytes], dict[str, Any]]:
@@ -71,5 +74,3 @@ def envelope_reader(codec: PayloadCodec) -> Callable[[bytes], dict[str, Any]]:
             raise unreadable(body, exc) from None
 
     return read
-
-

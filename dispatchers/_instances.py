@@ -11,13 +11,15 @@ import atexit
 import importlib
 import inspect
 import logging
+import os
+import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from time import monotonic
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Self, TypeVar, cast
 
 from . import _registry
 from ._check import check, problems, raise_all
@@ -82,6 +84,13 @@ class Snapshot:
         self._locks: dict[str, threading.RLock] = {}
         self._building: set[tuple[int, str]] = set()
 
+    def fresh(self) -> Snapshot:
+        """The same reading, with nothing built yet."""
+        other = Snapshot(self.above, self.explicit)
+        other._read = dict(self._read)
+        other.fallbacks = set(self.fallbacks)
+        return other
+
     @property
     def configuration(self) -> Configuration:
         """What all sources say, read once; no lock, for a framework's settings are code."""
@@ -121,6 +130,7 @@ class Snapshot:
 
     def _built(self, specification: Specification) -> BaseDispatcher:
         found = build(specification)
+        _drain_with_multiprocessing()
         self.built[specification.alias] = specification, found
         self.instances[specification.alias] = found
         if self.retired:
@@ -210,57 +220,96 @@ def _import_hooks(settings: Settings) -> None:
                 ) from exc
 
 
+class View(NamedTuple):
+    """What is in force: overrides, explicit settings, and a snapshot for each way back."""
+
+    stack: tuple[Overriding, ...]
+    explicit: Layer
+    snapshots: dict[tuple[Overriding, ...], Snapshot]
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The snapshot of the overrides in force."""
+        return self.snapshots[self.stack]
+
+    def changed(self, stack: tuple[Overriding, ...], explicit: Layer, *, anew: bool) -> View:
+        """The view after a change; with `anew` all sources are read again."""
+        kept = {} if anew else {k: s for k, s in self.snapshots.items() if set(k) <= set(stack)}
+        for key in ((), stack):
+            if key not in kept:
+                kept[key] = Snapshot(key, explicit)
+                for before in (self.snapshot, *self.snapshots.values()):
+                    kept[key].adopt(before)
+        return View(stack, explicit, kept)
+
+    def emptied(self) -> View:
+        """The same, with nothing built yet."""
+        fresh = {stack: snapshot.fresh() for stack, snapshot in self.snapshots.items()}
+        return self._replace(snapshots=fresh)
+
+    def built(self) -> dict[int, BaseDispatcher]:
+        """Every dispatcher that was built from settings, by its `id`."""
+        snapshots = self.snapshots.values()
+        return {id(d): d for each in snapshots for _, d in list(each.built.values())}
+
+
 class State:
-    """What is current in this process."""
+    """What is current in this process.
+
+    Reading the configuration runs code of others (imports, a framework's settings), so no lock
+    is held meanwhile: a change is computed from a view, and computed again if another was faster.
+    """
 
     def __init__(self) -> None:
         self.generation = 0
         """Rises whenever what was resolved before may no longer hold."""
-        self.lock = threading.RLock()
-        self.explicit = Layer({})
-        self.stack: tuple[Overriding, ...] = ()
-        self.snapshots: dict[tuple[Overriding, ...], Snapshot] = {}
-        self.snapshot = self.snapshots[()] = Snapshot((), self.explicit)
-        self.inherited: list[object] = []
-        self.said_unconfigured = False
+        self.view = View((), Layer({}), {(): Snapshot((), Layer({}))})
+        self.snapshot = self.view.snapshot
+        self.inherited: list[View] = []
+        self._lock = threading.RLock()
         renew_after_fork(self)
 
-    def put(self, stack: tuple[Overriding, ...], explicit: Layer, *, anew: bool) -> None:
-        """Make another snapshot current; those that can no longer be returned to are retired."""
-        old = dict(self.snapshots)
-        kept = {} if anew else {k: s for k, s in old.items() if set(k) <= set(stack)}
-        if stack not in kept:
-            kept[stack] = Snapshot(stack, explicit)
-        if () not in kept:
-            kept[()] = Snapshot((), explicit)
-        for each in (kept[()], kept[stack]):
-            for before in (self.snapshot, *old.values()):
-                if each not in old.values():
-                    each.adopt(before)
-        self.stack, self.explicit = stack, explicit
-        self.snapshots, self.snapshot = kept, kept[stack]
-        self.generation += 1
-        _retire([each for each in old.values() if each not in kept.values()], kept.values())
+    def change(
+        self,
+        compute: Callable[[View], View],
+        validate: Callable[[Snapshot], None] = lambda _: None,
+        timeout: float = CLOSE_WAIT,
+    ) -> int:
+        """Put another view in place, and close what only the one before had built.
+
+        Returns:
+            How many pieces of accepted work those left undone.
+        """
+        while True:
+            before = self.view
+            after = compute(before)
+            validate(after.snapshot)
+            if self._swapped(before, after):
+                break
+        for key, snapshot in before.snapshots.items():
+            snapshot.retired = snapshot is not after.snapshots.get(key)
+        held = after.built()
+        gone = [each for key, each in before.built().items() if key not in held]
+        return _close(gone, timeout)
+
+    def _swapped(self, before: View, after: View) -> bool:
+        with self._lock:
+            if self.view is not before:
+                return False
+            self.view = after
+            self.snapshot = after.snapshot
+            self.generation += 1
+            return True
 
     def _after_fork(self) -> None:
         """Begin with dispatchers of our own; the parent's are kept, unused and not closed."""
-        self.inherited.append(self.snapshots)
-        self.lock = threading.RLock()
-        self.snapshots = {
-            stack: Snapshot(each.above, each.explicit) for stack, each in self.snapshots.items()
-        }
-        self.snapshot = self.snapshots[self.stack]
+        self.inherited.append(self.view)
+        self._lock = threading.RLock()
+        self.view = self.view.emptied()
+        self.snapshot = self.view.snapshot
         self.generation += 1
         atexit.unregister(_close_at_exit)
         atexit.register(_close_at_exit)
-
-
-def _retire(gone: Iterable[Snapshot], kept: Iterable[Snapshot]) -> None:
-    """Close what only snapshots that are gone have built."""
-    held = {id(dispatcher) for each in kept for dispatcher in each.instances.values()}
-    for each in gone:
-        each.retired = True
-        _close([d for _, d in list(each.built.values()) if id(d) not in held], CLOSE_WAIT)
 
 
 def _close(dispatchers: Iterable[BaseDispatcher], timeout: float) -> int:
@@ -361,9 +410,7 @@ def configure(settings: Mapping[str, object] | None = None, *, target: str | Non
         ConfigurationError: Something is wrong with the selected target; nothing has changed then.
     """
     explicit = _layer(settings, target, "configure()")
-    with state.lock:
-        _validate(Snapshot(state.stack, explicit))
-        state.put(state.stack, explicit, anew=True)
+    state.change(lambda view: view.changed(view.stack, explicit, anew=True), raise_all)
 
 
 def _layer(settings: object, target: str | None, origin: str) -> Layer:
@@ -373,18 +420,12 @@ def _layer(settings: object, target: str | None, origin: str) -> Layer:
     return Layer(values, origin)
 
 
-def _validate(snapshot: Snapshot, aliases: Iterable[str] | None = None) -> None:
-    """Raise one error for all that is wrong with the dispatchers of the selected target."""
-    raise_all(snapshot, snapshot.aliases() if aliases is None else aliases)
-
-
 def reload() -> None:
     """Read environment, framework and file again.
 
     Dispatchers whose settings are the same stay, the others are closed.
     """
-    with state.lock:
-        state.put(state.stack, state.explicit, anew=True)
+    state.change(lambda view: view.changed(view.stack, view.explicit, anew=True))
 
 
 class override:  # noqa: N801 - reads as a verb, like a function
@@ -424,12 +465,13 @@ class override:  # noqa: N801 - reads as a verb, like a function
 
     def __enter__(self) -> Self:
         own = Overriding(self._layer, self._dispatchers)
-        with state.lock:
-            stack = (*state.stack, own)
-            named = None if self._layer.values else self._dispatchers
-            _validate(Snapshot(stack, state.explicit), named)
-            self._entered.append((own, state.explicit))
-            state.put(stack, state.explicit, anew=False)
+        named = None if self._layer.values else self._dispatchers
+        explicit = state.view.explicit
+        state.change(
+            lambda view: view.changed((*view.stack, own), view.explicit, anew=False),
+            lambda snapshot: raise_all(snapshot, named),
+        )
+        self._entered.append((own, explicit))
         return self
 
     def __exit__(
@@ -439,9 +481,7 @@ class override:  # noqa: N801 - reads as a verb, like a function
         traceback: TracebackType | None,
     ) -> None:
         own, explicit = self._entered.pop()
-        with state.lock:
-            stack = tuple(each for each in state.stack if each is not own)
-            state.put(stack, explicit, anew=explicit is not state.explicit)
+        state.change(lambda view: _without(view, own, explicit))
 
     def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
         """Decorate a function, or a coroutine function, so that it runs with these settings."""
@@ -464,6 +504,11 @@ class override:  # noqa: N801 - reads as a verb, like a function
         return inside
 
 
+def _without(view: View, own: Overriding, explicit: Layer) -> View:
+    stack = tuple(each for each in view.stack if each is not own)
+    return view.changed(stack, explicit, anew=view.explicit is not explicit)
+
+
 def _given(alias: str, given: object) -> Given:
     if isinstance(given, BaseDispatcher | str):
         return given
@@ -481,34 +526,37 @@ def close_all(timeout: float = CLOSE_WAIT) -> int:
     Returns:
         How many pieces of accepted work were left undone.
     """
-    with state.lock:
-        built = _all_built()
-        for each in state.snapshots.values():
-            each.built.clear()
-            each.instances = dict(each.objects)
-        state.generation += 1
-    return _close(built, timeout)
-
-
-def _all_built() -> list[BaseDispatcher]:
-    found = {id(d): d for each in state.snapshots.values() for _, d in list(each.built.values())}
-    return list(found.values())
+    return state.change(View.emptied, timeout=timeout)
 
 
 def _close_at_exit() -> None:
     """Let dispatchers finish what they hold; they stay, closed, for those who still dispatch."""
     read_already = state.snapshot._read.get("")
     timeout = read_already.settings.exit_timeout if read_already else CLOSE_WAIT
-    _close(_all_built(), timeout)
+    _close(state.view.built().values(), timeout)
+
+
+_said_once: set[str] = set()
 
 
 def _say_nothing_is_configured(configuration: Configuration) -> None:
-    if not configuration.settings.targets and not state.said_unconfigured:
-        state.said_unconfigured = True
+    if not configuration.settings.targets and "unconfigured" not in _said_once:
+        _said_once.add("unconfigured")
         log.warning(
             "no dispatchers are configured: tasks run inline, in the process that dispatches them; "
             "write a dispatchers.toml or call dispatchers.configure(...)"
         )
+
+
+_draining_in: set[int] = set()
+
+
+def _drain_with_multiprocessing() -> None:
+    """Children of `multiprocessing` that were forked end without exit functions (to 3.13)."""
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None and os.getpid() not in _draining_in:
+        _draining_in.add(os.getpid())
+        util.Finalize(None, _close_at_exit, exitpriority=0)
 
 
 # At import, so that it runs after the exit functions of applications, which may still dispatch.

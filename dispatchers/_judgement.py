@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import traceback
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -11,7 +10,7 @@ from ._classify import failure_kind, nearest_class, permanence
 from ._model import build
 from ._opening import Unfit
 from ._outcome import Action, Discard, Outcome, Reason, Retry, RunFailure
-from ._verdict import safe_text, type_name
+from ._verdict import place_of, safe_text, type_name
 
 if TYPE_CHECKING:
     from ._run import Run, RunSettings
@@ -97,16 +96,8 @@ def _failure(exc: Exception) -> RunFailure:
         kind=failure_kind(exc),
         exception_type=type_name(exc),
         message=safe_text(exc, ()),
-        where=_where(exc),
+        where=place_of(exc),
     )
-
-
-def _where(exc: BaseException) -> str:
-    frames = traceback.extract_tb(exc.__traceback__)
-    if not frames:
-        return ""
-    last = frames[-1]
-    return f"{last.filename}:{last.lineno} in {last.name}"
 
 
 def _log(run: Run, outcome: Outcome) -> None:

@@ -12,6 +12,7 @@ from ._fidelity import compare
 
 __all__ = ["JsonObject", "Model", "build"]
 
+
 class Model(BaseModel):
     """Frozen and strict; unknown fields are refused, errors do not quote the input."""
 
@@ -34,6 +35,10 @@ class Model(BaseModel):
         """Note the fields once: instances that `build` makes share the set."""
         super().__pydantic_init_subclass__(**kwargs)
         cls.all_fields = set(cls.model_fields)
+
+    def __eq__(self, other: object) -> bool:
+        """Equal fields of the same class; what was noted beside them does not count."""
+        return type(self) is type(other) and self.__dict__ == other.__dict__
 
 
 M = TypeVar("M", bound=Model)

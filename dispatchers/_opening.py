@@ -69,9 +69,7 @@ def opened(body: bytes, deliveries: int, settings: RunSettings) -> tuple[AnyTask
             request_id=envelope["id"],
         )
     if "expires" in envelope and _expired(envelope):
-        raise Unfit(
-            Reason.EXPIRED, "it was late", task=task.name, request_id=envelope["id"]
-        )
+        raise Unfit(Reason.EXPIRED, "it was late", task=task.name, request_id=envelope["id"])
     return task, envelope
 
 

@@ -60,9 +60,7 @@ class BackendOptions(Model):
     """Seconds that unknown tasks and newer envelopes are handed back before they are dead."""
 
 
-def options_error(
-    error: ValidationError, model: type[BaseModel], where: str
-) -> ConfigurationError:
+def options_error(error: ValidationError, model: type[BaseModel], where: str) -> ConfigurationError:
     """All that is wrong with a mapping of options, with the nearest name for each unknown key."""
     lines = [_line(problem, model) for problem in error.errors(include_url=False)]
     return ConfigurationError(f"{where}: {'; '.join(lines)}")

@@ -83,7 +83,7 @@ class DispatchRequest(Model):
         DispatchRequest(task="shop.send_welcome", payload={"user_id": 42})
     """
 
-    version: Literal[1] = VERSION
+    version: Literal[1] = 1
     """The envelope's version."""
     task: TaskName
     """The registered name of the task."""

@@ -121,9 +121,6 @@ class DispatchResponse(Model):
         """What was raised here, in this process; it does not travel and is not compared."""
         return (self.__pydantic_private__ or {}).get("_exception")
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, DispatchResponse) and self.__dict__ == other.__dict__
-
     def __hash__(self) -> int:
         return hash(self.request_id)
 

@@ -343,5 +343,3 @@ class _Hold:
 
 def _key(envelope: dict[str, Any]) -> str:
     return str(envelope.get("idempotency_key") or envelope["id"])
-
-

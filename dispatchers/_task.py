@@ -6,17 +6,17 @@ import functools
 import inspect
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, Generic, ParamSpec, Self, TypeVar, overload
+from typing import Any, Generic, ParamSpec, Self, TypeVar, cast, overload
 
 from ._catalogue import catalogue
 from ._dispatching import Dispatching
-from ._policy import Policy
 from ._envelope_reader import envelope_reader
 from ._instances import settings_of_task
 from ._options import OnHandlerError
 from ._origin import origin_of, refuse_unfindable, registered_name
 from ._payload import PayloadCodec
 from ._payload_errors import DeclarationError
+from ._policy import Policy
 from ._request import Backoff
 
 __all__ = ["AnyTask", "Task", "declare", "task"]
@@ -87,7 +87,8 @@ class Task(Dispatching[P], Generic[P, R]):
     @property
     def on_handler_error(self) -> OnHandlerError | None:
         """`raise` or `log`; the host's word on this task goes first."""
-        return settings_of_task(self.name).get("on_handler_error") or self.policy.on_handler_error
+        host = cast("OnHandlerError | None", settings_of_task(self.name).get("on_handler_error"))
+        return host or self.policy.on_handler_error
 
     def read(self, body: bytes) -> dict[str, Any]:
         """The fields of an envelope of this task, with the arguments typed.
@@ -231,5 +232,3 @@ def _decorator(
         return Task(function, policy, name=name, implemented=implemented)
 
     return decorate if function is None else decorate(function)
-
-

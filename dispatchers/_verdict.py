@@ -12,15 +12,24 @@ from pydantic import SecretBytes, SecretStr, ValidationError
 
 from ._errors import RETRYABLE, ConfigurationError, ErrorCategory, MissingDependencyError
 from ._errors import RejectedError as Rejected
-from ._payload_errors import PayloadError
 from ._guard import GuardFullError, GuardTimeoutError
 from ._model import Model
+from ._payload_errors import PayloadError
 from ._response import DispatchFailure, DispatchStatus
 
 if TYPE_CHECKING:
     from ._contract import BaseDispatcher
 
-__all__ = ["category_of", "counts_against", "failure", "secrets_of", "type_name", "verdict", "without_contact"]
+__all__ = [
+    "category_of",
+    "counts_against",
+    "failure",
+    "place_of",
+    "secrets_of",
+    "type_name",
+    "verdict",
+    "without_contact",
+]
 
 LONGEST = 300
 """Characters of a client's own words that are worth repeating."""
@@ -65,16 +74,21 @@ def verdict(
 def without_contact(exc: Exception) -> tuple[DispatchStatus, DispatchFailure]:
     """Status and failure for an exception that was raised before any backend was contacted."""
     if isinstance(exc, Rejected):
-        return _rejected(exc.category, exc.message, _cause(exc), retryable=exc.retryable)
+        return _rejected(exc.category, exc.message, exc.__cause__, retryable=exc.retryable)
     if isinstance(exc, PayloadError | ValidationError):
         return _rejected(ErrorCategory.INVALID, safe_text(exc, ()), exc)
     if isinstance(exc, ConfigurationError):
         return _rejected(category_of(exc), safe_text(exc, ()), exc)
-    return _rejected(category_of(exc), f"dispatch failed before contact: {type_name(exc)}", exc)
+    message = f"dispatch failed before contact: {type_name(exc)} at {place_of(exc)}"
+    return _rejected(category_of(exc), message, exc)
 
 
 def _rejected(
-    category: ErrorCategory, message: str, exc: BaseException, *, retryable: bool | None = None
+    category: ErrorCategory,
+    message: str,
+    exc: BaseException | None,
+    *,
+    retryable: bool | None = None,
 ) -> tuple[DispatchStatus, DispatchFailure]:
     again = category in RETRYABLE if retryable is None else retryable
     return DispatchStatus.REJECTED, failure(category, message, exc, retryable=again)
@@ -95,7 +109,9 @@ def _from_adapter(
     known = _asked_category(dispatcher, exc)
     category = known or category_of(exc)
     message = f"backend {dispatcher.name!r}: {type_name(exc)}"
-    if category is not ErrorCategory.INTERNAL and (text := safe_text(exc, dispatcher._secrets)):
+    if category is ErrorCategory.INTERNAL:
+        message += f" at {place_of(exc)}"
+    elif text := safe_text(exc, dispatcher._secrets):
         message += f": {text}"
     if _asked_maybe_sent(dispatcher, exc):
         return DispatchStatus.UNKNOWN, failure(category, message, exc)
@@ -135,10 +151,21 @@ def counts_against(status: DispatchStatus, category: ErrorCategory) -> bool:
 
 
 def type_name(exc: BaseException) -> str:
-    """The dotted name of an exception's class, without `builtins`."""
+    """The dotted name of an exception's class as one would import it, without `builtins`."""
     kind = type(exc)
-    module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
-    return f"{module}{kind.__qualname__}"
+    module = kind.__module__.partition("._")[0] if kind.__module__ else ""
+    return kind.__qualname__ if module in ("", "builtins") else f"{module}.{kind.__qualname__}"
+
+
+def place_of(exc: BaseException) -> str:
+    """File, line and function of the innermost frame: it helps, and quotes no data."""
+    frame = exc.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    if frame is None:
+        return ""
+    code = frame.tb_frame.f_code
+    return f"{code.co_filename}:{frame.tb_lineno} in {code.co_name}"
 
 
 def safe_text(exc: BaseException, secrets: tuple[str, ...]) -> str:
@@ -181,7 +208,3 @@ def _password(url: str) -> set[str]:
         return {urlsplit(url).password or ""}
     except ValueError:
         return set()
-
-
-def _cause(exc: BaseException) -> BaseException:
-    return exc.__cause__ or exc

@@ -21,7 +21,8 @@ from ._request import DispatchRequest
 from ._response import DispatchResponse
 
 if TYPE_CHECKING:
-    from ._run import Outcome, Run
+    from ._outcome import Outcome
+    from ._run import Run
 
 __all__ = ["after_dispatch", "after_run", "before_dispatch", "before_run", "remove"]
 

@@ -100,9 +100,7 @@ def sent(outcome: Outcome) -> Sent:
         error = outcome.error
         message = error.message if error and error.message else f"not run: {outcome.reason.value}"
         raise RejectedError(NOT_RUN[outcome.reason], message)
-    return Sent(
-        status=DispatchStatus.FAILED, error=_failure(outcome), exception=outcome.exception
-    )
+    return Sent(status=DispatchStatus.FAILED, error=_failure(outcome), exception=outcome.exception)
 
 
 NOT_RUN = {
