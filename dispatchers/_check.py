@@ -56,7 +56,7 @@ def problems(target: str | None = None, *, contact: bool = False) -> list[Proble
         aliases = sorted(
             snapshot.aliases() if selected else snapshot.configuration.dispatchers(target)
         )
-    except Exception as exc:
+    except Exception as exc:  # noqa: BLE001 - what others raise becomes a message
         return [Problem("", "", "error", _words(exc))]
     found = [*_of_modules(snapshot), *_of_fallbacks(snapshot)]
     for alias in aliases:
@@ -92,7 +92,7 @@ def _of_dispatcher(
             dispatcher = _built(snapshot.configuration.specification(alias, target))
         backend = dispatcher.name
         dispatcher.check(contact=contact)
-    except Exception as exc:
+    except Exception as exc:  # noqa: BLE001 - what others raise becomes a message
         yield Problem(alias, backend, "error", _named(alias, exc))
     finally:
         if target is not None and dispatcher is not None:

@@ -96,7 +96,7 @@ class Specification:
         """Whether a dispatcher built from the other one will do."""
         try:
             return self.cls is other.cls and bool(self.raw == other.raw)
-        except Exception:  # an option's __eq__ may be anybody's
+        except Exception:  # noqa: BLE001 - an option's __eq__ may be anybody's
             return False
 
 

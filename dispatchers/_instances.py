@@ -109,6 +109,13 @@ class Snapshot:
                 raise
             return set(self.given)
 
+    def known(self, alias: str) -> str:
+        """The alias itself if it is configured, else `default`, which is remembered."""
+        if alias == DEFAULT or alias in self.instances or alias in self.aliases():
+            return alias
+        self.fallbacks.add(alias)
+        return DEFAULT
+
     def dispatcher(self, alias: str) -> BaseDispatcher:
         """The dispatcher of that alias, built if need be."""
         found = self.instances.get(alias)
@@ -169,7 +176,7 @@ class Snapshot:
     def _goes_on(self, alias: str, before: Specification) -> bool:
         try:
             return self.specification(alias).same_as(before)
-        except Exception:  # what is wrong is said when somebody asks for it
+        except Exception:  # noqa: BLE001 - what is wrong is said when somebody asks for it
             return False
 
     def task(self, name: str) -> Mapping[str, object]:
@@ -321,7 +328,7 @@ def _close(dispatchers: Iterable[BaseDispatcher], timeout: float) -> int:
 def _closed(dispatcher: BaseDispatcher, timeout: float) -> int:
     try:
         left = dispatcher.close(timeout)
-    except Exception as exc:
+    except Exception as exc:  # noqa: BLE001 - what others raise becomes a message
         log.error("closing %r (%s) raised %s", dispatcher.alias, dispatcher.name, cause(exc))  # noqa: TRY400 - the type says enough
         return 0
     if left:
@@ -349,7 +356,16 @@ def get_dispatcher(alias: str = DEFAULT) -> BaseDispatcher:
         RejectedError: Another thread has been building it for too long.
     """
     found = state.snapshot.instances.get(alias)
-    return state.snapshot.dispatcher(_text(alias)) if found is None else found
+    return _built_now(lambda _: _text(alias)) if found is None else found
+
+
+def _built_now(name: Callable[[Snapshot], str]) -> BaseDispatcher:
+    """A dispatcher from the current snapshot, even if that changes while it is being built."""
+    while True:
+        snapshot = state.snapshot
+        found = snapshot.dispatcher(name(snapshot))
+        if not snapshot.retired:
+            return found
 
 
 def _text(alias: object) -> str:
@@ -365,11 +381,7 @@ def resolve(alias: str | None) -> BaseDispatcher:
         ConfigurationError: There is none, or it is configured wrongly.
     """
     name = DEFAULT if alias is None else _text(alias)
-    snapshot = state.snapshot
-    if name != DEFAULT and name not in snapshot.instances and name not in snapshot.aliases():
-        snapshot.fallbacks.add(name)
-        name = DEFAULT
-    return snapshot.dispatcher(name)
+    return _built_now(lambda snapshot: snapshot.known(name))
 
 
 def fallbacks() -> tuple[str, ...]:

@@ -57,7 +57,7 @@ def cause(exc: BaseException) -> str:
     """The exception's type and words, for messages about imports; never raises."""
     try:
         text = str(exc)
-    except Exception:  # a broken __str__ is no reason to raise
+    except Exception:  # noqa: BLE001 - a broken __str__ is no reason to raise
         text = ""
     return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
 

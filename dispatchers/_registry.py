@@ -227,7 +227,7 @@ def extra_of(name: str, claim: Claim) -> str | None:
 
     try:
         extras = metadata.metadata(claim.distribution).get_all("Provides-Extra") or []
-    except Exception:  # owners without metadata have no extras
+    except Exception:  # noqa: BLE001 - owners without metadata have no extras
         return None
     found = name.replace("_", "-") in [extra.replace("_", "-") for extra in extras]
     return f"{claim.distribution}[{name}]" if found else None
@@ -280,7 +280,7 @@ def _info(name: str) -> BackendInfo:
         load_backend(name)
     except MissingDependencyError as exc:
         return BackendInfo(name, owner, "missing", str(exc), extra, cls)
-    except Exception as exc:  # one broken backend hides no other
+    except Exception as exc:  # noqa: BLE001 - one broken backend hides no other
         return BackendInfo(name, owner, "broken", cause_of(exc), extra, cls)
     return BackendInfo(name, owner, "installed", None, extra, cls)
 
@@ -328,7 +328,7 @@ def _owner_name(distribution: object) -> str | None:
     try:
         text = distribution.read_text("entry_points.txt")  # type: ignore[attr-defined]
         return str(distribution.name) if text and GROUP in text else None  # type: ignore[attr-defined]
-    except Exception:  # somebody else's broken installation
+    except Exception:  # noqa: BLE001 - somebody else's broken installation
         return None
 
 
@@ -340,6 +340,6 @@ def _points_of(name: str) -> list[tuple[str, Claim]]:
         first = metadata.distribution(name)
         owner = f"{first.name} {first.version}"
         points = [point for point in first.entry_points if point.group == GROUP]
-    except Exception:  # somebody else's broken installation
+    except Exception:  # noqa: BLE001 - somebody else's broken installation
         return []
     return [(point.name, Claim(owner, point.value.replace(" ", ""))) for point in points]
