@@ -28,6 +28,7 @@ from ._contract import BaseDispatcher
 from ._errors import ConfigurationError, ErrorCategory, RejectedError
 from ._fork import renew_after_fork
 from ._library import cause
+from ._settings_schema import settings_schema
 from ._sources import Layer, code_layer
 from ._verdict import safe_text, secrets_of
 
@@ -47,6 +48,7 @@ __all__ = [
     "reload",
     "resolve",
     "settings_of_task",
+    "settings_schema",
     "state",
 ]
 
