@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from ._jobs import Job
@@ -20,21 +20,17 @@ UPDATE jobs SET state = 0 WHERE seq IN (
 """
 
 _HEAD = """
-SELECT seq, priority, run_at FROM jobs WHERE state = 0 AND queue = {queue}
+SELECT seq, priority, run_at FROM jobs
+WHERE state = 0 AND queue = {queue} AND seq NOT IN (SELECT seq FROM running)
 ORDER BY priority DESC, run_at, seq LIMIT :limit
 """
-
-# One that expired while it waited is put aside instead of being claimed.
-_CLAIM = """
-UPDATE jobs SET
-    state = CASE WHEN expires_at <= :now THEN 4 ELSE 2 END,
-    finished_at = CASE WHEN expires_at <= :now THEN :now END,
-    body = CASE WHEN expires_at <= :now THEN NULL ELSE body END,
-    owner = :owner, fence = fence + 1, deliveries = deliveries + 1
-WHERE seq IN ({heads})
-RETURNING seq, token, fence, id, task, queue, priority, run_at, expires_at, key, attempt,
-    deliveries, created_at, body, state
+_CANDIDATES = """
+SELECT seq, id, task, queue, priority, run_at, expires_at, key, attempt, deliveries + 1,
+    created_at, body
+FROM jobs WHERE seq IN ({heads})
 """
+_CLAIM = "INSERT INTO running (seq, fence, owner, deliveries) VALUES (?, ?, ?, ?)"
+_EXPIRE = "UPDATE jobs SET state = 3, body = NULL, finished_at = ? WHERE seq = ?"
 
 _QUEUES = """
 WITH RECURSIVE names(name) AS (
@@ -46,16 +42,16 @@ WITH RECURSIVE names(name) AS (
 SELECT name FROM names WHERE name IS NOT NULL
 """
 
-_ANY_READY = "SELECT 1 FROM jobs WHERE state = 0 AND queue = ? LIMIT 1"
+_ANY_READY = """
+SELECT 1 FROM jobs WHERE state = 0 AND queue = ? AND seq NOT IN (SELECT seq FROM running) LIMIT 1
+"""
 _ANY_DUE = "SELECT 1 FROM jobs WHERE state = 1 AND run_at <= ? LIMIT 1"
 
 _PURGE = """
 DELETE FROM jobs WHERE seq IN (
-    SELECT seq FROM jobs WHERE state IN (3, 4) AND state = ? AND finished_at <= ?
+    SELECT seq FROM jobs WHERE state IN (2, 3) AND state = ? AND finished_at <= ?
     ORDER BY finished_at LIMIT ?)
 """
-
-_RUNNING = 2
 
 
 def promote(connection: sqlite3.Connection, *, now: float) -> int:
@@ -70,6 +66,7 @@ def claim(
     queues: Sequence[str] | None,
     limit: int,
     now: float,
+    fences: Iterator[int],
 ) -> tuple[list[Job], int]:
     """Take the next jobs, within a transaction: highest priority first, then in order of time.
 
@@ -84,18 +81,24 @@ def claim(
 
         now: Seconds since the epoch.
 
+        fences: Numbers that no claim has had.
+
     Returns:
-        The jobs, and how many others were found expired.
+        The jobs, and how many others had expired and were put aside.
     """
     names = _ready_queues(connection) if queues is None else tuple(dict.fromkeys(queues))
     if limit <= 0 or not names:
         return [], 0
     values: dict[str, object] = {f"q{index}": name for index, name in enumerate(names)}
-    values.update(now=now, owner=owner, limit=limit)
-    rows = connection.execute(_claim_statement(len(names)), values).fetchall()
-    jobs = [Job(*row[:-1]) for row in rows if row[-1] == _RUNNING]
+    rows = connection.execute(_candidates(len(names)), values | {"limit": limit})
+    found = [Job(row[0], fence, *row[1:]) for row, fence in zip(rows, fences, strict=False)]
+    jobs = [job for job in found if job.expires_at is None or job.expires_at > now]
+    connection.executemany(_CLAIM, [(job.seq, job.fence, owner, job.deliveries) for job in jobs])
+    if len(jobs) < len(found):
+        expired = set(found).difference(jobs)
+        connection.executemany(_EXPIRE, [(now, job.seq) for job in expired])
     jobs.sort(key=lambda job: (-job.priority, job.run_at, job.seq))
-    return jobs, len(rows) - len(jobs)
+    return jobs, len(found) - len(jobs)
 
 
 def any_waiting(
@@ -103,7 +106,7 @@ def any_waiting(
 ) -> bool:
     """Whether a claim could find something, without writing: delayed jobs of any queue count."""
     names = _ready_queues(connection) if queues is None else queues
-    probes = [(_ANY_READY, name) for name in names]
+    probes: list[tuple[str, object]] = [(_ANY_READY, name) for name in names]
     return any(
         connection.execute(statement, (value,)).fetchone() is not None
         for statement, value in [*probes, (_ANY_DUE, now)]
@@ -112,7 +115,7 @@ def any_waiting(
 
 def purge(connection: sqlite3.Connection, *, before: float, limit: int) -> int:
     """Forget jobs that finished before an instant, at most `limit` of each kind."""
-    return sum(connection.execute(_PURGE, (state, before, limit)).rowcount for state in (3, 4))
+    return sum(connection.execute(_PURGE, (state, before, limit)).rowcount for state in (2, 3))
 
 
 def _ready_queues(connection: sqlite3.Connection) -> tuple[str, ...]:
@@ -120,10 +123,10 @@ def _ready_queues(connection: sqlite3.Connection) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=64)
-def _claim_statement(queues: int) -> str:
+def _candidates(queues: int) -> str:
     """One look at the head of each queue, and the best of all of them."""
     heads = [f"SELECT * FROM ({_HEAD.format(queue=f':q{index}')})" for index in range(queues)]
     union = " UNION ALL ".join(heads)
     best = f"SELECT seq FROM ({union}) ORDER BY priority DESC, run_at, seq LIMIT :limit"
     only = f"SELECT seq FROM ({_HEAD.format(queue=':q0')})"
-    return _CLAIM.format(heads=best if queues > 1 else only)
+    return _CANDIDATES.format(heads=best if queues > 1 else only)

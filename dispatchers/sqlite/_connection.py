@@ -69,10 +69,9 @@ class Database:
         """The lock around this process's connection. Another one after a fork."""
         return self._slot.lock
 
-    @property
-    def nonce(self) -> int:
-        """A number at random, another one in every process."""
-        return self._slot.nonce
+    def tokens(self) -> Iterator[int]:
+        """Numbers that no process has had: a start at random, counted up, another after a fork."""
+        return self._slot.tokens
 
     @property
     def line(self) -> deque[Waiting]:

@@ -9,16 +9,22 @@ from ._jobs import Counts
 __all__ = ["count"]
 
 _READY = "SELECT queue, count(*) FROM jobs WHERE state = 0 GROUP BY queue"
+_RUNNING = """
+SELECT queue, count(*) FROM running CROSS JOIN jobs USING (seq) WHERE state = 0 GROUP BY queue
+"""
 _OTHERS = """
-SELECT (SELECT count(*) FROM jobs WHERE state = 1), (SELECT count(*) FROM jobs WHERE state = 2),
-    (SELECT count(*) FROM jobs WHERE state IN (3, 4) AND state = 3),
-    (SELECT count(*) FROM jobs WHERE state IN (3, 4) AND state = 4),
-    (SELECT count(*) FROM jobs WHERE state = 5)
+SELECT (SELECT count(*) FROM jobs WHERE state = 1),
+    (SELECT count(*) FROM jobs WHERE state IN (2, 3) AND state = 2),
+    (SELECT count(*) FROM jobs WHERE state IN (2, 3) AND state = 3),
+    (SELECT count(*) FROM jobs WHERE state = 4)
 """
 
 
 def count(connection: sqlite3.Connection) -> Counts:
     """How many jobs are in each state."""
-    queues = dict(connection.execute(_READY).fetchall())
-    delayed, running, done, expired, dead = connection.execute(_OTHERS).fetchone()
-    return Counts(sum(queues.values()), delayed, running, done, expired, dead, queues)
+    running = dict(connection.execute(_RUNNING).fetchall())
+    claimable = connection.execute(_READY).fetchall()
+    queues = {name: found - running.get(name, 0) for name, found in claimable}
+    delayed, done, expired, dead = connection.execute(_OTHERS).fetchone()
+    claimed = sum(running.values())
+    return Counts(sum(queues.values()), claimed, delayed, done, expired, dead, queues)

@@ -24,32 +24,32 @@ _BURIED = (
 _SELECT = """
 SELECT id, task, queue, priority, key, attempt, deliveries, created_at, finished_at, reason,
     error_type, error, body
-FROM jobs WHERE state = 5
+FROM jobs WHERE state = 4
 """
 _LIST = f"""
 {_SELECT} AND (:task IS NULL OR task = :task) AND (:queue IS NULL OR queue = :queue)
 ORDER BY finished_at DESC, seq DESC LIMIT :limit
 """
 _GET = f"{_SELECT} AND id = ?"
-_EDIT = "UPDATE jobs SET body = ? WHERE state = 5 AND id = ?"
-_DELETE = "DELETE FROM jobs WHERE state = 5 AND id = ?"
+_EDIT = "UPDATE jobs SET body = ? WHERE state = 4 AND id = ?"
+_DELETE = "DELETE FROM jobs WHERE state = 4 AND id = ?"
 
 # Somebody wants it to run: what it was to expire at has passed and is not asked again.
 _REPLAY = """
 UPDATE jobs SET state = 0, run_at = ?, expires_at = NULL, attempt = 1, deliveries = 0,
     finished_at = NULL, reason = NULL, error_type = NULL, error = NULL
-WHERE state = 5 AND id = ?
+WHERE state = 4 AND id = ?
 """
 # Never in the place of a job that is alive.
 _BURY = """
 INSERT INTO jobs (id, task, queue, state, priority, run_at, attempt, deliveries, token,
     created_at, finished_at, reason, error_type, error, body)
-VALUES (:id, :task, :queue, 5, 0, :now, :attempt, :deliveries, 0, :now, :now, :reason,
+VALUES (:id, :task, :queue, 4, 0, :now, :attempt, :deliveries, 0, :now, :now, :reason,
     :error_type, :error, :body)
-ON CONFLICT (id) DO UPDATE SET state = 5, attempt = excluded.attempt,
+ON CONFLICT (id) DO UPDATE SET state = 4, attempt = excluded.attempt,
     deliveries = excluded.deliveries, finished_at = excluded.finished_at,
     reason = excluded.reason, error_type = excluded.error_type, error = excluded.error,
-    body = excluded.body WHERE state >= 3
+    body = excluded.body WHERE state >= 2
 """
 
 

@@ -60,12 +60,11 @@ class Stored(NamedTuple):
 class Job(NamedTuple):
     """One claimed piece of work.
 
-    `deliveries` counts the claims of this attempt, this one included. `fence` counts all claims
-    ever: with the owner it is what entitles to settle the job. `seq` and `token` are the row.
+    `deliveries` counts the claims of this attempt, this one included. `fence` is the number of this
+    claim, which no other has: it entitles to settle the job. `seq` is the job's place in the file.
     """
 
     seq: int
-    token: int
     fence: int
     id: str
     task: str
@@ -174,8 +173,8 @@ class Counts:
     """How many jobs are in each state. `queues` has those that are ready, by queue."""
 
     ready: int
-    delayed: int
     running: int
+    delayed: int
     done: int
     expired: int
     dead: int

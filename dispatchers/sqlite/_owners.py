@@ -18,10 +18,11 @@ _ALL = "SELECT owner, beat, lease FROM owners"
 _KNOWN = "SELECT 1 FROM owners WHERE owner = ?"
 _REMOVE = "DELETE FROM owners WHERE owner = ? AND beat = ?"
 _REMOVE_SELF = "DELETE FROM owners WHERE owner = ?"
-_RELEASE = """
-UPDATE jobs SET state = 0, owner = NULL, deliveries = deliveries - :uncounted
-WHERE state = 2 AND owner = :owner
+_COUNT = """
+UPDATE jobs SET deliveries = running.deliveries FROM running
+WHERE jobs.seq = running.seq AND running.owner = ?
 """
+_RELEASE = "DELETE FROM running WHERE owner = ?"
 
 
 class Owners:
@@ -88,8 +89,10 @@ def is_known(connection: sqlite3.Connection, owner: str) -> bool:
 
 
 def release(connection: sqlite3.Connection, owner: str, *, counted: bool) -> int:
-    """Put all that an owner holds back into its queues, within a transaction."""
-    return connection.execute(_RELEASE, {"owner": owner, "uncounted": not counted}).rowcount
+    """Give back all that an owner holds, within a transaction; returns how many jobs."""
+    if counted:
+        connection.execute(_COUNT, (owner,))
+    return connection.execute(_RELEASE, (owner,)).rowcount
 
 
 def _read_owners(connection: sqlite3.Connection) -> list[tuple[str, int, float]]:

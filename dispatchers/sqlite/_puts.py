@@ -48,10 +48,8 @@ _LOOK = 0.05
 # Seconds beyond the deadline that a thread gives the one that is writing its rows just then.
 _GRACE = 0.1
 
-_LARGEST_TOKEN = 2**63 - 1
-
 _FIND_ID = "SELECT id, token FROM jobs WHERE id = ?"
-_FIND_KEY = "SELECT id, token FROM jobs WHERE task = ? AND key = ? AND state <= 3"
+_FIND_KEY = "SELECT id, token FROM jobs WHERE task = ? AND key = ? AND state <= 2"
 
 
 class Puts:
@@ -63,7 +61,6 @@ class Puts:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._count = itertools.count()
 
     def put(self, job: NewJob, *, deadline: float) -> Stored:
         """Write one job; see `SQLiteStore.put`."""
@@ -85,7 +82,7 @@ class Puts:
 
     def _row(self, job: NewJob, now: float) -> Row:
         run_at = now if job.run_at is None else job.run_at
-        token = (self._database.nonce + next(self._count)) & _LARGEST_TOKEN
+        token = next(self._database.tokens())
         return (
             job.id, job.task, job.queue, int(run_at > now), job.priority, run_at, job.expires_at,
             job.key, job.attempt, now, token, job.body,

@@ -19,15 +19,14 @@ class State(IntEnum):
 
     READY = 0
     DELAYED = 1
-    RUNNING = 2
-    DONE = 3
-    EXPIRED = 4
-    DEAD = 5
+    DONE = 2
+    EXPIRED = 3
+    DEAD = 4
 
 
 # A claim reads `ready` from its beginning and nothing else: delayed rows are not in it. `token` is
-# the mark of one put, by which a producer knows its own row from one that was there before.
-# `fence` counts all deliveries, and only the owner of the latest one may settle the row.
+# the mark of one put, by which a producer knows its own row from one that was there before; `fence`
+# is the claim that finished it.
 _JOBS = """
 CREATE TABLE jobs (
     seq INTEGER PRIMARY KEY,
@@ -41,8 +40,7 @@ CREATE TABLE jobs (
     key TEXT,
     attempt INTEGER NOT NULL,
     deliveries INTEGER NOT NULL DEFAULT 0,
-    fence INTEGER NOT NULL DEFAULT 0,
-    owner TEXT,
+    fence INTEGER,
     token INTEGER NOT NULL,
     created_at REAL NOT NULL,
     finished_at REAL,
@@ -50,6 +48,17 @@ CREATE TABLE jobs (
     error_type TEXT,
     error TEXT,
     body BLOB
+)
+"""
+
+# What is claimed stays as it is in `jobs` until it is settled, so that a claim writes to this small
+# table alone, and not to pages all over the file (measured with a million jobs waiting).
+_RUNNING = """
+CREATE TABLE running (
+    seq INTEGER PRIMARY KEY,
+    fence INTEGER NOT NULL,
+    owner TEXT NOT NULL,
+    deliveries INTEGER NOT NULL
 )
 """
 
@@ -79,10 +88,10 @@ STEPS: Sequence[Step] = (
         _JOBS,
         "CREATE INDEX ready ON jobs (queue, priority DESC, run_at) WHERE state = 0",
         "CREATE INDEX delayed ON jobs (run_at) WHERE state = 1",
-        "CREATE INDEX running ON jobs (owner) WHERE state = 2",
-        "CREATE INDEX finished ON jobs (state, finished_at) WHERE state IN (3, 4)",
-        "CREATE INDEX dead ON jobs (finished_at) WHERE state = 5",
-        "CREATE UNIQUE INDEX live_key ON jobs (task, key) WHERE key IS NOT NULL AND state <= 3",
+        "CREATE INDEX finished ON jobs (state, finished_at) WHERE state IN (2, 3)",
+        "CREATE INDEX dead ON jobs (finished_at) WHERE state = 4",
+        "CREATE UNIQUE INDEX live_key ON jobs (task, key) WHERE key IS NOT NULL AND state <= 2",
+        _RUNNING,
         _OWNERS,
     ),
     (

@@ -7,6 +7,7 @@ it holds its parent's: its own commits are lost (measured). So all are closed be
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import sqlite3
 import threading
@@ -38,7 +39,7 @@ class Slot:
         """Begin anew in this process."""
         self.lock = threading.RLock()
         self.pid = os.getpid()
-        self.nonce = int.from_bytes(os.urandom(7), "big")
+        self.tokens = itertools.count(int.from_bytes(os.urandom(7), "big"))
         self.inside = False
         self.line: deque[Waiting] = deque()
 

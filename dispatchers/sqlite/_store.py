@@ -106,11 +106,16 @@ class SQLiteStore:
         now = time.time()
         with self.database.transaction(timeout=timeout) as connection:
             keep = self.retention > 0
-            lost = settle(connection, finished, owner=owner, now=now, keep=keep)
+            lost = settle(connection, finished, now=now, keep=keep)
             promote(connection, now=now)
             alive = is_known(connection, owner)
             jobs, expired = claim(
-                connection, owner=owner, queues=queues, limit=limit if alive else 0, now=now
+                connection,
+                owner=owner,
+                queues=queues,
+                limit=limit if alive else 0,
+                now=now,
+                fences=self.database.tokens(),
             )
             purge(connection, before=now - self.retention, limit=_PURGED + 2 * len(finished))
         return Exchange(jobs, lost, alive=alive, expired=expired)
