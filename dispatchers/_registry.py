@@ -120,8 +120,9 @@ def register(cls: D | None = None, /, *, replace: bool = False) -> D | Callable[
     _refuse_incomplete(cls)
     if not replace:
         _refuse_taken(cls)
-    table.code[cls.name] = _Code(cls, replace)
-    table.changed()
+    if table.code.get(cls.name) != (cls, replace):
+        table.code[cls.name] = _Code(cls, replace)
+        table.changed()
     return cls
 
 
@@ -155,6 +156,8 @@ def load_backend(name: str) -> type[BaseDispatcher]:
 
         RegistrationError: There is no such backend, it has two owners, or it is broken.
     """
+    if not isinstance(name, str):
+        raise RegistrationError(f"a backend's name is text, not {type(name).__name__}")
     cls = _loaded(name)
     if not _available(name, cls):
         raise _missing(name, _claims(name)[0], cls.library)
@@ -233,9 +236,7 @@ def extra_of(name: str, claim: Claim) -> str | None:
     return f"{claim.distribution}[{name}]" if found else None
 
 
-def _unknown(name: object) -> ConfigurationError:
-    if not isinstance(name, str):
-        return RegistrationError(f"a backend's name is text, not {type(name).__name__}")
+def _unknown(name: str) -> ConfigurationError:
     if name in LIBRARIES:
         return _missing(name, Claim(CORE, ""), LIBRARIES[name])
     return RegistrationError(f"no backend {name!r}{nearest(name, names())}")
