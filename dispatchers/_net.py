@@ -81,8 +81,7 @@ class _Race:
             raise self._error()
         pause = min(until, self.next_start) if self.waiting else until
         for key, _ in self.selector.select(max(0.0, pause - monotonic())):
-            assert isinstance(key.fileobj, socket.socket)
-            if winner := self._end(key.fileobj):
+            if winner := self._end(key.data):
                 return winner
         return None
 
@@ -97,7 +96,7 @@ class _Race:
             return None
         try:
             sock.setblocking(False)
-            self.selector.register(sock, selectors.EVENT_WRITE)
+            self.selector.register(sock, selectors.EVENT_WRITE, data=sock)
             code = sock.connect_ex(place)  # type: ignore[arg-type] # what getaddrinfo gave
         except BaseException:
             sock.close()
@@ -128,8 +127,7 @@ class _Race:
 
     def _close(self) -> None:
         for key in tuple(self.selector.get_map().values()):
-            assert isinstance(key.fileobj, socket.socket)
-            key.fileobj.close()
+            key.data.close()
         self.selector.close()
 
 
