@@ -11,18 +11,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import timedelta
 from types import TracebackType
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import AfterValidator
 
 from dispatchers import hooks
 from dispatchers._capabilities import OPTIONS, Capabilities
 from dispatchers._contract import BaseDispatcher, Sent
-from dispatchers._errors import ConfigurationError, ErrorCategory, nearest
-from dispatchers._instances import override, state
+from dispatchers._errors import ErrorCategory, nearest
 from dispatchers._options import BackendOptions, Breaking, Names
 from dispatchers._outcome import Action, Outcome, Reason
 from dispatchers._request import DispatchRequest
@@ -33,6 +32,7 @@ from dispatchers._stores import run_settings
 from ._assertions import Assertions
 from ._book import Book, Dispatched, Job
 from ._failures import FailureStatus, InjectedError, InjectedFailure, anything
+from ._install import everywhere
 
 __all__ = ["Outage", "RecordingDispatcher", "RecordingOptions"]
 
@@ -100,14 +100,17 @@ class RecordingDispatcher(Assertions, BaseDispatcher):
             settings: Options of the dispatcher: `lacks=["delay"]`.
         """
         recording = cls(None, alias="default", **settings)
-        others: dict[str, Any] = {alias: recording.under(alias) for alias in _aliases()}
-        with ExitStack() as stack:
-            stack.callback(hooks.remove, hooks.after_dispatch(recording._book.answer))
-            stack.enter_context(override(**others | {"default": recording}))
-            yield recording
+        hook = hooks.after_dispatch(recording._book.answer)
+        try:
+            with everywhere(recording.under):
+                yield recording
+        finally:
+            hooks.remove(hook)
 
     def under(self, alias: str) -> Self:
-        """Another dispatcher, of that alias, which writes into the same record."""
+        """The dispatcher of that alias which writes into the same record."""
+        if alias == self.alias:
+            return self
         other = type(self)(self.options, alias=alias)
         other._book = self._book
         return other
@@ -288,14 +291,6 @@ class Outage:
         trace: TracebackType | None,
     ) -> None:
         self._book.failures = [each for each in self._book.failures if each is not self._failure]
-
-
-def _aliases() -> set[str]:
-    """The aliases that are configured; none where the configuration cannot be read here."""
-    try:
-        return state.snapshot.aliases()
-    except ConfigurationError:
-        return set()
 
 
 def _late(job: Job) -> Outcome:
