@@ -1,0 +1,105 @@
+"""The worker of `memory`: threads that claim, run and settle, and the way to stop them."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from queue import SimpleQueue
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from dispatchers._verdict import type_name
+from dispatchers._worker import WorkerOptions
+
+if TYPE_CHECKING:
+    from .memory import MemoryDispatcher
+
+__all__ = ["MemoryWorker"]
+
+log = logging.getLogger("dispatchers")
+
+
+class MemoryWorker:
+    """Runs the work of one `MemoryDispatcher` in `concurrency` threads."""
+
+    def __init__(self, dispatcher: MemoryDispatcher, options: WorkerOptions) -> None:
+        self._dispatcher = dispatcher
+        self._options = options
+        self._stopping = False
+        self._over: SimpleQueue[None] = SimpleQueue()
+
+    def run(self) -> int:
+        """Work until stopped, by `stop`, SIGTERM or SIGINT; with `drain`, until nothing waits.
+
+        Returns:
+            0; 1 where handlers were still running after the grace.
+        """
+        for module in self._options.modules:
+            importlib.import_module(module)
+        threads = [
+            threading.Thread(target=self._work, name=f"dispatchers-memory-{n}", daemon=True)
+            for n in range(self._options.concurrency)
+        ]
+        with _signals(self.stop):
+            for thread in threads:
+                thread.start()
+            self._over.get()
+        return self._joined(threads)
+
+    def stop(self) -> None:
+        """Take no more work, finish what runs, then return from `run`."""
+        self._stopping = True
+        self._over.put(None)
+
+    def _joined(self, threads: list[threading.Thread]) -> int:
+        with self._dispatcher._queue.changed:
+            self._dispatcher._queue.changed.notify_all()
+        until = monotonic() + self._options.grace
+        for thread in threads:
+            thread.join(max(0.0, until - monotonic()))
+        return int(any(thread.is_alive() for thread in threads))
+
+    def _work(self) -> None:
+        queue = self._dispatcher._queue
+        while not self._stopping:
+            if self._step():
+                continue
+            if self._options.drain and not len(queue) and not queue.claimed:
+                self.stop()
+            else:
+                queue.wait()
+
+    def _step(self) -> bool:
+        delivery = self._dispatcher.claim(self._options.queues)
+        if delivery is None:
+            return False
+        try:
+            self._dispatcher.run(delivery, stopping=lambda: self._stopping)
+        except BaseException as exc:  # noqa: BLE001 - a task that exits must not end the worker
+            log.error(  # noqa: TRY400 - the type says enough
+                "run of %s was ended by %s: it is delivered again",
+                delivery.work.task, type_name(exc),
+                extra={"request_id": delivery.work.id},
+            )  # fmt: skip
+        return True
+
+
+@contextmanager
+def _signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Have SIGTERM and SIGINT call `stop`, where this is the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before: dict[int, Any] = {
+        number: signal.signal(number, lambda *_: stop())
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
