@@ -298,8 +298,10 @@ class BaseDispatcher(ABC):
 
     def _time_left(self, request: DispatchRequest, started: float) -> float:
         """Seconds left for contacting the backend, if it may be contacted at all."""
+        if self.capabilities.runs_here:
+            return 0.0
         left = (request.deadline or self.options.deadline) - (monotonic() - started)
-        if left <= 0 and not self.capabilities.runs_here:
+        if left <= 0:
             raise RejectedError(ErrorCategory.TIMEOUT, "the deadline passed before contact")
         if self._breaker is not None and not self._breaker.allow():
             raise RejectedError(
@@ -365,18 +367,16 @@ class BaseDispatcher(ABC):
 
     def _sent(self, request: DispatchRequest, sent: Sent, started: float) -> DispatchResponse:
         """The response to what an adapter handed over, told to breaker, hooks and log."""
-        status = sent.status
         capabilities = self.capabilities
-        needs = head(request).needs
         values = {
             "request_id": request.id,
             "task_id": sent.task_id,
             "dispatcher": self.alias,
             "backend": self.name,
-            "status": status,
+            "status": sent.status,
             "confirmed": capabilities.confirmed if sent.confirmed is None else sent.confirmed,
             "durable": capabilities.durable if sent.durable is None else sent.durable,
-            "waived": () if needs <= self._supported else tuple(sorted(needs - self._supported)),
+            "waived": self._waived(request) if self.options.waive else (),
             "error": sent.error,
             "elapsed": monotonic() - started,
             "request": request,
@@ -385,6 +385,9 @@ class BaseDispatcher(ABC):
         if self._breaker is not None:
             _report.breaker(self, self._breaker.record_success())
         return _report.told(build(DispatchResponse, values, private))
+
+    def _waived(self, request: DispatchRequest) -> tuple[str, ...]:
+        return tuple(sorted(head(request).needs - self._supported))
 
     def _not_sent(
         self, request: object, exc: Exception, started: float, *, contacted: bool

@@ -14,11 +14,10 @@ from ._envelope import Head
 from ._errors import ConfigurationError, ErrorCategory
 from ._errors import RejectedError as Rejected
 from ._instances import resolve, settings_of_task, state
-from ._model import JsonObject
 from ._options import options_error
 from ._payload_errors import DeclarationError, PayloadError
 from ._refusal import refused
-from ._request import Backoff, DispatchRequest, new_id, now
+from ._request import Backoff, DispatchRequest
 from ._response import DispatchResponse
 
 if TYPE_CHECKING:
@@ -139,8 +138,7 @@ class Dispatching(Generic[P]):
         self, head: Head, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> DispatchRequest:
         codec = self._task.codec
-        arguments = codec.bind(args, kwargs) if args else kwargs
-        return head.request(new_id(), now(), JsonObject(codec.encode(arguments)))
+        return head.request(codec.encode(codec.named(args, kwargs) if args else kwargs))
 
     def _refused(self, exc: Exception, started: float) -> DispatchResponse:
         chosen = self._options.get("dispatcher") or self._task.policy.dispatcher or "default"

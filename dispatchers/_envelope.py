@@ -6,12 +6,12 @@ what is the same for all requests of a task with the same options is encoded onc
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
-from typing import Any
+from datetime import UTC, datetime
 
 from pydantic import ValidationError
-from pydantic_core import from_json
+from pydantic_core import from_json, to_json
 
 from ._capabilities import OPTIONS
 from ._model import EMPTY, JsonObject, build
@@ -56,12 +56,12 @@ class Head:
         self.text = _head_text(request)
         self.needs = _needs(request)
 
-    def request(self, id: str, created_at: Any, payload: JsonObject) -> DispatchRequest:  # noqa: A002
-        """A request of this head; nothing is validated again."""
+    def request(self, payload: bytes) -> DispatchRequest:
+        """A new request of this head, its payload JSON text; nothing is validated again."""
         values = self.values.copy()
-        values["id"] = id
-        values["created_at"] = created_at
-        values["payload"] = payload
+        values["id"] = os.urandom(16).hex()
+        values["created_at"] = datetime.now(UTC)
+        values["payload"] = JsonObject(payload)
         return build(DispatchRequest, values, {"_head": self})
 
 
@@ -80,17 +80,17 @@ def _needs(request: DispatchRequest) -> frozenset[str]:
 
 def head(request: DispatchRequest) -> Head:
     """The head of a request, made now unless it came with one."""
-    known: Mapping[str, Any] = request.__pydantic_private__ or {}
-    found = known.get("_head")
-    return found if isinstance(found, Head) else Head(request)
+    private = request.__pydantic_private__
+    known: Head | None = None if private is None else private.get("_head")
+    return Head(request) if known is None else known
 
 
 def encode(request: DispatchRequest) -> bytes:
     """The envelope as UTF-8 JSON text; equal requests give equal bytes."""
-    return b'%b"id":"%b","created_at":"%b","payload":%b}' % (
+    return b'%b"id":"%b","created_at":%b,"payload":%b}' % (
         head(request).text,
         request.id.encode(),
-        request.created_at.isoformat().encode(),
+        to_json(request.created_at),
         request.payload.json,
     )
 

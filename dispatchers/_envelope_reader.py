@@ -14,7 +14,7 @@ from typing_extensions import TypedDict
 from ._envelope import unreadable
 from ._payload import PayloadCodec
 from ._payload_schema import build_validator
-from ._request import Attempts, Backoff, Key, Priority, QueueName, Seconds, TaskName
+from ._request import Attempts, Backoff, Key, Priority, QueueName, Seconds
 
 __all__ = ["envelope_reader"]
 
@@ -25,7 +25,7 @@ class Envelope(TypedDict):
     __pydantic_config__ = ConfigDict(strict=True, extra="forbid")  # type: ignore[misc]
 
     version: Literal[1]
-    task: TaskName
+    task: str
     id: str
     created_at: AwareDatetime
     payload: dict[str, Any]

@@ -19,12 +19,28 @@ __all__ = ["after_failure", "succeeded", "unfit"]
 
 log = logging.getLogger("dispatchers")
 
+DONE = Action.DONE
+SUCCEEDED = Reason.SUCCEEDED
 SETTLED = (Reason.EXPIRED, Reason.DUPLICATE)
 
 
 def succeeded(run: Run) -> Outcome:
     """The handler returned."""
-    return _outcome(run, Action.DONE, Reason.SUCCEEDED)
+    envelope = run.envelope
+    return build(
+        Outcome,
+        {
+            "action": DONE,
+            "reason": SUCCEEDED,
+            "after": 0.0,
+            "attempt": run.attempt,
+            "max_attempts": envelope.get("max_attempts") or run.task.max_attempts,
+            "task": run.task.name,
+            "request_id": envelope["id"],
+            "elapsed": monotonic() - run.started,
+            "error": None,
+        },
+    )
 
 
 def after_failure(run: Run, exc: Exception, settings: RunSettings) -> Outcome:

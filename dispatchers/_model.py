@@ -42,19 +42,25 @@ class Model(BaseModel):
 
 
 M = TypeVar("M", bound=Model)
-_set = object.__setattr__
+
+# The four places in which pydantic keeps an instance's state, written past `frozen`.
+_new = object.__new__
+_write_values = vars(BaseModel)["__dict__"].__set__
+_write_fields_set = vars(BaseModel)["__pydantic_fields_set__"].__set__
+_write_extra = vars(BaseModel)["__pydantic_extra__"].__set__
+_write_private = vars(BaseModel)["__pydantic_private__"].__set__
 
 
 def build(cls: type[M], values: dict[str, Any], private: dict[str, Any] | None = None) -> M:
     """An instance from values that are known to be valid and complete; `values` is kept.
 
-    `model_construct` does the same twelve times slower: it looks at every field again.
+    `model_construct` does the same many times slower: it looks at every field again.
     """
-    self = cls.__new__(cls)
-    _set(self, "__dict__", values)
-    _set(self, "__pydantic_fields_set__", cls.all_fields)
-    _set(self, "__pydantic_extra__", None)
-    _set(self, "__pydantic_private__", private)
+    self = _new(cls)
+    _write_values(self, values)
+    _write_fields_set(self, cls.all_fields)
+    _write_extra(self, None)
+    _write_private(self, private)
     return self
 
 
@@ -63,10 +69,11 @@ class JsonObject(Mapping[str, JsonValue]):
 
     __slots__ = ("_values", "json")
 
+    _values: dict[str, JsonValue]
+
     def __init__(self, json: bytes) -> None:
         self.json = json
         """The object as UTF-8 JSON text."""
-        self._values: dict[str, JsonValue] | None = None
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> JsonObject:
@@ -81,9 +88,11 @@ class JsonObject(Mapping[str, JsonValue]):
         return cls(json)
 
     def _parsed(self) -> dict[str, JsonValue]:
-        if self._values is None:
+        try:
+            return self._values
+        except AttributeError:
             self._values = cast("dict[str, JsonValue]", from_json(self.json))
-        return self._values
+            return self._values
 
     def __getitem__(self, key: str) -> JsonValue:
         return self._parsed()[key]

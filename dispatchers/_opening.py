@@ -59,27 +59,12 @@ def opened(body: bytes, deliveries: int, settings: RunSettings) -> tuple[AnyTask
     Raises:
         Unfit: It is not to be run.
     """
-    task, envelope = _read(body, settings)
-    if deliveries > settings.max_deliveries:
-        raise Unfit(
-            Reason.TOO_MANY_DELIVERIES,
-            f"delivered {deliveries} times without an outcome, {settings.max_deliveries} allowed: "
-            "the task may be killing its workers",
-            task=task.name,
-            request_id=envelope["id"],
-        )
-    if "expires" in envelope and _expired(envelope):
-        raise Unfit(Reason.EXPIRED, "it was late", task=task.name, request_id=envelope["id"])
-    return task, envelope
-
-
-def _read(body: bytes, settings: RunSettings) -> tuple[AnyTask, dict[str, Any]]:
     try:
         name = task_name(body)
         task = catalogue.find(name)
         if task is None or not task.implemented:
             raise _skew(body, settings, Reason.UNKNOWN_TASK, _unknown(name, task))
-        envelope = task.read(body)
+        envelope = task.reader(body)
     except NewerEnvelopeError as exc:
         raise _skew(body, settings, Reason.NEWER_ENVELOPE, str(exc)) from None
     except PayloadError as exc:
@@ -88,7 +73,23 @@ def _read(body: bytes, settings: RunSettings) -> tuple[AnyTask, dict[str, Any]]:
         raise Unfit(Reason.NO_ENVELOPE, str(exc)) from None
     if envelope["task"] != name:
         raise Unfit(Reason.NO_ENVELOPE, "no envelope: it names two tasks")
+    if deliveries > settings.max_deliveries:
+        raise _killer(task, envelope, deliveries, settings)
+    if "expires" in envelope and _expired(envelope):
+        raise Unfit(Reason.EXPIRED, "it was late", task=task.name, request_id=envelope["id"])
     return task, envelope
+
+
+def _killer(
+    task: AnyTask, envelope: dict[str, Any], deliveries: int, settings: RunSettings
+) -> Unfit:
+    return Unfit(
+        Reason.TOO_MANY_DELIVERIES,
+        f"delivered {deliveries} times without an outcome, {settings.max_deliveries} allowed: "
+        "the task may be killing its workers",
+        task=task.name,
+        request_id=envelope["id"],
+    )
 
 
 def _unknown(name: str, task: AnyTask | None) -> str:

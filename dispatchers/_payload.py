@@ -44,7 +44,6 @@ class PayloadCodec:
     def __init__(self, function: Callable[..., Any]) -> None:
         self._parameters = Parameters(function)
         self.parameters = self._parameters.names
-        self._name = function.__qualname__
         self._compiled: Compiled | None = None
         self._atoms: dict[str, Atoms] = {}
         self._fingerprint = ""
@@ -78,6 +77,10 @@ class PayloadCodec:
         """
         return self._parameters.bind(args, kwargs)
 
+    def named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Like `bind`, for what is encoded next: `encode` finds what is missing or unknown."""
+        return self._parameters.named(args, kwargs)
+
     def encode(self, arguments: dict[str, Any]) -> bytes:
         """The arguments as a JSON object in UTF-8, from which `decode` gives back the same.
 
@@ -92,7 +95,12 @@ class PayloadCodec:
                 return self._encode_exactly(arguments)
         if len(arguments) != len(self.parameters):
             self._parameters.check_names(arguments)
-        return self._encode_atoms(arguments)
+        try:
+            payload = to_json(arguments)
+        except ValueError as exc:
+            raise why_unwritable(arguments, exc) from None
+        # A longer one may contain an integer that would not be read again.
+        return payload if len(payload) <= LONGEST_INTEGER else self._encode_exactly(arguments)
 
     def decode(self, payload: bytes | str) -> dict[str, Any]:
         """The arguments from `encode`, or from any JSON object that fits the task.
@@ -134,14 +142,6 @@ class PayloadCodec:
         """The JSON Schema of the arguments."""
         return json_schema(self._compile().schema)
 
-    def _encode_atoms(self, arguments: dict[str, Any]) -> bytes:
-        try:
-            payload = to_json(arguments)
-        except ValueError as exc:
-            raise why_unwritable(arguments, exc) from None
-        # A longer one may contain an integer that would not be read again.
-        return payload if len(payload) <= LONGEST_INTEGER else self._encode_exactly(arguments)
-
     def _encode_exactly(self, arguments: dict[str, Any]) -> bytes:
         self._parameters.check_names(arguments)
         compiled = self._compile()
@@ -158,9 +158,9 @@ class PayloadCodec:
         """Threads that come first may each compile; either result serves."""
         if self._compiled is None:
             known = self._parameters
-            compiled = compile_schema(self._name, known.annotations(), known.required)
+            compiled = compile_schema(known.owner, known.annotations(), known.required)
             check_schema(cast("dict[str, Any]", compiled.schema))
-            check_defaults(known.defaults, compiled.from_python)
+            check_defaults(known.defaults, compiled.schema)
             self._compiled = compiled
         return self._compiled
 

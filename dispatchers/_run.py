@@ -25,7 +25,7 @@ from ._request import DispatchRequest, new_id
 if TYPE_CHECKING:
     from ._task import AnyTask
 
-__all__ = ["Run", "RunSettings", "arun_envelope", "current_run", "run_envelope"]
+__all__ = ["Run", "RunSettings", "arun_envelope", "current_run", "run_envelope", "run_here"]
 
 log = logging.getLogger("dispatchers")
 
@@ -181,8 +181,19 @@ def run_envelope(
         return unfit(exc)
     run = Run(task, envelope, body, attempt, deliveries, stopping)
     if heartbeat is None and settings.idempotency is None:
-        return _executed(run, settings)
-    return _held(run, heartbeat, settings, lambda: _executed(run, settings))
+        return _executed(run, settings) or succeeded(run)
+    return _held(run, heartbeat, settings)
+
+
+def run_here(body: bytes, *, attempt: int, settings: RunSettings) -> Outcome | None:
+    """`run_envelope` for a caller to whom success says enough: None is success."""
+    if settings.idempotency is not None:
+        return run_envelope(body, attempt=attempt, settings=settings)
+    try:
+        task, envelope = opened(body, 1, settings)
+    except Unfit as exc:
+        return unfit(exc)
+    return _executed(Run(task, envelope, body, attempt, 1, None), settings)
 
 
 async def arun_envelope(
@@ -201,46 +212,41 @@ async def arun_envelope(
         return unfit(exc)
     run = Run(task, envelope, body, attempt, deliveries, stopping)
     if not task.is_async:
-        return await asyncio.to_thread(
-            _held, run, heartbeat, settings, lambda: _executed(run, settings)
-        )
+        return await asyncio.to_thread(_held, run, heartbeat, settings)
     hold = _Hold(run, heartbeat, settings)
     if (refused := await asyncio.to_thread(hold.take) if hold.blocks else hold.take()) is not None:
         return refused
     with hold:
-        hold.outcome = await _aexecuted(run, settings)
-    return hold.outcome
+        hold.outcome = await _aexecuted(run, settings) or succeeded(run)
+    return hold.result()
 
 
-def _held(
-    run: Run,
-    heartbeat: Heartbeat | None,
-    settings: RunSettings,
-    execute: Callable[[], Outcome],
-) -> Outcome:
+def _held(run: Run, heartbeat: Heartbeat | None, settings: RunSettings) -> Outcome:
     hold = _Hold(run, heartbeat, settings)
     if (refused := hold.take()) is not None:
         return refused
     with hold:
-        hold.outcome = execute()
-    return hold.outcome
+        hold.outcome = _executed(run, settings) or succeeded(run)
+    return hold.result()
 
 
-def _executed(run: Run, settings: RunSettings) -> Outcome:
+def _executed(run: Run, settings: RunSettings) -> Outcome | None:
+    """Run the handler; None is success, for which most callers need no more words."""
     token = _begin(run)
+    task = run.task
     try:
-        work = run.task.function(**run.envelope["payload"])
-        if run.task.is_async:
+        work = task.function(**run.envelope["payload"])
+        if task.is_async:
             run_coroutine(limited(work, run.time_left))
     except Exception as exc:  # noqa: BLE001 - whatever a handler raises is an outcome
         return _ended(run, token, after_failure(run, exc, settings))
     except BaseException:
         _current.reset(token)
         raise
-    return _ended(run, token, succeeded(run))
+    return _ended(run, token, None)
 
 
-async def _aexecuted(run: Run, settings: RunSettings) -> Outcome:
+async def _aexecuted(run: Run, settings: RunSettings) -> Outcome | None:
     token = _begin(run)
     try:
         await limited(run.task.function(**run.envelope["payload"]), run.time_left)
@@ -249,7 +255,7 @@ async def _aexecuted(run: Run, settings: RunSettings) -> Outcome:
     except BaseException:
         _current.reset(token)
         raise
-    return _ended(run, token, succeeded(run))
+    return _ended(run, token, None)
 
 
 def _begin(run: Run) -> Token[Run]:
@@ -259,8 +265,9 @@ def _begin(run: Run) -> Token[Run]:
     return token
 
 
-def _ended(run: Run, token: Token[Run], outcome: Outcome) -> Outcome:
+def _ended(run: Run, token: Token[Run], outcome: Outcome | None) -> Outcome | None:
     if hooks.hooks.after_run:
+        outcome = outcome or succeeded(run)
         hooks.tell("after_run", run, outcome)
     _current.reset(token)
     return outcome
@@ -329,6 +336,11 @@ class _Hold:
             self.outcome = self._refused(Action.RETURN, Reason.LEASE_LOST)
         if self._store is not None:
             self._settle(self._store)
+
+    def result(self) -> Outcome:
+        """The outcome of the run, unless its lease was lost."""
+        assert self.outcome is not None, "the run has ended"
+        return self.outcome
 
     def _settle(self, store: IdempotencyStore) -> None:
         done = self.outcome is not None and self.outcome.action is Action.DONE

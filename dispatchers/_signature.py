@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import sys
 import typing
@@ -28,7 +29,8 @@ class Parameters:
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self._function = function
+        self.owner = getattr(function, "__name__", type(function).__name__)
+        self._globals = _globals_of(function)
         parameters = _signature(function).parameters
         for parameter in parameters.values():
             _check(parameter)
@@ -66,7 +68,7 @@ class Parameters:
 
         """
         if args:
-            kwargs = self._by_name(args, kwargs)
+            kwargs = self.named(args, kwargs)
         self.check_names(kwargs)
         return kwargs
 
@@ -81,13 +83,21 @@ class Parameters:
         if not (self.required <= given <= self._known):
             raise self._misnamed(arguments)
 
-    def _by_name(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    def named(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The arguments by name, missing and unknown ones not looked for.
+
+        Raises:
+            PayloadError: One is given twice, or there are too many.
+
+        """
         if len(args) > len(self._positional):
             raise PayloadError(
                 f"{len(args)} arguments are given by position, where the task takes at most "
                 f"{len(self._positional)}: pass the others by name"
             )
-        bound = dict(zip(self._positional, args, strict=False))
+        bound = dict(zip(self._positional, args))  # noqa: B905 - the keyword doubles the cost
+        if not kwargs:
+            return bound
         for name in bound.keys() & kwargs.keys():
             raise PayloadError("is given twice, by position and by name: drop one", name)
         return {**bound, **kwargs}
@@ -106,17 +116,18 @@ class Parameters:
 
         carrier.__annotations__ = {name: self._annotations[name]}
         try:
-            return typing.get_type_hints(carrier, self._globals(), include_extras=True)[name]
+            return typing.get_type_hints(carrier, self._globals, include_extras=True)[name]
+        except (AttributeError, SyntaxError, TypeError) as exc:
+            raise DeclarationError(
+                f"parameter {name!r} of {self.owner} has an annotation that is no "
+                f"type ({type(exc).__name__}): correct it"
+            ) from exc
         except NameError as exc:
             raise DeclarationError(
-                f"parameter {name!r} of {self._function.__qualname__} is annotated with "
+                f"parameter {name!r} of {self.owner} is annotated with "
                 f"{exc.name!r}, which its module does not have at run time: "
                 "import it there, outside `if TYPE_CHECKING`"
             ) from exc
-
-    def _globals(self) -> dict[str, Any]:
-        inner: Any = inspect.unwrap(self._function)
-        return getattr(inner, "__globals__", {})
 
 
 def _unknown(name: object, names: tuple[str, ...]) -> PayloadError:
@@ -133,6 +144,14 @@ def _type_variable(annotation: Any) -> str:
         return annotation.__name__
     inner = map(_type_variable, typing.get_args(annotation))
     return next(filter(None, inner), "")
+
+
+def _globals_of(function: Any) -> dict[str, Any]:
+    """Where the annotations were written: behind decorators and partial applications."""
+    inner = inspect.unwrap(function)
+    while isinstance(inner, functools.partial):
+        inner = inspect.unwrap(inner.func)
+    return getattr(inner, "__globals__", {})
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature:

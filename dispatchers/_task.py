@@ -6,6 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from datetime import timedelta
+from functools import cached_property
 from typing import Any, Generic, ParamSpec, Self, TypeVar, cast, overload
 
 from ._catalogue import catalogue
@@ -43,6 +44,12 @@ class Task(Dispatching[P], Generic[P, R]):
         self.origin = origin_of(function)
         self.former_names = policy.former_names
         self.policy = policy
+        self.time_limit = policy.time_limit
+        """Seconds for one run, or None."""
+        self.max_attempts = policy.max_attempts or 1
+        """How often it is tried in all."""
+        self.backoff = policy.backoff or DEFAULT_BACKOFF
+        """The wait between attempts."""
         self.codec = PayloadCodec(function)
         self.implemented = implemented
         self._bind(function)
@@ -55,24 +62,9 @@ class Task(Dispatching[P], Generic[P, R]):
         self.is_async = inspect.iscoroutinefunction(inspect.unwrap(function)) or (
             inspect.iscoroutinefunction(function)
         )
-        self._reader: Callable[[bytes], dict[str, Any]] | None = None
+        self.__dict__.pop("reader", None)
 
     # What the worker asks.
-
-    @property
-    def time_limit(self) -> float | None:
-        """Seconds for one run, or None."""
-        return self.policy.time_limit
-
-    @property
-    def max_attempts(self) -> int:
-        """How often it is tried in all."""
-        return self.policy.max_attempts or 1
-
-    @property
-    def backoff(self) -> Backoff:
-        """The wait between attempts."""
-        return self.policy.backoff or DEFAULT_BACKOFF
 
     @property
     def retry_on(self) -> tuple[type[BaseException], ...]:
@@ -90,17 +82,13 @@ class Task(Dispatching[P], Generic[P, R]):
         host = cast("OnHandlerError | None", settings_of_task(self.name).get("on_handler_error"))
         return host or self.policy.on_handler_error
 
-    def read(self, body: bytes) -> dict[str, Any]:
-        """The fields of an envelope of this task, with the arguments typed.
+    @cached_property
+    def reader(self) -> Callable[[bytes], dict[str, Any]]:
+        """From an envelope of this task to its fields, with the arguments typed.
 
-        Raises:
-            EnvelopeError: It is no envelope, or a newer one.
-
-            PayloadError: The arguments do not fit.
+        It raises `EnvelopeError` for what is none, `PayloadError` for arguments that do not fit.
         """
-        if self._reader is None:
-            self._reader = envelope_reader(self.codec)
-        return self._reader(body)
+        return envelope_reader(self.codec)
 
     # What callers use, beside what `Dispatching` gives.
 
@@ -126,8 +114,8 @@ class Task(Dispatching[P], Generic[P, R]):
                 f"{origin_of(function)} does not take the parameters that task {self.name!r} "
                 "declares: names, types and which of them have a default must agree"
             )
-        self._bind(function)
         self.codec = codec
+        self._bind(function)
         self.implemented = True
         return self
 

@@ -18,7 +18,7 @@ from .._options import BackendOptions
 from .._outcome import Action, Outcome, Reason
 from .._request import DispatchRequest
 from .._response import DispatchFailure, DispatchStatus
-from .._run import arun_envelope, run_envelope
+from .._run import arun_envelope, run_here
 from .._stores import run_settings
 
 __all__ = ["InlineDispatcher", "InlineOptions"]
@@ -54,13 +54,11 @@ class InlineDispatcher(BaseDispatcher):
         self._settings = run_settings(self.options)
 
     def _send(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:
-        del timeout
-        settings = self._settings
-        outcome = run_envelope(body, settings=settings)
-        while self._again(outcome):
+        outcome = run_here(body, attempt=1, settings=self._settings)
+        while outcome is not None and self._again(outcome):
             time.sleep(self._pause(outcome))
-            outcome = run_envelope(body, attempt=outcome.attempt + 1, settings=settings)
-        return sent(outcome)
+            outcome = run_here(body, attempt=outcome.attempt + 1, settings=self._settings)
+        return EXECUTED if outcome is None else sent(outcome)
 
     async def _asend(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:
         del timeout
