@@ -56,8 +56,7 @@ def environment_layer(
             keys = _keys(name, known, fields)
             _put(values, keys, _value(keys, environ[name], name), name)
             origins[keys] = f"variable {name}"
-    layer = normalised(values, "the environment")
-    return Layer(layer.values, layer.origin, _spread(layer, origins))
+    return normalised(values, "the environment", _spread(Layer(values), origins))
 
 
 def _is_setting(name: str) -> bool:
@@ -99,6 +98,8 @@ def _plain(key: str) -> str:
 
 def _value(keys: Keys, text: str, name: str) -> object:
     """The text itself, or what it says as JSON where a table stands or it is one."""
+    if keys == ("tasks",) and text.lstrip()[:1] not in {"{", "["}:
+        return [part.strip() for part in text.split(",")]
     whole = keys[0] in {"targets", "tasks"} and len(keys) <= (3 if keys[0] == "targets" else 2)
     if not (whole and text.lstrip()[:1] in {"{", "["}):
         return EnvironmentText(text)
@@ -126,8 +127,8 @@ def _put(values: Tree, keys: Keys, value: object, name: str) -> None:
 def _spread(layer: Layer, origins: dict[Keys, str]) -> dict[Keys, str]:
     """The variable of each value, also of those within a JSON table."""
     return {
-        keys: next((origins[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in origins), own)
-        for keys, own in layer.origins.items()
+        keys: next(origins[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in origins)
+        for keys in layer.origins
     }
 
 

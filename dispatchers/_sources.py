@@ -148,42 +148,45 @@ def _copied(settings: Mapping[object, object], origin: str, above: Keys) -> Tree
     return copy
 
 
-def normalised(values: Tree, origin: str) -> Layer:
+def normalised(values: Tree, origin: str, origins: dict[Keys, str] | None = None) -> Layer:
     """One layer in its one shape: `tasks` is a table, dispatchers are tables.
 
     Raises:
         ConfigurationError: A table is something else.
     """
+    given = Layer(values, origin, origins)
     values = dict(values)
     if isinstance(values.get("tasks"), list | tuple):
         modules = cast("list[object]", values.pop("tasks"))
         values["modules"] = [*modules, *cast("list[object]", values.get("modules", ()))]
-    for name, task in _items(values, ("tasks",), origin):
-        _items({name: task}, (name,), origin, ("tasks",))
+    for name, task in _items(given, values.get("tasks", {}), "tasks"):
+        _items(given, task, "tasks", name)
     if "targets" in values:
         values["targets"] = {
             name: {
-                alias: {"backend": named} if isinstance(named, str) else named
-                for alias, named in _items({name: target}, (name,), origin, ("targets",))
+                alias: _dispatcher(given, value, name, alias)
+                for alias, value in _items(given, target, "targets", name)
             }
-            for name, target in _items(values, ("targets",), origin)
+            for name, target in _items(given, values["targets"], "targets")
         }
-    for name, target in _table(values.get("targets")).items():
-        for alias in _table(target):
-            _items(_table(target), (alias,), origin, ("targets", name))
-    return Layer(values, origin)
+    return Layer(values, origin, given.origins)
 
 
-def _items(
-    values: Tree, keys: tuple[str], origin: str, above: Keys = ()
-) -> list[tuple[str, object]]:
-    """What is in the table at a key; nothing if there is no such key."""
-    found = values.get(keys[0], {})
-    if not isinstance(found, dict):
-        raise ConfigurationError(
-            f"{dotted((*above, *keys))} ({origin}): must be a table, not {type(found).__name__}"
-        )
-    return list(found.items())
+def _dispatcher(layer: Layer, value: object, target: str, alias: str) -> Tree:
+    """A dispatcher's table; a text is short for one with that backend."""
+    if isinstance(value, str):
+        return {"backend": value}
+    return dict(_items(layer, value, "targets", target, alias))
+
+
+def _items(layer: Layer, value: object, *keys: str) -> list[tuple[str, object]]:
+    """What is in a table."""
+    if isinstance(value, dict):
+        return list(value.items())
+    kind = "text" if isinstance(value, str) else type(value).__name__
+    raise ConfigurationError(
+        f"{dotted(keys)} ({layer.origin_of(keys)}): must be a table, not {kind}"
+    )
 
 
 # From a framework.
