@@ -10,7 +10,7 @@ from ._capabilities import Capabilities
 from ._contract import CONTRACT, BaseDispatcher
 from ._options import BackendOptions
 
-__all__ = ["class_problems"]
+__all__ = ["FINAL", "class_problems"]
 
 NAME = re.compile(r"[a-z][a-z0-9_-]*")
 RESERVED = frozenset({"auto"})

@@ -24,14 +24,18 @@ from ._sources import Keys, Layer, Tree, dotted, file_layer, framework_layer, me
 __all__ = ["Configuration", "Settings", "Specification", "TaskOverride", "read"]
 
 DEFAULT = "default"
+SPAN = TypeAdapter(timedelta)
 SHARED = ("on_handler_error", "skew_grace", "max_deliveries")
 """Settings of the whole that stand in for a dispatcher's own."""
 
 
 def _as_span(value: object) -> object:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return timedelta(seconds=value)
-    return TypeAdapter(timedelta).validate_python(value) if isinstance(value, str) else value
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return value
+    try:
+        return SPAN.validate_python(value) if isinstance(value, str) else timedelta(seconds=value)
+    except (ValueError, OverflowError) as exc:
+        raise ValueError("should be seconds, or a duration like PT5M") from exc
 
 
 class TaskOverride(Model):

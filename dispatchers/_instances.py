@@ -19,9 +19,10 @@ from contextlib import contextmanager
 from functools import wraps
 from time import monotonic
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, Self, TypeGuard, TypeVar, cast
 
 from . import _registry
+from ._backend_check import FINAL
 from ._check import check, problems, raise_all
 from ._config import DEFAULT, Configuration, Settings, Specification, read
 from ._contract import BaseDispatcher
@@ -67,6 +68,11 @@ Given = BaseDispatcher | Mapping[str, object] | str
 """A dispatcher object, a table of `backend` and options, or the name of a backend alone."""
 
 
+def is_dispatcher(value: object) -> TypeGuard[BaseDispatcher]:
+    """Whether a value hands requests over; what is no `BaseDispatcher` is taken as one."""
+    return not isinstance(value, type) and all(callable(getattr(value, m, None)) for m in FINAL)
+
+
 class Snapshot:
     """One reading of the configuration, and the dispatchers that were built from it."""
 
@@ -76,7 +82,7 @@ class Snapshot:
         self.given: dict[str, Given] = {}
         for overriding in above:
             self.given.update(overriding.dispatchers)
-        self.objects = {k: v for k, v in self.given.items() if isinstance(v, BaseDispatcher)}
+        self.objects = {k: v for k, v in self.given.items() if is_dispatcher(v)}
         self.instances: dict[str, BaseDispatcher] = dict(self.objects)
         self.built: dict[str, tuple[Specification, BaseDispatcher]] = {}
         self.fallbacks: set[str] = set()
@@ -524,7 +530,7 @@ def _without(view: View, own: Overriding, explicit: Layer) -> View:
 
 
 def _given(alias: str, given: object) -> Given:
-    if isinstance(given, BaseDispatcher | str):
+    if isinstance(given, str) or is_dispatcher(given):
         return given
     if isinstance(given, Mapping):
         return code_layer(given, f"override({alias}=...)").values
