@@ -1,0 +1,300 @@
+"""One connection through the fault proxy: two sockets, a pipe each way, and the rule it obeys."""
+
+from __future__ import annotations
+
+import errno
+import selectors
+import socket
+import struct
+from collections import deque
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+__all__ = ["Counts", "Direction", "Link", "Rule", "reset"]
+
+Direction = Literal["request", "reply"]
+"""From the client to the upstream server, or back."""
+
+CHUNK = 65536
+FULL = 262144
+"""Bytes on their way in one direction beyond which the proxy stops reading."""
+UNDER_WAY = frozenset({0, errno.EINPROGRESS, errno.EWOULDBLOCK})
+DRIP_SECONDS = 0.02
+"""How often drops fall: often enough to look like a stream, not so often as to be work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What becomes of connections."""
+
+    mode: str
+    listening: Literal["accept", "refuse", "ignore"] = "accept"
+    connection: Literal["forward", "swallow", "hold", "reset"] = "forward"
+    direction: Direction = "reply"
+    after: int | None = None
+    """Bytes of `direction` that still pass."""
+    then: Literal["reset", "close", "stall"] = "stall"
+    """What happens in place of the next byte."""
+    delay: float = 0.0
+    """Seconds by which each byte of `direction` is late."""
+    rate: float | None = None
+    """Bytes of `direction` per second."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What went through the proxy."""
+
+    connections: int = 0
+    request: int = 0
+    reply: int = 0
+
+
+class Pipe:
+    """Bytes on their way in one direction."""
+
+    __slots__ = (
+        "blocked",
+        "chunks",
+        "delay",
+        "direction",
+        "eof",
+        "left",
+        "rate",
+        "shut",
+        "size",
+        "wet",
+    )
+
+    def __init__(self, direction: Direction) -> None:
+        self.direction: Direction = direction
+        self.chunks: deque[tuple[float, bytes]] = deque()
+        self.size = 0
+        self.blocked = self.eof = self.shut = False
+        self.left: int | None = None
+        self.delay = 0.0
+        self.rate: float | None = None
+        self.wet = 0.0  # the time of the next drop
+
+    def obey(self, rule: Rule) -> None:
+        mine = rule.direction == self.direction
+        self.left = rule.after if mine else None
+        self.delay = rule.delay if mine else 0.0
+        self.rate = rule.rate if mine else None
+        self.wet = 0.0
+        if not self.delay:
+            self.chunks = deque((0.0, data) for _, data in self.chunks)
+
+    def put(self, data: bytes, now: float) -> None:
+        self.chunks.append((now + self.delay, data))
+        self.size += len(data)
+
+    def clear(self) -> None:
+        self.chunks.clear()
+        self.size = 0
+
+    def due(self) -> float | None:
+        """When the next byte may go; None if there is none, or the sink must be ready first."""
+        return max(self.chunks[0][0], self.wet) if self.chunks and not self.blocked else None
+
+    def head(self) -> bytes:
+        """What may be written now; empty when `left` is used up."""
+        data = self.chunks[0][1]
+        drop = len(data) if self.rate is None else max(1, int(self.rate * DRIP_SECONDS))
+        return data[: drop if self.left is None else min(drop, self.left)]
+
+    def written(self, count: int, now: float) -> None:
+        due, data = self.chunks.popleft()
+        if count < len(data):
+            self.chunks.appendleft((due, data[count:]))
+        self.size -= count
+        if self.left is not None:
+            self.left -= count
+        if self.rate is not None:
+            self.wet = now + count / self.rate
+
+
+class Link:
+    """A client's connection and the one to the upstream server, which may not be there."""
+
+    def __init__(
+        self,
+        client: socket.socket,
+        upstream: tuple[socket.AddressFamily, tuple[str, int]] | None,
+        selector: selectors.BaseSelector,
+        counts: Counts,
+    ) -> None:
+        self.client = client
+        self.server: socket.socket | None = None
+        self.closed = False
+        self._address = upstream
+        self._selector = selector
+        self._counts = counts
+        self._connecting = self._lost = self._stalled = False
+        self._rule = Rule("new")
+        self._request, self._reply = Pipe("request"), Pipe("reply")
+        _prepare(client)
+
+    def obey(self, rule: Rule, now: float) -> None:
+        """Follow a rule from now on; a connection that lost bytes cannot be healed."""
+        self._rule = rule
+        self._stalled = rule.connection == "hold"
+        for pipe in (self._request, self._reply):
+            pipe.obey(rule)
+        if rule.connection == "reset":
+            self.end("reset")
+        elif rule.connection == "forward" and self._address is not None:
+            self._resume(*self._address)
+        self.pump(now)
+
+    def handle(self, sock: socket.socket, mask: int, now: float) -> None:
+        """Act on what the selector saw."""
+        if self.closed:
+            return
+        if self._connecting and sock is self.server:
+            if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                self.end("reset")
+                return
+            self._connecting = False
+        self._request.blocked = self._reply.blocked = False
+        if mask & selectors.EVENT_READ:
+            self._read(sock, now)
+        self.pump(now)
+
+    def pump(self, now: float) -> None:
+        """Move what may move, and say what to wait for."""
+        for pipe in (self._request, self._reply):
+            if not self.closed:
+                self._flush(pipe, now)
+        if self.closed:
+            return
+        if self._request.shut and self._reply.shut:
+            self.end("close")
+            return
+        self._watch(self.client, self._request, self._reply)
+        if self.server is not None:
+            self._watch(self.server, self._reply, self._request)
+
+    def due(self) -> float | None:
+        """When `pump` is to be called at the latest."""
+        if self._stalled or self._connecting or self.server is None:
+            return None
+        times = [due for pipe in (self._request, self._reply) if (due := pipe.due()) is not None]
+        return min(times, default=None)
+
+    def end(self, how: Literal["reset", "close"]) -> None:
+        """Close both connections; the client may see a reset, the server sees an orderly end."""
+        if self.closed:
+            return
+        self.closed = True
+        for sock in (self.client, self.server):
+            if sock is not None:
+                self._unwatch(sock)
+        (reset if how == "reset" else socket.socket.close)(self.client)
+        if self.server is not None:
+            self.server.close()
+
+    def _resume(self, family: socket.AddressFamily, place: tuple[str, int]) -> None:
+        """Connect to the server, unless that was done; a stream with a gap is beyond help."""
+        if self._lost:
+            self.end("reset")
+        elif self.server is None:
+            self.server = socket.socket(family)
+            _prepare(self.server)
+            self._connecting = True
+            if self.server.connect_ex(place) not in UNDER_WAY:
+                self.end("reset")
+
+    def _read(self, sock: socket.socket, now: float) -> None:
+        pipe = self._request if sock is self.client else self._reply
+        try:
+            data = sock.recv(CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.end("close" if sock is self.client else "reset")
+            return
+        if data:
+            pipe.put(data, now)
+        else:
+            pipe.eof = True
+
+    def _flush(self, pipe: Pipe, now: float) -> None:
+        if self._rule.connection == "swallow" or self._address is None:
+            self._swallow(pipe)
+            return
+        sink = self.server if pipe is self._request else self.client
+        if sink is None or self._connecting or self._stalled:
+            return
+        while (due := pipe.due()) is not None and due <= now and not self.closed:
+            if not (data := pipe.head()):
+                self._trip()
+                return
+            self._write(pipe, sink, data, now)
+        if pipe.eof and not pipe.chunks and not pipe.shut and not self.closed:
+            self._shut(pipe, sink)
+
+    def _write(self, pipe: Pipe, sink: socket.socket, data: bytes, now: float) -> None:
+        try:
+            count = sink.send(data)
+        except BlockingIOError:
+            pipe.blocked = True
+            return
+        except OSError:
+            self.end("close" if sink is self.client else "reset")
+            return
+        pipe.written(count, now)
+        if pipe is self._request:
+            self._counts.request += count
+        else:
+            self._counts.reply += count
+
+    def _swallow(self, pipe: Pipe) -> None:
+        self._lost = self._lost or pipe.size > 0
+        pipe.clear()
+        if pipe is self._request and pipe.eof:
+            self.end("close")
+
+    def _trip(self) -> None:
+        if self._rule.then == "stall":
+            self._stalled = True
+        else:
+            self.end(self._rule.then)
+
+    def _shut(self, pipe: Pipe, sink: socket.socket) -> None:
+        pipe.shut = True
+        try:
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.end("close")
+
+    def _watch(self, sock: socket.socket, source: Pipe, sink: Pipe) -> None:
+        """Register what the socket is waited for; `source` begins at it, `sink` ends there."""
+        mask = 0
+        if self._connecting and sock is self.server:
+            mask = selectors.EVENT_WRITE
+        elif not self._stalled:
+            mask |= selectors.EVENT_READ if not source.eof and source.size < FULL else 0
+            mask |= selectors.EVENT_WRITE if sink.blocked else 0
+        if not mask:
+            self._unwatch(sock)
+        elif sock not in self._selector.get_map():
+            self._selector.register(sock, mask, partial(self.handle, sock))
+        else:
+            self._selector.modify(sock, mask, self._selector.get_key(sock).data)
+
+    def _unwatch(self, sock: socket.socket) -> None:
+        if sock in self._selector.get_map():
+            self._selector.unregister(sock)
+
+
+def _prepare(sock: socket.socket) -> None:
+    sock.setblocking(False)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def reset(sock: socket.socket) -> None:
+    """Close a connection so that its peer sees a reset."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
