@@ -1,0 +1,89 @@
+"""Progress bars in plain text."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from time import monotonic
+from typing import Protocol
+
+__all__ = ["Bar", "LineBar", "SilentBar", "TerminalBar"]
+
+BETWEEN_LINES = 2.0
+"""Seconds between two lines in a log file."""
+
+
+class Bar(Protocol):
+    """How far something is."""
+
+    def show(self, done: int, text: str = "") -> None:
+        """Say how many of all are done, and a few words."""
+        ...
+
+    def end(self) -> None:
+        """There is no more to say."""
+        ...
+
+
+class SilentBar:
+    """Shows nothing."""
+
+    def show(self, done: int, text: str = "") -> None:
+        """Nothing."""
+
+    def end(self) -> None:
+        """Nothing."""
+
+
+class LineBar:
+    """A line now and then, for logs and pipes."""
+
+    def __init__(self, label: str, total: int, write: Callable[[str], None]) -> None:
+        self._label = label
+        self._total = total
+        self._write = write
+        self._next = 0.0
+        self._last = ""
+
+    def show(self, done: int, text: str = "") -> None:
+        """Say it, unless a line has just been written."""
+        line = f"{self._label} {done}/{self._total}  {text}".rstrip()
+        self._last = line
+        if monotonic() >= self._next:
+            self._say(line)
+
+    def end(self) -> None:
+        """Say how far it came."""
+        if self._last:
+            self._say(self._last)
+
+    def _say(self, line: str) -> None:
+        self._next = monotonic() + BETWEEN_LINES
+        self._last = ""
+        self._write(f"{line}\n")
+
+
+class TerminalBar:
+    """One line that is written again and again."""
+
+    def __init__(self, label: str, total: int, write: Callable[[str], None]) -> None:
+        self._label = label
+        self._total = total
+        self._write = write
+        self._shown = False
+
+    def show(self, done: int, text: str = "") -> None:
+        """Write the line again."""
+        room = shutil.get_terminal_size().columns - 1
+        line = f"{self._label} [{self._bar(done)}] {done}/{self._total}  {text}"
+        self._shown = True
+        self._write(f"\r{line[:room]:<{room}}")
+
+    def end(self) -> None:
+        """Leave the line as it is."""
+        if self._shown:
+            self._write("\n")
+
+    def _bar(self, done: int, width: int = 24) -> str:
+        full = width * min(done, self._total) // max(self._total, 1)
+        return "#" * full + "." * (width - full)

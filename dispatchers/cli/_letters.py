@@ -1,0 +1,161 @@
+"""The dead letters of the selected target, wherever its dispatchers keep them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Literal, NamedTuple
+
+from dispatchers._contract import BaseDispatcher
+from dispatchers._dead import DeadLetter, DeadLetterStore
+from dispatchers._envelope import EnvelopeError, decode
+from dispatchers._errors import ConfigurationError
+from dispatchers._instances import get_dispatcher
+from dispatchers._request import DispatchRequest
+from dispatchers._response import DispatchResponse, DispatchStatus
+from dispatchers._stores import dead_letters
+
+from ._places import dispatchers, places
+
+__all__ = ["Found", "Graveyard", "Verdict", "as_new", "find", "graveyards", "matching", "replay"]
+
+PAGE = 500
+"""Letters that are in memory at a time, each with its envelope."""
+GONE = frozenset({DispatchStatus.ACCEPTED, DispatchStatus.EXECUTED, DispatchStatus.DEFERRED})
+"""Answers after which a letter is not needed; `DUPLICATE` is none: the backend may know the key
+only because the work ran, and died, under it."""
+
+
+class Graveyard(NamedTuple):
+    """One store, and the dispatcher whose work it keeps."""
+
+    dispatcher: BaseDispatcher
+    store: DeadLetterStore
+
+
+class Found(NamedTuple):
+    """A letter and where it lies."""
+
+    where: Graveyard
+    letter: DeadLetter
+
+
+class Verdict(NamedTuple):
+    """What became of one letter."""
+
+    id: str
+    word: Literal["replayed", "deleted", "kept"]
+    message: str = ""
+
+
+def graveyards(alias: str | None = None) -> list[Graveyard]:
+    """The stores of the target, or of one of its dispatchers.
+
+    Raises:
+        ConfigurationError: None keeps dead letters.
+    """
+    named = dispatchers() if alias is None else {alias: get_dispatcher(alias)}
+    found: list[Graveyard] = []
+    for names in places(named):
+        store = _store(named[names[0]])
+        if store is not None and all(store is not known.store for known in found):
+            found.append(Graveyard(named[names[0]], store))
+    if not found:
+        raise ConfigurationError(_none(named))
+    return found
+
+
+def _store(dispatcher: BaseDispatcher) -> DeadLetterStore | None:
+    own = dispatcher._dead_letters()
+    spec = dispatcher.options.dead_letters
+    return dead_letters(spec) if own is None and spec is not None else own
+
+
+def _none(named: dict[str, BaseDispatcher]) -> str:
+    aliases = ", ".join(f"{alias!r} ({each.name})" for alias, each in named.items())
+    return (
+        f'nothing keeps dead letters of {aliases}: set dead_letters = "sqlite:PATH" '
+        "for the dispatcher"
+    )
+
+
+def find(id: str, alias: str | None = None) -> Found:  # noqa: A002
+    """The letter of that id.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    for where in graveyards(alias):
+        if (letter := where.store.get(id)) is not None:
+            return Found(where, letter)
+    raise ConfigurationError(f"there is no dead letter {id!r}: see dispatchers dead list")
+
+
+def matching(
+    alias: str | None, *, task: str | None, queue: str | None, limit: int | None
+) -> Iterator[Found]:
+    """Letters newest first, also while those that came before are removed."""
+    left = limit if limit is not None else 2**63
+    for where in graveyards(alias):
+        for letter in _each(where.store, task, queue):
+            if left <= 0:
+                return
+            left -= 1
+            yield Found(where, letter)
+
+
+def _each(store: DeadLetterStore, task: str | None, queue: str | None) -> Iterator[DeadLetter]:
+    seen: set[str] = set()
+    kept = 0
+    while True:
+        page = store.list(limit=kept + PAGE, task=task, queue=queue)
+        fresh = [letter for letter in page if letter.id not in seen]
+        if not fresh:
+            return
+        seen.update(letter.id for letter in fresh)
+        yield from fresh
+        kept = sum(store.get(letter.id) is not None for letter in fresh) + kept
+
+
+# Replay.
+
+
+def replay(found: Found) -> Verdict:
+    """Dispatch a letter again under its id; it is removed only once the backend has the work."""
+    own: Callable[[str], bool] | None = getattr(found.where.store, "replay", None)
+    if own is not None:
+        gone = own(found.letter.id)
+        return Verdict(found.letter.id, *_WORDS[gone])
+    return _dispatched(found)
+
+
+_WORDS: dict[bool, tuple[Literal["replayed", "kept"], str]] = {
+    True: ("replayed", ""),
+    False: ("kept", "it is gone already: somebody else replayed or deleted it"),
+}
+
+
+def _dispatched(found: Found) -> Verdict:
+    letter = found.letter
+    try:
+        request = as_new(decode(letter.body))
+    except EnvelopeError as exc:
+        return Verdict(letter.id, "kept", f"{exc}: it can only be deleted")
+    response = found.where.dispatcher.dispatch(request)
+    if response.status not in GONE:
+        return Verdict(letter.id, "kept", _why(response))
+    found.where.store.delete(letter.id)
+    return Verdict(letter.id, "replayed", str(response.status))
+
+
+def as_new(request: DispatchRequest) -> DispatchRequest:
+    """The same work, due now: somebody wants it to run, whenever it should have run before."""
+    return request.replace(delay=None, eta=None, expires=None)
+
+
+def _why(response: DispatchResponse) -> str:
+    if (error := response.error) is not None:
+        return f"{response.status} ({error.category}): {error.message}"
+    return (
+        "the backend knows its key already: the work is there, or ran; "
+        "wait until it forgets the key, or delete the letter"
+    )

@@ -1,0 +1,112 @@
+"""The program: reads the command line, runs one command, says how it went."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from dispatchers._errors import ConfigurationError
+from dispatchers._payload_errors import DeclarationError, PayloadError
+
+from . import _dead, _dispatch, _doctor, _explain, _list, _schema, _tasks, _worker
+from ._arguments import add_global
+from ._exit import EXPLAINED, Exit
+from ._screen import Screen, screen
+from ._surroundings import selected
+
+__all__ = ["main"]
+
+COMMANDS: tuple[Callable[[Any], None], ...] = (
+    _list.add,
+    _doctor.add,
+    _tasks.add,
+    _explain.add,
+    _dispatch.add,
+    _worker.add,
+    _dead.add,
+    _schema.add,
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: The command line without the program's name; by default this process's.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        SystemExit: The command line is wrong, or asked for help or the version.
+    """
+    args = _parser().parse_args(argv)
+    as_json = bool(getattr(args, "json", False))
+    shown = screen(plain=args.plain, as_json=as_json)
+    try:
+        with _others_on_stderr(as_json), selected(config=args.config, target=args.target):
+            return int(_run(args, shown))
+    finally:
+        shown.flush()
+
+
+def _run(args: argparse.Namespace, shown: Screen) -> Exit:
+    try:
+        found: Exit = args.run(args, shown)
+    except (ConfigurationError, DeclarationError, PayloadError) as exc:
+        shown.problem(str(exc))
+        return Exit.USAGE
+    except KeyboardInterrupt:
+        shown.problem("interrupted")
+        return Exit.INTERRUPTED
+    return found
+
+
+@contextlib.contextmanager
+def _others_on_stderr(wanted: bool) -> Iterator[None]:
+    """Keep what modules and tasks print out of JSON that a program reads."""
+    with contextlib.redirect_stdout(sys.stderr) if wanted else contextlib.nullcontext():
+        yield
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="dispatchers",
+        description="Look at, check and run what `dispatchers` is configured to do.",
+        epilog=f"new here? dispatchers demo\n\n{EXPLAINED}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    add_global(parser, None)
+    commands: Any = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in COMMANDS:
+        add(commands)
+    return parser
+
+
+class _Version(argparse.Action):
+    """Says the versions without looking them up in every other run."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        del namespace, values, option_string
+        python = ".".join(map(str, sys.version_info[:3]))
+        parser.exit(message=f"dispatchers {version()} (Python {python})\n")
+
+
+def version() -> str:
+    """The version of what is installed."""
+    from importlib import metadata
+
+    try:
+        return metadata.version("dispatchers")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"

@@ -1,0 +1,43 @@
+"""Which dispatchers hand their work to the same place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dispatchers._contract import BaseDispatcher
+from dispatchers._instances import get_dispatcher, state
+from dispatchers._options import BackendOptions
+
+__all__ = ["dispatchers", "places"]
+
+CALLERS_OWN = frozenset({"queue", "queues", "deadline", "breaker", "waive", "on_handler_error"})
+"""Options that do not say where work goes, nor what a worker keeps for it."""
+
+
+def dispatchers() -> dict[str, BaseDispatcher]:
+    """Every dispatcher of the selected target by alias.
+
+    Raises:
+        ConfigurationError: One is configured wrongly.
+    """
+    return {alias: get_dispatcher(alias) for alias in sorted(state.snapshot.aliases())}
+
+
+def places(found: Mapping[str, BaseDispatcher]) -> list[list[str]]:
+    """The aliases by place, those of one place together; `default` comes first."""
+    grouped: list[list[str]] = []
+    for alias in sorted(found, key=lambda alias: (alias != "default", alias)):
+        same = [each for each in grouped if _same(found[each[0]], found[alias])]
+        if same:
+            same[0].append(alias)
+        else:
+            grouped.append([alias])
+    return grouped
+
+
+def _same(one: BaseDispatcher, other: BaseDispatcher) -> bool:
+    return type(one) is type(other) and _place(one.options) == _place(other.options)
+
+
+def _place(options: BackendOptions) -> dict[str, object]:
+    return {key: value for key, value in options.__dict__.items() if key not in CALLERS_OWN}

@@ -1,0 +1,176 @@
+"""What the commands write to: plain text, for pipes, files and terminals without rich."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TextIO
+
+from ._bar import Bar, LineBar, SilentBar, TerminalBar
+
+__all__ = ["Screen", "screen"]
+
+Rows = Iterable[Sequence[str]]
+GAP = "  "
+NARROW = 20
+"""Columns that the last column of a table gets at least; below, lines are left to the terminal."""
+
+
+class Screen:
+    """Writes plain text. A reader that went away ends the output, not the program.
+
+    Args:
+        out: Where results go; None, as under `pythonw`, is nowhere.
+
+        err: Where problems go.
+    """
+
+    def __init__(self, out: TextIO | None, err: TextIO | None) -> None:
+        self._out = out or io.StringIO()
+        self._err = err or io.StringIO()
+
+    def line(self, text: str = "", style: str = "") -> None:
+        """One line of the result; the style is for screens that have colours."""
+        del style
+        self._write(self._out, f"{text}\n")
+
+    def heading(self, text: str) -> None:
+        """A line above what belongs together."""
+        self.line(text)
+
+    def code(self, text: str) -> None:
+        """Python code."""
+        self.line(textwrap.indent(text.strip("\n"), "    "))
+
+    def table(self, columns: Sequence[str], rows: Rows) -> None:
+        """Rows of text under their columns; on a terminal the last column is wrapped."""
+        cells = [[_flat(cell) for cell in row] for row in rows]
+        head = [column.upper() for column in columns]
+        widths = [max(map(len, each)) for each in zip(head, *cells, strict=True)]
+        for row in (head, *cells):
+            self._row(row, widths)
+
+    def fields(self, values: Mapping[str, str]) -> None:
+        """Names and what they are, one per line."""
+        width = max(map(len, values), default=0) + 1
+        for name, value in values.items():
+            self._row(["", f"{name}:", _flat(value)], [0, width, 0])
+
+    def json(self, value: object) -> None:
+        """A value for programs."""
+        self._write(self._out, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+    def problem(self, text: str) -> None:
+        """Something that is wrong: to standard error, so that a pipe still has the result."""
+        self._write(self._err, f"dispatchers: {text}\n")
+
+    def note(self, text: str) -> None:
+        """Something worth knowing that is no result: to standard error."""
+        self._write(self._err, f"{text}\n")
+
+    @contextmanager
+    def progress(self, label: str, total: int) -> Iterator[Bar]:
+        """A bar that shows how far something is; only lines now and then where nobody watches."""
+        kind = TerminalBar if self.is_terminal else LineBar
+        bar = kind(label, total, lambda text: self._write(self._out, text))
+        try:
+            yield bar
+        finally:
+            bar.end()
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether somebody watches."""
+        try:
+            return self._out.isatty()
+        except ValueError:  # it was closed
+            return False
+
+    def flush(self) -> None:
+        """Bring everything to its reader."""
+        for stream in (self._out, self._err):
+            self._guarded(stream, "")
+
+    def _row(self, cells: Sequence[str], widths: Sequence[int]) -> None:
+        start = "".join(f"{c:<{w}}{GAP}" for c, w in zip(cells[:-1], widths[:-1], strict=True))
+        room = self._room() - len(start)
+        rest = [cells[-1]]
+        if NARROW <= room < len(cells[-1]):
+            rest = textwrap.wrap(cells[-1], room, break_long_words=False) or [""]
+        for number, part in enumerate(rest):
+            self.line(f"{start if number == 0 else ' ' * len(start)}{part}".rstrip())
+
+    def _room(self) -> int:
+        return shutil.get_terminal_size().columns - 1 if self.is_terminal else 10**9
+
+    def _write(self, stream: TextIO, text: str) -> None:
+        try:
+            self._guarded(stream, text)
+        except UnicodeEncodeError:
+            encoding = stream.encoding or "ascii"
+            self._guarded(stream, text.encode(encoding, "backslashreplace").decode(encoding))
+
+    def _guarded(self, stream: TextIO, text: str) -> None:
+        try:
+            stream.write(text)
+            stream.flush()
+        except (BrokenPipeError, ValueError) as exc:
+            if isinstance(exc, UnicodeError):
+                raise
+            self._forget(stream)
+
+    def _forget(self, stream: TextIO) -> None:
+        """Write to nowhere from now on; the interpreter's own flush at exit is quiet then too."""
+        with contextlib.suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+        if stream is self._out:
+            self._out = io.StringIO()
+        else:
+            self._err = io.StringIO()
+
+
+class JsonScreen(Screen):
+    """Only JSON goes to the result; what people would read is left out."""
+
+    def line(self, text: str = "", style: str = "") -> None:
+        """Nothing."""
+
+    @contextmanager
+    def progress(self, label: str, total: int) -> Iterator[Bar]:
+        """Shows nothing."""
+        del label, total
+        yield SilentBar()
+
+
+def _flat(text: str) -> str:
+    """On one line, and without control characters that could move a terminal's cursor."""
+    return "".join(c if c.isprintable() else " " for c in text.replace("\n", "; "))
+
+
+def screen(*, plain: bool = False, as_json: bool = False) -> Screen:
+    """The screen for this process: rich's where it is installed and somebody watches.
+
+    Args:
+        plain: Plain text in any case.
+
+        as_json: JSON only.
+    """
+    if as_json:
+        return JsonScreen(sys.stdout, sys.stderr)
+    found = Screen(sys.stdout, sys.stderr)
+    if plain or not found.is_terminal or os.environ.get("TERM") == "dumb":
+        return found
+    try:
+        from ._rich import RichScreen
+    except ImportError:
+        return found
+    return RichScreen(sys.stdout, sys.stderr)
