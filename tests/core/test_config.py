@@ -237,6 +237,14 @@ def test_an_error_in_a_file_has_its_path(tmp_path: Path) -> None:
             "tasks.a.expires (here): should be a valid timedelta",
         ),
         (
+            {"tasks": {"a": {"expires": "soon"}}},
+            "tasks.a.expires (here): should be seconds, or a duration like PT5M",
+        ),
+        (
+            {"tasks": {"a": {"expires": 1e300}}},
+            "tasks.a.expires (here): should be seconds, or a duration like PT5M",
+        ),
+        (
             {"tasks": {"a": {"backoff": {"intial": 3}}}},
             "tasks.a.backoff.intial (here): unknown option; did you mean 'initial'?",
         ),
