@@ -232,7 +232,7 @@ def _compare_unknown(original: Any, decoded: Any) -> None:
 def _says_equal(original: Any, decoded: Any) -> bool:
     try:
         return (original == decoded) is True
-    except Exception:
+    except Exception:  # noqa: BLE001 - somebody else's comparison, which may raise anything
         return False
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import CoreSchema
 
-from ._payload_errors import DeclarationError
+from ._fidelity import compare_arguments
+from ._payload_errors import DeclarationError, PayloadError
 from ._payload_problems import explain
 from ._payload_reader import OBJECTS, Node, Reader, bare, choices, fields
+from ._payload_schema import build_validator, optional
 from ._payload_unions import Unions
 
 __all__ = ["check_defaults", "check_schema"]
@@ -28,26 +32,29 @@ def check_schema(schema: Node) -> None:
     _Inspection(schema).visit("", schema, is_key=False)
 
 
-def check_defaults(defaults: dict[str, Any], validate: Callable[[dict[str, Any]], Any]) -> None:
+def check_defaults(defaults: dict[str, Any], schema: CoreSchema) -> None:
     """Accept defaults that are values of their own annotations.
 
     Raises:
         DeclarationError: One is not.
 
     """
+    if not defaults:
+        return
     try:
-        validate(defaults)
+        compare_arguments(defaults, build_validator(optional(schema)).validate_python(defaults))
     except ValidationError as error:
-        for details in error.errors(include_url=False, include_input=False):
-            if details["type"] != "missing" or len(details["loc"]) > 1:
-                raise _misfit(error, defaults, str(details["loc"][0])) from None
+        raise _misfit(defaults, explain(error, defaults)) from None
+    except PayloadError as error:
+        raise _misfit(defaults, error) from None
 
 
-def _misfit(error: ValidationError, defaults: dict[str, Any], name: str) -> DeclarationError:
-    problem = explain(error, defaults, of=name).problem
-    default = defaults[name]
-    cure = "annotate it as `... | None`" if default is None else "correct the one or the other"
-    return DeclarationError(f"the default of parameter {name!r} {problem}: {cure}")
+def _misfit(defaults: dict[str, Any], error: PayloadError) -> DeclarationError:
+    name = re.split(r"[.\[]", error.path)[0]
+    is_none = defaults.get(name, ...) is None
+    cure = "annotate it as `... | None`" if is_none else "correct the one or the other"
+    problem = error.problem.partition(":")[0]
+    return DeclarationError(f"the default of parameter {error.path!r} {problem}: {cure}")
 
 
 class _Inspection:
@@ -127,6 +134,8 @@ def _cure(left: Node, right: Node) -> str:
 
 def _spelled(node: Node) -> str:
     """A node in the words of an annotation, as near as its schema tells."""
+    if bare(node) is not node and "cls" not in bare(node):
+        return f"{_spelled(bare(node))} with a validator"
     node = bare(node)
     if node["type"] == "is-subclass":
         return "a class"

@@ -47,7 +47,8 @@ class PayloadError(ValueError):
     def under(self, part: str) -> Self:
         """The same error one level further out: `part` is `name`, `.name` or `[index]`."""
         path = part + self.path
-        return type(self)(self.problem, path if len(path) <= _LONGEST_PATH else f"{path[:-3]}...")
+        shown = path if len(path) <= _LONGEST_PATH else f"{path[: _LONGEST_PATH - 3]}..."
+        return type(self)(self.problem, shown)
 
 
 def key_part(key: object, position: int) -> str:

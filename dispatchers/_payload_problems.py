@@ -31,7 +31,7 @@ def why_unwritable(arguments: Mapping[str, Any], cause: Exception) -> PayloadErr
     )
 
 
-def explain(error: ValidationError, values: Any, *, of: str = "") -> PayloadError:
+def explain(error: ValidationError, values: Any) -> PayloadError:
     """Translate pydantic's error about arguments, whose own text would quote the values.
 
     Args:
@@ -39,24 +39,26 @@ def explain(error: ValidationError, values: Any, *, of: str = "") -> PayloadErro
 
         values: What it validated: the arguments, or their JSON text.
 
-        of: The argument to speak of, where several do not fit; empty for the first.
-
     """
-    details = _chosen(error, of)
-    if details["type"] == "json_invalid":
+    listed = error.errors(include_url=False, include_input=False)
+    if listed[0]["type"] in _NOT_JSON and not listed[0]["loc"]:
         return PayloadError("the payload is not JSON, or was cut short: pass what `encode` wrote")
     if isinstance(values, (bytes, str)):
         values = from_json(values)
-    path, value = _locate(details, values)
+    path, value, alike = _deepest(listed, values)
     subject = "" if path else "the payload "
-    return PayloadError(subject + _problem(details, value), path.removeprefix("."))
+    return PayloadError(subject + _problem(alike, value), path.removeprefix("."))
 
 
-def _chosen(error: ValidationError, argument: str) -> ErrorDetails:
-    """The first error about an argument, else the first."""
-    listed = error.errors(include_url=False, include_input=False)
-    about = (one for one in listed if one["loc"][:1] == (argument,))
-    return next(about, listed[0])
+_NOT_JSON = frozenset({"json_invalid", "string_unicode"})
+
+
+def _deepest(listed: list[ErrorDetails], values: Any) -> tuple[str, Any, list[ErrorDetails]]:
+    """Of the first argument's errors, those that lead deepest: a union has one for each member."""
+    about = [one for one in listed if one["loc"][:1] == listed[0]["loc"][:1]]
+    located = [(*_locate(one, values), one) for one in about]
+    path, value, _ = max(located, key=lambda found: len(found[0]))
+    return path, value, [details for where, _, details in located if where == path]
 
 
 def _locate(details: ErrorDetails, value: Any) -> tuple[str, Any]:
@@ -80,7 +82,7 @@ def _step(value: Any, step: int | str) -> tuple[str, Any, Any]:
     """One step down: the part of the path, the key, the value there; or no part and no step."""
     if isinstance(value, Mapping):
         for position, (key, inner) in enumerate(value.items()):
-            if key == step or _written(key) == step:
+            if step in (key, str(key), _written(key)):
                 return key_part(key, position), key, inner
     elif isinstance(step, int):
         items = list(value) if isinstance(value, (list, tuple, set, frozenset)) else []
@@ -107,13 +109,14 @@ def _field_names(value: Any) -> frozenset[str]:
     return frozenset(getattr(value, "_fields", ()))
 
 
-def _problem(details: ErrorDetails, value: Any) -> str:
-    code = details["type"]
+def _problem(alike: list[ErrorDetails], value: Any) -> str:
+    code = alike[0]["type"]
     if known := _ABOUT_NAMES.get(code) or _KNOWN.get(code):
         return known
-    if _KEY in details["loc"]:
-        return f"has {type_name(value)} for its key, and {_expectation(details)}"
-    return f"is {type_name(value)}, and {_expectation(details)}"
+    subject = f"is {type_name(value)}"
+    if _KEY in alike[0]["loc"]:
+        subject = f"has {type_name(value)} for its key"
+    return f"{subject}, and {' or '.join(dict.fromkeys(map(_expectation, alike)))}"
 
 
 def _expectation(details: ErrorDetails) -> str:
@@ -145,6 +148,12 @@ _QUOTABLE = frozenset(
         *("string_too_short", "string_too_long", "string_pattern_mismatch", "too_short"),
         *("too_long", "decimal_max_digits", "decimal_max_places", "decimal_whole_digits"),
         *("literal_error", "enum", "date_past", "date_future", "datetime_past", "datetime_future"),
-        *("bytes_too_short", "bytes_too_long", "int_from_float", "set_item_not_hashable"),
+        *(
+            "bytes_too_short",
+            "bytes_too_long",
+            "int_from_float",
+            "is_instance_of",
+            "set_item_not_hashable",
+        ),
     }
 )

@@ -16,7 +16,7 @@ from typing_extensions import TypedDict
 
 from ._payload_errors import DeclarationError
 
-__all__ = ["Compiled", "build_validator", "compile_schema"]
+__all__ = ["Compiled", "build_validator", "compile_schema", "optional"]
 
 _CONFIG = CoreConfig(
     strict=True,
@@ -33,7 +33,6 @@ class Compiled(NamedTuple):
 
     schema: CoreSchema
     from_json: Callable[..., dict[str, Any]]
-    from_python: Callable[..., dict[str, Any]]
     to_json: Callable[..., bytes]
 
 
@@ -49,12 +48,20 @@ def compile_schema(
     schema = cast("CoreSchema", rewrite(_generate(title, annotations, required)))
     validator = build_validator(schema)
     serializer = _build(SchemaSerializer, schema)
-    return Compiled(schema, validator.validate_json, validator.validate_python, serializer.to_json)
+    return Compiled(schema, validator.validate_json, serializer.to_json)
 
 
 def build_validator(schema: CoreSchema) -> SchemaValidator:
     """A validator over a schema that contains a codec's `core_schema`."""
     return cast("SchemaValidator", _build(SchemaValidator, schema))
+
+
+def optional(schema: Any) -> Any:
+    """The schema of arguments, of which any may be absent."""
+    if schema["type"] == "definitions":
+        return {**schema, "schema": optional(schema["schema"])}
+    fields = {name: {**field, "required": False} for name, field in schema["fields"].items()}
+    return {**schema, "fields": fields}
 
 
 def _build(kind: Callable[..., Any], schema: CoreSchema) -> Any:
@@ -63,13 +70,13 @@ def _build(kind: Callable[..., Any], schema: CoreSchema) -> Any:
 
 
 def _generate(title: str, annotations: Mapping[str, Any], required: frozenset[str]) -> CoreSchema:
-    fields = {
-        name: Required[annotation] if name in required else NotRequired[annotation]
-        for name, annotation in annotations.items()
-    }
-    arguments: Any = _typed_dict(title, fields)
-    arguments.__pydantic_config__ = ConfigDict(strict=True, extra="forbid")
     try:
+        fields = {
+            name: Required[annotation] if name in required else NotRequired[annotation]
+            for name, annotation in annotations.items()
+        }
+        arguments: Any = _typed_dict(title, fields)
+        arguments.__pydantic_config__ = ConfigDict(strict=True, extra="forbid")
         return TypeAdapter(arguments).core_schema
     except (PydanticUserError, TypeError) as exc:
         raise _without_schema(annotations, exc) from exc
