@@ -83,19 +83,20 @@ def _of_fallbacks(snapshot: Snapshot) -> Iterator[Problem]:
 def _of_dispatcher(
     snapshot: Snapshot, alias: str, target: str | None, *, contact: bool
 ) -> Iterator[Problem]:
-    dispatcher: BaseDispatcher | None = None
-    backend = ""
     try:
         if target is None:
             dispatcher = snapshot.dispatcher(alias)
         else:
             dispatcher = _built(snapshot.configuration.specification(alias, target))
-        backend = dispatcher.name
+    except Exception as exc:  # noqa: BLE001 - what others raise becomes a message
+        yield Problem(alias, "", "error", _words(exc))
+        return
+    try:
         dispatcher.check(contact=contact)
     except Exception as exc:  # noqa: BLE001 - what others raise becomes a message
-        yield Problem(alias, backend, "error", _named(alias, exc))
+        yield Problem(alias, dispatcher.name, "error", f"dispatcher {alias!r}: {_words(exc)}")
     finally:
-        if target is not None and dispatcher is not None:
+        if target is not None:
             dispatcher.close()
 
 
@@ -103,11 +104,6 @@ def _built(specification: Specification) -> BaseDispatcher:
     from ._instances import build
 
     return build(specification)
-
-
-def _named(alias: str, exc: Exception) -> str:
-    words = _words(exc)
-    return words if alias in words else f"dispatcher {alias!r}: {words}"
 
 
 def _words(exc: Exception) -> str:
