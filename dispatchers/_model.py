@@ -9,11 +9,14 @@ from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, JsonValue
 from pydantic_core import core_schema, from_json, to_json
 
 from ._fidelity import compare
+from ._payload_errors import PayloadError, type_name
+from ._payload_problems import why_unwritable
+from ._payload_unwritable import check_depth
 
 __all__ = ["JsonObject", "Model", "build"]
 
 
-class Model(BaseModel):
+class Model(BaseModel):  # noqa: PLW1641 - pydantic gives frozen models a hash
     """Frozen and strict; unknown fields are refused, errors do not quote the input."""
 
     model_config = ConfigDict(
@@ -82,9 +85,17 @@ class JsonObject(Mapping[str, JsonValue]):
         Raises:
             PayloadError: A value is not what JSON would give back; the message has its path.
         """
+        if isinstance(values, cls):
+            return values
+        if not isinstance(values, Mapping):
+            raise PayloadError(f"takes a dict, not {type_name(values)}")
         given = dict(values)
-        json = to_json(given)
-        compare(given, from_json(json))
+        try:
+            json = to_json(given)
+            compare(given, from_json(json))
+            check_depth(json)
+        except (ValueError, RecursionError) as exc:
+            raise _placed(why_unwritable(given, exc)) from None
         return cls(json)
 
     def _parsed(self) -> dict[str, JsonValue]:
@@ -104,7 +115,7 @@ class JsonObject(Mapping[str, JsonValue]):
         return len(self._parsed())
 
     def __hash__(self) -> int:
-        return hash(self.json)
+        return hash(frozenset(self._parsed()))
 
     def __repr__(self) -> str:
         """Hides the content: it is somebody's data."""
@@ -114,17 +125,20 @@ class JsonObject(Mapping[str, JsonValue]):
     def __get_pydantic_core_schema__(
         cls, source: object, handler: GetCoreSchemaHandler
     ) -> core_schema.CoreSchema:
-        values = handler.generate_schema(dict[str, JsonValue])
-        return core_schema.union_schema(
-            [
-                core_schema.is_instance_schema(cls),
-                core_schema.no_info_after_validator_function(cls.of, values),
-            ],
-            mode="left_to_right",
+        parsed = core_schema.dict_schema(core_schema.str_schema(), core_schema.any_schema())
+        return core_schema.json_or_python_schema(
+            json_schema=core_schema.no_info_after_validator_function(cls.of, parsed),
+            python_schema=core_schema.no_info_plain_validator_function(cls.of),
             serialization=core_schema.plain_serializer_function_ser_schema(
                 dict, return_schema=core_schema.dict_schema()
             ),
         )
+
+
+def _placed(error: PayloadError) -> PayloadError:
+    """The same for any map, not only one of arguments; the map's own name stands before it."""
+    path = error.path.removeprefix(".")
+    return PayloadError(f"at {path!r} {error.problem}" if path else error.problem)
 
 
 EMPTY = JsonObject(b"{}")

@@ -30,7 +30,17 @@ def now() -> datetime:
 def _aware(value: datetime) -> datetime:
     if value.utcoffset() is None:
         raise ValueError("naive datetimes name no instant: pass an aware one, datetime.now(UTC)")
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("in UTC it would lie outside the years 1 to 9999") from None
+
+
+def _within_calendar(name: str, start: datetime, span: object) -> None:
+    try:
+        _ = start + span if isinstance(span, timedelta) else start
+    except OverflowError:
+        raise ValueError(f"{name} leads beyond the year 9999") from None
 
 
 def _seconds(value: object) -> object:
@@ -126,6 +136,8 @@ class DispatchRequest(Model):
     def _one_due(self) -> Self:
         if self.delay is not None and self.eta is not None:
             raise ValueError("delay and eta are both given: one of them says when it is due")
+        _within_calendar("delay", self.created_at, self.delay)
+        _within_calendar("expires", self.created_at, self.expires)
         return self
 
     @property

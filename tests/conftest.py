@@ -1,0 +1,34 @@
+"""What every test starts from: nothing configured, no tasks and hooks but those of imports."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+import dispatchers
+from dispatchers import _classify, _instances, hooks
+from dispatchers._catalogue import catalogue
+
+
+@pytest.fixture(autouse=True)
+def isolation(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Configuration, tasks, hooks and classifications are afterwards what they were before."""
+    for name in [name for name in os.environ if name.startswith("DISPATCHERS_")]:
+        if not name.startswith(("DISPATCHERS_REQUIRE_", "DISPATCHERS_TEST_")):
+            monkeypatch.delenv(name)
+    explicit = _instances.state.view.explicit
+    tasks, former = dict(catalogue._tasks), dict(catalogue._former)
+    added = dict(vars(hooks.hooks))
+    classes = dict(_classify._classes)
+
+    yield
+
+    catalogue._tasks, catalogue._former = tasks, former
+    vars(hooks.hooks).update(added)
+    _classify._classes.clear()
+    _classify._classes.update(classes)
+    monkeypatch.undo()
+    if _instances.state.view.explicit is not explicit:
+        dispatchers.configure()
