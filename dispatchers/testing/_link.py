@@ -41,6 +41,20 @@ class Rule:
     rate: float | None = None
     """Bytes of `direction` per second."""
 
+    def __post_init__(self) -> None:
+        """Refuse what would be no fault: a test that relies on it would pass for nothing."""
+        _require(self.direction in ("request", "reply"), "direction", self.direction)
+        ends = ("stall",) if self.mode == "stall" or self.after is None else ("reset", "close")
+        _require(self.then in ends, "how", self.then)
+        _require(self.after is None or self.after >= 0, "after", self.after)
+        _require(self.delay >= 0, "delay", self.delay)
+        _require(self.rate is None or self.rate > 0, "bytes_per_second", self.rate)
+
+
+def _require(fits: bool, name: str, value: object) -> None:
+    if not fits:
+        raise ValueError(f"{name} cannot be {value!r}")
+
 
 @dataclass(slots=True)
 class Counts:
@@ -49,6 +63,13 @@ class Counts:
     connections: int = 0
     request: int = 0
     reply: int = 0
+
+    def add(self, direction: Direction, count: int) -> None:
+        """So many bytes were forwarded."""
+        if direction == "request":
+            self.request += count
+        else:
+            self.reply += count
 
 
 class Pipe:
@@ -138,6 +159,8 @@ class Link:
 
     def obey(self, rule: Rule, now: float) -> None:
         """Follow a rule from now on; a connection that lost bytes cannot be healed."""
+        if self.closed:
+            return
         self._rule = rule
         self._stalled = rule.connection == "hold"
         for pipe in (self._request, self._reply):
@@ -236,19 +259,17 @@ class Link:
             self._shut(pipe, sink)
 
     def _write(self, pipe: Pipe, sink: socket.socket, data: bytes, now: float) -> None:
+        self._counts.add(pipe.direction, len(data))  # before anybody can have received it
+        count = 0
         try:
             count = sink.send(data)
         except BlockingIOError:
             pipe.blocked = True
-            return
         except OSError:
             self.end("close" if sink is self.client else "reset")
-            return
-        pipe.written(count, now)
-        if pipe is self._request:
-            self._counts.request += count
         else:
-            self._counts.reply += count
+            pipe.written(count, now)
+        self._counts.add(pipe.direction, count - len(data))
 
     def _swallow(self, pipe: Pipe) -> None:
         self._lost = self._lost or pipe.size > 0

@@ -153,8 +153,6 @@ class FaultProxy:
 
     def slow_drip(self, bytes_per_second: float, *, direction: Direction = "reply") -> None:
         """Forward one direction at so many bytes per second."""
-        if not bytes_per_second > 0:
-            raise ValueError(f"{bytes_per_second} bytes per second do not drip: use stall()")
         self._apply(Rule("slow_drip", direction=direction, rate=bytes_per_second))
 
     def stall(self, *, after: int | None = None, direction: Direction = "reply") -> None:
@@ -172,12 +170,13 @@ class FaultProxy:
     # How it lives.
 
     def __enter__(self) -> Self:
+        self._rule = HEALTHY
         self._port = Port(*self._asked)
         self._waker, self._wakened = socket.socketpair()
         self._wakened.setblocking(False)
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._wakened, selectors.EVENT_READ, self._obey)
-        self._open(HEALTHY)
+        self._open(self._rule)
         self._thread = threading.Thread(target=self._run, name="fault-proxy", daemon=True)
         self._thread.start()
         return self
