@@ -221,18 +221,14 @@ class Database:
         slot = self._slot
         if slot.pid != os.getpid():
             slot.adopt()
+        if slot.inside:
+            raise StoreBusyError(f"{self.path!r} is in a transaction of this very thread")
         connection = slot.connection
         if connection is None:
             return self._open()
-        if connection.in_transaction:
-            self._undo(connection)
+        if connection.in_transaction:  # an interrupt left it behind
+            connection.rollback()
         return connection
-
-    def _undo(self, connection: sqlite3.Connection) -> None:
-        """Roll back what an interrupt left behind, but never a transaction that still runs."""
-        if self._slot.inside:
-            raise StoreBusyError(f"{self.path!r} is in a transaction of this very thread")
-        connection.rollback()
 
     def _open(self) -> sqlite3.Connection:
         if self._slot.closed:
@@ -241,7 +237,8 @@ class Database:
             raise StoreUnavailableError(
                 f"this process was forked inside a transaction on {self.path!r}: fork elsewhere"
             )
-        self._slot.connection = open_file(self.path, self._synchronous)
+        with self._inside():
+            self._slot.connection = open_file(self.path, self._synchronous)
         return self._slot.connection
 
 
