@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from ._config import DEFAULT, Specification, joined, sentences_of
+from ._config import DEFAULT, joined, sentences_of
 from ._errors import ConfigurationError
 from ._library import cause, is_importable
-
-if TYPE_CHECKING:
-    from ._contract import BaseDispatcher
-    from ._instances import Snapshot
+from ._snapshot import CLOSE_WAIT, Snapshot, build, close
 
 __all__ = ["Problem", "check", "problems"]
 
@@ -47,7 +44,7 @@ def check(*, contact: bool = False, target: str | None = None) -> None:
 
 def problems(target: str | None = None, *, contact: bool = False) -> list[Problem]:
     """What is wrong with a target, as far as can be known; never raises an `Exception`."""
-    from ._instances import state
+    from ._state import state
 
     snapshot = state.snapshot
     try:
@@ -87,7 +84,7 @@ def _of_dispatcher(
         if target is None:
             dispatcher = snapshot.dispatcher(alias)
         else:
-            dispatcher = _built(snapshot.configuration.specification(alias, target))
+            dispatcher = build(snapshot.configuration.specification(alias, target))
     except Exception as exc:  # noqa: BLE001 - what others raise becomes a message
         yield Problem(alias, "", "error", _words(exc))
         return
@@ -97,13 +94,7 @@ def _of_dispatcher(
         yield Problem(alias, dispatcher.name, "error", f"dispatcher {alias!r}: {_words(exc)}")
     finally:
         if target is not None:
-            dispatcher.close()
-
-
-def _built(specification: Specification) -> BaseDispatcher:
-    from ._instances import build
-
-    return build(specification)
+            close([dispatcher], CLOSE_WAIT)
 
 
 def _words(exc: Exception) -> str:

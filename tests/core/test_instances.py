@@ -24,7 +24,7 @@ from dispatchers import (
     ErrorCategory,
     RejectedError,
     Sent,
-    _instances,
+    _snapshot,
     check,
     configure,
     get_dispatcher,
@@ -33,8 +33,6 @@ from dispatchers import (
 )
 from dispatchers import _registry as registry
 from dispatchers._instances import (
-    Snapshot,
-    View,
     close_all,
     current,
     fallbacks,
@@ -44,7 +42,9 @@ from dispatchers._instances import (
     settings_of_task,
     state,
 )
+from dispatchers._snapshot import Snapshot
 from dispatchers._sources import Layer
+from dispatchers._state import View
 
 WAIT = 20.0
 """Seconds after which a test that waits for another thread has failed."""
@@ -160,7 +160,7 @@ def test_threads_wait_for_the_one_that_builds(
         assert go.wait(WAIT)
         return acme(options, alias=alias)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(_instances, "build", lambda s: slow(s.options, alias=s.alias))
+    monkeypatch.setattr(_snapshot, "build", lambda s: slow(s.options, alias=s.alias))
     configure(settings(default="acme"))
 
     with ThreadPoolExecutor(2) as pool:
@@ -185,8 +185,8 @@ def test_waiting_for_a_build_ends(
         assert go.wait(WAIT)
         return acme()
 
-    monkeypatch.setattr(_instances, "build", stuck)
-    monkeypatch.setattr(_instances, "BUILD_WAIT", 0.05)
+    monkeypatch.setattr(_snapshot, "build", stuck)
+    monkeypatch.setattr(_snapshot, "BUILD_WAIT", 0.05)
     configure(settings(default="acme"))
 
     with ThreadPoolExecutor(1) as pool:
@@ -244,7 +244,7 @@ def test_an_alias_that_is_no_text_is_refused(alias: object) -> None:
 
 def test_nothing_configured_is_inline_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
     """No configuration at all means inline, said once in the log."""
-    _instances._said_once.clear()
+    _snapshot._said_once.clear()
 
     with caplog.at_level(logging.DEBUG, "dispatchers"):
         first = get_dispatcher()
@@ -255,6 +255,28 @@ def test_nothing_configured_is_inline_and_said_once(caplog: pytest.LogCaptureFix
     assert [
         r.levelname for r in caplog.records if "no dispatchers are configured" in r.message
     ] == ["WARNING"]
+
+
+def test_an_override_is_not_told_that_nothing_is_configured(
+    acme: type[AcmeDispatcher], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A test that gives its dispatchers needs no configuration, and no reminder of one."""
+    _snapshot._said_once.clear()
+
+    with override(default="acme"):
+        get_dispatcher()
+
+    assert caplog.records == []
+
+
+def test_an_empty_dispatcher_is_a_dispatcher(acme: type[AcmeDispatcher]) -> None:
+    """A dispatcher whose length is 0, a queue in memory for one, is not built again."""
+    acme.__len__ = lambda self: 0  # type: ignore[attr-defined]
+    configure(settings(default="acme"))
+
+    assert get_dispatcher() is get_dispatcher()
+    assert resolve(None) is get_dispatcher()
+    assert acme.built == ["default"]
 
 
 # Fall-back.
@@ -393,15 +415,15 @@ def test_a_dispatcher_built_while_the_settings_change_is_of_the_new_ones(
     acme: type[AcmeDispatcher], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody is given a dispatcher whose settings went while it was being built."""
-    original, building, go = _instances.build, threading.Event(), threading.Event()
+    original, building, go = _snapshot.build, threading.Event(), threading.Event()
 
-    def slow(specification: _instances.Specification) -> BaseDispatcher:
+    def slow(specification: _snapshot.Specification) -> BaseDispatcher:
         if specification.raw["label"] == "old":
             building.set()
             assert go.wait(WAIT)
         return original(specification)
 
-    monkeypatch.setattr(_instances, "build", slow)
+    monkeypatch.setattr(_snapshot, "build", slow)
     configure(settings(default=acme_with(label="old")))
 
     with ThreadPoolExecutor(1) as pool:
@@ -689,6 +711,17 @@ def test_another_target_is_checked_without_selecting_it(acme: type[AcmeDispatche
     assert get_dispatcher().name == "inline"
 
 
+def test_a_checked_dispatcher_that_cannot_be_closed_is_no_error(
+    acme: type[AcmeDispatcher], caplog: pytest.LogCaptureFixture
+) -> None:
+    """C12: what `close` raises after the check of another target is logged, not raised."""
+    acme._close = lambda self, timeout: 1 // 0  # type: ignore[method-assign,assignment,misc]
+    configure({"target": "a", "targets": {"a": {"default": "inline"}, "b": {"default": "acme"}}})
+
+    assert problems("b") == []
+    assert "closing 'default' (acme) raised ZeroDivisionError" in caplog.text
+
+
 def test_problems_never_raises(tmp_path: Path) -> None:
     """A configuration that cannot be read is a problem like any other."""
     (tmp_path / "dispatchers.toml").write_text("=")
@@ -891,9 +924,9 @@ def test_a_signal_handler_may_ask_for_a_dispatcher(
     acme: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """C8: a handler that interrupts a build of the same alias is answered, not blocked."""
-    original, answers = _instances.build, []
+    original, answers = _snapshot.build, []
 
-    def interrupted(specification: _instances.Specification) -> BaseDispatcher:
+    def interrupted(specification: _snapshot.Specification) -> BaseDispatcher:
         signal.raise_signal(signal.SIGALRM)
         return original(specification)
 
@@ -903,7 +936,7 @@ def test_a_signal_handler_may_ask_for_a_dispatcher(
         except ConfigurationError as exc:
             answers.append(str(exc))
 
-    monkeypatch.setattr(_instances, "build", interrupted)
+    monkeypatch.setattr(_snapshot, "build", interrupted)
     configure(settings(default="acme"))
     old = signal.signal(signal.SIGALRM, handler)
     try:
