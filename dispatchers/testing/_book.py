@@ -68,13 +68,13 @@ def arguments_of(request: DispatchRequest, body: bytes) -> Mapping[str, object]:
         payload: dict[str, object] = task.reader(body)["payload"]
     except PayloadError as exc:
         raise RejectedError(ErrorCategory.INVALID, f"task {task.name!r}: {exc}") from exc
-    return {**_defaults(task), **payload}
+    return {**_as_declared(task, payload), **payload}
 
 
-def _defaults(task: AnyTask) -> dict[str, object]:
-    """What the handler gets where nothing was given."""
-    parameters = inspect.signature(task.function).parameters.values()
-    return {each.name: each.default for each in parameters if each.default is not each.empty}
+def _as_declared(task: AnyTask, payload: Mapping[str, object]) -> dict[str, object]:
+    """In the order of the signature, with the defaults of what was not given."""
+    declared = inspect.signature(task.function).parameters.values()
+    return {each.name: payload.get(each.name, each.default) for each in declared}
 
 
 def name_of(task: AnyTask | str) -> str:
