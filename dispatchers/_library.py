@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Iterable
+from typing import cast
 
 __all__ = ["cause", "import_object", "install", "is_importable", "missing_names"]
 
@@ -13,7 +14,7 @@ __all__ = ["cause", "import_object", "install", "is_importable", "missing_names"
 def is_importable(module: str) -> bool:
     """Whether `import module` would find something. Imports at most its parent packages."""
     if module in sys.modules:
-        return sys.modules[module] is not None
+        return cast("object", sys.modules[module]) is not None  # None there forbids the import
     try:
         return importlib.util.find_spec(module) is not None
     except (ImportError, ValueError, AttributeError):

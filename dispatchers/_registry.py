@@ -242,7 +242,7 @@ def _unknown(name: str) -> ConfigurationError:
     return RegistrationError(f"no backend {name!r}{nearest(name, names())}")
 
 
-def _conflict(name: str, claims: tuple[Claim, ...]) -> str:
+def _conflict(name: str, claims: list[Claim]) -> str:
     owners = " and ".join(map(str, claims))
     return f"backend {name!r} has {len(claims)} owners, {owners}: uninstall all but one"
 
@@ -252,16 +252,16 @@ def names() -> list[str]:
     return sorted({*_scan(), *table.code, *LIBRARIES})
 
 
-def _claims(name: str) -> tuple[Claim, ...]:
+def _claims(name: str) -> list[Claim]:
     """Who says that the name is theirs; a class that replaces is alone."""
     found = _scan().get(name, ())
     code = table.code.get(name)
     if code is None:
-        return found
+        return [*found]
     own = Claim("code", _reference(code.cls))
     if code.replaces:
-        return (own,)
-    return (own, *(claim for claim in found if claim.reference != own.reference))
+        return [own]
+    return [own, *(claim for claim in found if claim.reference != own.reference)]
 
 
 def backends() -> list[BackendInfo]:
@@ -270,7 +270,7 @@ def backends() -> list[BackendInfo]:
 
 
 def _info(name: str) -> BackendInfo:
-    claims = _claims(name) or (Claim(CORE, ""),)
+    claims = _claims(name) or [Claim(CORE, "")]
     owner = " and ".join(claim.owner for claim in claims)
     if len(claims) > 1:
         return BackendInfo(name, owner, "conflict", _conflict(name, claims))

@@ -7,7 +7,6 @@ from typing import Any
 
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
-from pydantic_core import core_schema
 
 from ._config import Settings
 from ._options import BackendOptions
@@ -24,7 +23,7 @@ class _Permissive(GenerateJsonSchema):
 
     def handle_invalid_for_json_schema(
         self,
-        schema: core_schema.CoreSchema,
+        schema: Any,
         error_info: str,
     ) -> JsonSchemaValue:
         return {}

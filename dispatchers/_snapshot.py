@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from time import monotonic
 from types import MappingProxyType
@@ -139,7 +139,7 @@ class Snapshot:
         return found
 
     @contextmanager
-    def _alone(self, alias: str) -> Iterator[None]:
+    def _alone(self, alias: str) -> Generator[None]:
         """Only one thread builds the dispatcher of an alias; the others wait, but not for ever."""
         me = threading.get_ident(), alias
         if me in self._building:
