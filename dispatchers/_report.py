@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 from . import hooks
 from ._errors import ErrorCategory
+from ._log import say
 from ._response import DispatchResponse
 
 if TYPE_CHECKING:
     from ._contract import BaseDispatcher
 
-__all__ = ["breaker", "log", "not_ok", "told"]
-
-log = logging.getLogger("dispatchers")
+__all__ = ["breaker", "not_ok", "told"]
 
 
 def told(response: DispatchResponse) -> DispatchResponse:
@@ -33,7 +32,7 @@ def not_ok(response: DispatchResponse) -> None:
         return
     quiet = error.category is ErrorCategory.CIRCUIT_OPEN
     request = response.request
-    log.log(
+    say(
         logging.DEBUG if quiet else logging.ERROR,
         "dispatch of %s through %r (%s) was %s: %s: %s",
         request.task if request else "a request",
@@ -49,9 +48,8 @@ def not_ok(response: DispatchResponse) -> None:
 def breaker(dispatcher: BaseDispatcher, change: str | None) -> None:
     """One record when a breaker opens, one with the count when it closes."""
     if change == "opened":
-        log.error("breaker of %r (%s) opened", dispatcher.alias, dispatcher.name)
+        say(logging.ERROR, "breaker of %r (%s) opened", dispatcher.alias, dispatcher.name)
     elif change == "closed":
         refused = dispatcher._breaker.suppressed if dispatcher._breaker else 0
-        log.warning(
-            "breaker of %r (%s) closed; it refused %d", dispatcher.alias, dispatcher.name, refused
-        )
+        words = "breaker of %r (%s) closed; it refused %d"
+        say(logging.WARNING, words, dispatcher.alias, dispatcher.name, refused)

@@ -6,13 +6,13 @@ import errno
 import socket
 import ssl
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import SecretBytes, SecretStr, ValidationError
 
 from ._errors import RETRYABLE, ConfigurationError, ErrorCategory, MissingDependencyError
 from ._errors import RejectedError as Rejected
-from ._guard import GuardFullError, GuardTimeoutError
+from ._guard import GuardClosedError, GuardFullError, GuardTimeoutError
 from ._model import Model
 from ._payload_errors import PayloadError
 from ._response import DispatchFailure, DispatchStatus
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ._contract import BaseDispatcher
 
 __all__ = [
+    "AnswerError",
     "category_of",
     "counts_against",
     "failure",
@@ -30,6 +31,11 @@ __all__ = [
     "verdict",
     "without_contact",
 ]
+
+
+class AnswerError(TypeError):
+    """An adapter returned, but what it returned is no answer: the work may be handed over."""
+
 
 LONGEST = 300
 """Characters of a client's own words that are worth repeating."""
@@ -62,8 +68,14 @@ def verdict(
     dispatcher: BaseDispatcher, exc: Exception, *, contacted: bool
 ) -> tuple[DispatchStatus, DispatchFailure]:
     """Status and failure for an exception on the dispatch path."""
-    if isinstance(exc, Rejected) or not contacted:
+    if isinstance(exc, Rejected):
+        return _refused(exc, dispatcher._secrets)
+    if not contacted:
         return without_contact(exc)
+    if isinstance(exc, AnswerError):
+        return DispatchStatus.UNKNOWN, failure(ErrorCategory.INTERNAL, str(exc), exc)
+    if isinstance(exc, GuardClosedError):
+        return _rejected(ErrorCategory.CLOSED, f"dispatcher {dispatcher.alias!r} was closed", exc)
     if isinstance(exc, GuardFullError):
         return _rejected(ErrorCategory.CAPACITY, "too many calls are stuck in the client", exc)
     if isinstance(exc, GuardTimeoutError):
@@ -74,13 +86,22 @@ def verdict(
 def without_contact(exc: Exception) -> tuple[DispatchStatus, DispatchFailure]:
     """Status and failure for an exception that was raised before any backend was contacted."""
     if isinstance(exc, Rejected):
-        return _rejected(exc.category, exc.message, exc.__cause__, retryable=exc.retryable)
+        return _refused(exc, ())
     if isinstance(exc, PayloadError | ValidationError):
         return _rejected(ErrorCategory.INVALID, safe_text(exc, ()), exc)
     if isinstance(exc, ConfigurationError):
         return _rejected(category_of(exc), safe_text(exc, ()), exc)
     message = f"dispatch failed before contact: {type_name(exc)} at {place_of(exc)}"
     return _rejected(category_of(exc), message, exc)
+
+
+def _refused(exc: Rejected, secrets: tuple[str, ...]) -> tuple[DispatchStatus, DispatchFailure]:
+    """What a `RejectedError` says, as far as it says what it should."""
+    given: object = getattr(exc, "category", None)
+    category = given if isinstance(given, ErrorCategory) else ErrorCategory.INTERNAL
+    text = without_secrets(str(getattr(exc, "message", "")), secrets)
+    again = bool(getattr(exc, "retryable", False))
+    return _rejected(category, text, exc.__cause__, retryable=again)
 
 
 def _rejected(
@@ -141,7 +162,7 @@ def failure(
         category=category,
         retryable=retryable,
         exception_type=None if exc is None else type_name(exc),
-        message=message,
+        message=readable(message),
     )
 
 
@@ -153,7 +174,7 @@ def counts_against(status: DispatchStatus, category: ErrorCategory) -> bool:
 def type_name(exc: BaseException) -> str:
     """The dotted name of an exception's class as one would import it, without `builtins`."""
     kind = type(exc)
-    module = kind.__module__.partition("._")[0] if kind.__module__ else ""
+    module = str(kind.__module__ or "").partition("._")[0]
     return kind.__qualname__ if module in ("", "builtins") else f"{module}.{kind.__qualname__}"
 
 
@@ -165,7 +186,12 @@ def place_of(exc: BaseException) -> str:
     if frame is None:
         return ""
     code = frame.tb_frame.f_code
-    return f"{code.co_filename}:{frame.tb_lineno} in {code.co_name}"
+    return readable(f"{code.co_filename}:{frame.tb_lineno} in {code.co_name}")
+
+
+def readable(text: str) -> str:
+    """The text as UTF-8 can carry it: file names and what servers say may have lone surrogates."""
+    return text.encode(errors="replace").decode()
 
 
 def safe_text(exc: BaseException, secrets: tuple[str, ...]) -> str:
@@ -174,9 +200,15 @@ def safe_text(exc: BaseException, secrets: tuple[str, ...]) -> str:
         text = str(exc)
     except Exception:  # noqa: BLE001 - a broken __str__ is no reason to raise (C1)
         return ""
+    text = readable(without_secrets(text, secrets))
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
+def without_secrets(text: str, secrets: tuple[str, ...]) -> str:
+    """The text with every secret struck out."""
     for secret in secrets:
         text = text.replace(secret, "***")
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    return text
 
 
 def secrets_of(options: Model) -> tuple[str, ...]:
@@ -196,7 +228,9 @@ def _secrets_in(value: object) -> set[str]:
             return {value.get_secret_value().decode(errors="replace")}
         case str() if "://" in value:
             return _password(value)
-        case list() | tuple():
+        case Model():
+            return set(secrets_of(value))
+        case list() | tuple() | set() | frozenset():
             return set().union(*map(_secrets_in, value))
         case dict():
             return set().union(*map(_secrets_in, value.values()))
@@ -204,7 +238,9 @@ def _secrets_in(value: object) -> set[str]:
 
 
 def _password(url: str) -> set[str]:
+    """As it stands in the URL, and as a client reads it."""
     try:
-        return {urlsplit(url).password or ""}
+        password = urlsplit(url).password or ""
     except ValueError:
         return set()
+    return {password, unquote(password)}

@@ -17,16 +17,15 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
+from ._log import say
 from ._request import DispatchRequest
 from ._response import DispatchResponse
 
 if TYPE_CHECKING:
     from ._outcome import Outcome
-    from ._run import Run
+    from ._current import Run
 
 __all__ = ["after_dispatch", "after_run", "before_dispatch", "before_run", "remove"]
-
-log = logging.getLogger("dispatchers")
 
 BeforeDispatch = Callable[[DispatchRequest], DispatchRequest | None]
 AfterDispatch = Callable[[DispatchResponse], None]
@@ -106,4 +105,5 @@ def tell(event: str, *values: object) -> None:
 def failed(event: str, hook: object, exc: Exception) -> None:
     """Log that a hook raised: its name and the type, for the text may quote a payload."""
     name = getattr(hook, "__qualname__", type(hook).__name__)
-    log.warning("%s hook %s raised %s; it is ignored", event, name, type(exc).__name__)
+    words = "%s hook %s raised %s; it is ignored"
+    say(logging.WARNING, words, event, name, type(exc).__name__)
