@@ -65,7 +65,7 @@ def optional(schema: Any) -> Any:
 
 
 def _build(kind: Callable[..., Any], schema: CoreSchema) -> Any:
-    """Without what pydantic keeps ready for each model, which has the model's own settings."""
+    """Without what pydantic keeps ready for each model (settings of its own); from 2.13 on."""
     return kind(schema, _CONFIG, _use_prebuilt=False)
 
 

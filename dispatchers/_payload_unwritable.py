@@ -18,7 +18,8 @@ _READER_DEPTH = 200  # levels that pydantic's JSON reader admits
 _DEEPEST = 150  # the envelope, and whatever carries it, take some of them
 LONGEST_INTEGER = 4300
 """Digits: Python's own limit for reading an integer, and the JSON reader's."""
-_LONGEST_INTEGER_BITS = int(LONGEST_INTEGER * math.log2(10))
+# One digit less: before pydantic 2.14, the sign counts.
+_LONGEST_INTEGER_BITS = int((LONGEST_INTEGER - 1) * math.log2(10))
 
 
 def unreadable(arguments: Mapping[str, Any]) -> PayloadError | None:
@@ -87,7 +88,7 @@ def _unreadable(value: Any) -> str:
     if isinstance(value, float):
         return "" if math.isfinite(value) else NOT_FINITE
     if isinstance(value, int) and value.bit_length() > _LONGEST_INTEGER_BITS:
-        return "is an int of more than 4300 digits, which would not be read again: pass text"
+        return "is an int of 4300 digits or more, which would not be read again: pass text"
     if isinstance(value, (SecretStr, SecretBytes, Secret)):
         return (
             f"is {type_name(value)}, which is masked in JSON: "

@@ -126,7 +126,7 @@ class Parameters:
             raise DeclarationError(
                 f"parameter {name!r} of {self.owner} is annotated with "
                 f"{exc.name!r}, which its module does not have at run time: "
-                "import it there, outside `if TYPE_CHECKING`"
+                "define or import it there, outside `if TYPE_CHECKING`"
             ) from exc
 
 

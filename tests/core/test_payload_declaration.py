@@ -154,7 +154,7 @@ def test_a_parameter_that_no_name_fills_is_refused_at_once(
             "Absent",
             "parameter 'x' of task is annotated with 'Absent', which its module does not",
         ),
-        ("list[Absent]", "have at run time: import it there, outside `if TYPE_CHECKING`"),
+        ("list[Absent]", "have at run time: define or import it there, outside `if TYPE_CHECKING`"),
         ("Decimal", "annotated with 'Decimal', which its module does not have at run time"),
     ],
     ids=str,

@@ -113,7 +113,7 @@ def same(left: Any, right: Any) -> bool:
 
 
 def told(value: Any) -> str:
-    """Of instants and times, the wall's time and the offset: zones differ in what they are called."""
+    """Of instants and times, the wall's time and the offset: zones may be called differently."""
     return value.isoformat() if isinstance(value, (dt.datetime, dt.time)) else repr(value)
 
 

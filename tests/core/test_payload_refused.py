@@ -239,9 +239,9 @@ REFUSED = [
         int,
         10**4300,
         "x",
-        "is an int of more than 4300 digits, which would not be read again: pass text",
+        "is an int of 4300 digits or more, which would not be read again: pass text",
     ),
-    (list[Any], [1, -(10**5000)], "x[1]", "is an int of more than 4300 digits"),
+    (list[Any], [1, -(10**5000)], "x[1]", "is an int of 4300 digits or more"),
     # text that UTF-8 cannot carry
     *[
         (

@@ -172,7 +172,7 @@ def at(year: int, *rest: int, tz: dt.tzinfo = UTC) -> dt.datetime:
 
 
 SCALARS = [
-    *[(int, value) for value in (0, -1, 2**53 + 1, -(2**63), 2**64, 10**400, -(10**4299))],
+    *[(int, value) for value in (0, -1, 2**53 + 1, -(2**63), 2**64, 10**400, -(10**4298))],
     *[(float, value) for value in (0.0, 0.1 + 0.2, 5e-324, 1.7976931348623157e308, -1.5, 1e22)],
     *[(bool, value) for value in (True, False)],
     *[(str, value) for value in ("", "grün", "\0", "\U0001f600", '"\\/', "\u2028")],
