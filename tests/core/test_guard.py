@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import gc
 import logging
@@ -550,15 +551,20 @@ class Interrupted(BaseException):
 class TestInterruption:
     def test_of_the_caller_abandons_the_call(self, guard, hang):
         """C1: an interruption passes through; the call it left behind is abandoned and told of."""
-        told = threading.Event()
+        told, interrupted = threading.Event(), threading.Event()
 
         def interrupt(*_: object) -> None:
-            raise Interrupted
+            if not interrupted.is_set():
+                interrupted.set()
+                raise Interrupted
+
+        def kick() -> None:  # again, since a signal just before a thread blocks does not wake it
+            hang.begun.wait(GENEROUS)
+            while not interrupted.wait(0.01):
+                os.kill(os.getpid(), signal.SIGUSR1)
 
         previous = signal.signal(signal.SIGUSR1, interrupt)
-        kicker = threading.Thread(
-            target=lambda: (hang.begun.wait(GENEROUS), os.kill(os.getpid(), signal.SIGUSR1))
-        )
+        kicker = threading.Thread(target=kick)
         kicker.start()
         try:
             with pytest.raises(Interrupted):
@@ -577,7 +583,10 @@ class TestInterruption:
         """Interruptions at random instants of `call` leave no call counted and no cap reached."""
 
         def interrupt(*_: object) -> None:
+            nonlocal inside, interruptions
             if inside:
+                inside = False
+                interruptions += 1
                 raise Interrupted
 
         interruptions = 0
@@ -587,14 +596,12 @@ class TestInterruption:
         end = time.monotonic() + 1.0
         try:
             while time.monotonic() < end:
-                try:
+                with contextlib.suppress(Interrupted, GuardFullError):
                     inside = True
                     guard.call(int, timeout=GENEROUS)
                     inside = False
-                except (Interrupted, GuardFullError):
-                    inside = False
-                    interruptions += 1
         finally:
+            inside = False
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, previous)
 
