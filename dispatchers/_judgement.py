@@ -13,7 +13,7 @@ from ._outcome import Action, Discard, Outcome, Reason, Retry, RunFailure
 from ._verdict import place_of, safe_text, type_name
 
 if TYPE_CHECKING:
-    from ._run import Run, RunSettings
+    from ._current import Run, RunSettings
 
 __all__ = ["after_failure", "succeeded", "unfit"]
 

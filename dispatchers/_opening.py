@@ -16,7 +16,7 @@ from ._payload_errors import PayloadError
 from ._request import Instant, Span
 
 if TYPE_CHECKING:
-    from ._run import RunSettings
+    from ._current import RunSettings
     from ._task import AnyTask
 
 __all__ = ["Unfit", "opened"]

@@ -13,7 +13,7 @@ from ._idempotency import IdempotencyStore, MemoryIdempotencyStore
 from ._options import BackendOptions
 
 if TYPE_CHECKING:
-    from ._run import RunSettings
+    from ._current import RunSettings
 
 __all__ = ["dead_letters", "idempotency", "load_object", "run_settings"]
 
@@ -86,7 +86,7 @@ def load_object(option: str, spec: str) -> Any:
 
 def run_settings(options: BackendOptions) -> RunSettings:
     """What a dispatcher's options say about runs."""
-    from ._run import RunSettings
+    from ._current import RunSettings
 
     return RunSettings(
         on_handler_error=options.on_handler_error,
