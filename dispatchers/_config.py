@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Any, cast
 
-from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from ._contract import BaseDispatcher
@@ -19,12 +19,20 @@ from ._model import Model
 from ._options import BackendOptions, Names, OnHandlerError, _known_at
 from ._registry import BUILT_IN, LIBRARIES, backends, load_backend
 from ._request import Attempts, Backoff, Priority, QueueName, Seconds
-from ._sources import Keys, Layer, Tree, dotted, file_layer, framework_layer, merged, replaced
+from ._sources import (
+    DEFAULT,
+    Keys,
+    Layer,
+    Tree,
+    dotted,
+    file_layer,
+    framework_layer,
+    merged,
+    replaced,
+)
 
 __all__ = ["Configuration", "Settings", "Specification", "TaskOverride", "read"]
 
-DEFAULT = "default"
-SPAN = TypeAdapter(timedelta)
 SHARED = ("on_handler_error", "skew_grace", "max_deliveries")
 """Settings of the whole that stand in for a dispatcher's own."""
 
@@ -32,8 +40,13 @@ SHARED = ("on_handler_error", "skew_grace", "max_deliveries")
 def _as_span(value: object) -> object:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return value
+    # Built when needed: the first validator of a process makes pydantic look for plugins.
+    from pydantic import TypeAdapter
+
     try:
-        return SPAN.validate_python(value) if isinstance(value, str) else timedelta(seconds=value)
+        if isinstance(value, str):
+            return TypeAdapter(timedelta).validate_python(value)
+        return timedelta(seconds=value)
     except (ValueError, OverflowError) as exc:
         raise ValueError("should be seconds, or a duration like PT5M") from exc
 

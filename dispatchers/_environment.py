@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic.errors import PydanticUserError
+from pydantic_core import from_json
 
 from ._errors import ConfigurationError, nearest
 from ._options import _models_in
 from ._sources import CONFIG, Keys, Layer, Tree, normalised
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 __all__ = ["EnvironmentText", "converted", "environment_layer"]
 
@@ -104,8 +107,8 @@ def _value(keys: Keys, text: str, name: str) -> object:
     if not (whole and text.lstrip()[:1] in {"{", "["}):
         return EnvironmentText(text)
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as exc:
+        return cast("object", from_json(text))
+    except ValueError as exc:
         raise ConfigurationError(f"variable {name} is not JSON: {exc}") from None
 
 
@@ -160,6 +163,8 @@ def meaning(text: str, annotation: object) -> object:
 
     A text that means nothing there stays a text, for validation to refuse.
     """
+    from pydantic import TypeAdapter
+
     if annotation is None:
         return text
     for reading in (_as_text, _as_json, _as_list):
@@ -175,7 +180,7 @@ def _as_text(text: str, adapter: TypeAdapter[Any]) -> object:
 
 
 def _as_json(text: str, adapter: TypeAdapter[Any]) -> object:
-    value: object = json.loads(text)
+    value: object = from_json(text)
     return value if isinstance(value, dict) else adapter.validate_json(text, strict=True)
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from ._check import check, problems, raise_all
-from ._config import DEFAULT, Settings
 from ._contract import BaseDispatcher
 from ._errors import ConfigurationError
 from ._override import explicit_layer, override
-from ._settings_schema import settings_schema
 from ._snapshot import CLOSE_WAIT, Snapshot
+from ._sources import DEFAULT
 from ._state import View, reload, state
+
+if TYPE_CHECKING:
+    from ._config import Settings
 
 __all__ = [
     "CLOSE_WAIT",
@@ -107,6 +110,13 @@ def configure(settings: Mapping[str, object] | None = None, *, target: str | Non
     """
     explicit = explicit_layer(settings, target, "configure()")
     state.change(lambda view: view.changed(view.stack, explicit, anew=True), raise_all)
+
+
+def settings_schema() -> dict[str, Any]:
+    """The JSON Schema of the configuration, with the options of every backend that is there."""
+    from ._settings_schema import settings_schema as described
+
+    return described()
 
 
 def close_all(timeout: float = CLOSE_WAIT) -> int:

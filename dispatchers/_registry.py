@@ -8,7 +8,6 @@ somebody asks for it, never before.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeVar, overload
 
 from ._backend_check import class_problems
@@ -58,8 +57,7 @@ class Claim(NamedTuple):
         return self.owner.partition(" ")[0]
 
 
-@dataclass(frozen=True, slots=True)
-class BackendInfo:
+class BackendInfo(NamedTuple):
     """What is known about one backend, found out without network."""
 
     name: str

@@ -9,15 +9,17 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from time import monotonic
 from types import MappingProxyType
-from typing import TypeGuard, cast
+from typing import TYPE_CHECKING, TypeGuard, cast
 
 from ._backend_check import FINAL
-from ._config import DEFAULT, Configuration, Settings, Specification, read
 from ._contract import BaseDispatcher
 from ._errors import ConfigurationError, ErrorCategory, RejectedError
 from ._library import cause
-from ._sources import Layer
+from ._sources import DEFAULT, Layer
 from ._verdict import safe_text, secrets_of
+
+if TYPE_CHECKING:
+    from ._config import Configuration, Settings, Specification
 
 __all__ = ["CLOSE_WAIT", "Given", "Overriding", "Snapshot", "build", "close", "is_dispatcher"]
 
@@ -87,6 +89,8 @@ class Snapshot:
         """What all sources say, read once; no lock, for a framework's settings are code."""
         found = self._read.get("")
         if found is None:
+            from ._config import read  # models, which `import dispatchers` need not build
+
             layers = [overriding.layer for overriding in reversed(self.above)]
             found = self._read.setdefault("", read(layers, self.explicit))
         return found

@@ -16,6 +16,7 @@ from ._errors import ConfigurationError
 
 __all__ = [
     "CONFIG",
+    "DEFAULT",
     "Keys",
     "Layer",
     "Tree",
@@ -28,6 +29,8 @@ __all__ = [
 ]
 
 CONFIG = "DISPATCHERS_CONFIG"
+DEFAULT = "default"
+"""The alias of tasks that name none, or one that is not configured."""
 FILE = "dispatchers.toml"
 PROJECT_FILE = "pyproject.toml"
 BARE = re.compile(r"[A-Za-z0-9_-]+")

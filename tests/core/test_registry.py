@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
@@ -432,3 +433,20 @@ def test_options_of_a_backend_may_be_its_own() -> None:
         url: str = "x"
 
     assert registry.class_problems(backend(Options=Own), "acme") == []
+
+
+def test_importing_the_core_loads_no_backend_and_reads_nothing() -> None:
+    """`import dispatchers` loads no backend, looks for no entry points and reads no settings."""
+    script = (
+        "import sys, dispatchers\n"
+        "from dispatchers import _registry\n"
+        "from dispatchers._instances import state\n"
+        "print([m for m in sys.modules if m.startswith('dispatchers.backends.')])\n"
+        "print(_registry.table.scanned, state.snapshot._read, 'tomllib' in sys.modules)\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
+    )
+
+    assert done.stdout.splitlines() == ["[]", "None {} False"]
