@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import IntEnum
 
 from ._errors import StoreFormatError
@@ -111,16 +112,22 @@ def prepare(connection: sqlite3.Connection, path: str, steps: Sequence[Step] = S
 
         sqlite3.Error: As SQLite says; the file is as it was.
     """
-    if _version(connection, path, len(steps)) == len(steps):
+    newest = len(steps)
+    with _transaction(connection, "BEGIN"):
+        version = _version(connection, path, newest)
+    if version == newest:
         return
     connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        _upgrade(connection, _version(connection, path, len(steps)), steps)
-        connection.execute("COMMIT")
-    finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
+    with _transaction(connection, "BEGIN IMMEDIATE"):
+        _upgrade(connection, _version(connection, path, newest), steps)
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
+    """What is read in it is of one instant: another process may be creating the file just now."""
+    with connection:
+        connection.execute(begin)
+        yield
 
 
 def _upgrade(connection: sqlite3.Connection, version: int, steps: Sequence[Step]) -> None:

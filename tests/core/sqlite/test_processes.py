@@ -1,0 +1,274 @@
+"""Forks and exits with open connections."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from dispatchers.sqlite import Database, Put, SQLiteStore, StoreUnavailableError
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+
+
+def test_parent_and_child_write_after_a_fork(desk: Any, store: SQLiteStore, in_child: Any) -> None:
+    """C8: after a fork with an open connection both sides work, and nothing is lost."""
+    store.put(desk.job("before"), timeout=1)
+
+    def work() -> None:
+        for number in range(50):
+            assert store.put(desk.job(f"child-{number}"), timeout=5).put is Put.INSERTED
+
+    code = in_child(work)
+    store.put(desk.job("after"), timeout=1)
+
+    assert code == 0
+    store.close()
+    assert desk.open().counts().ready == 52
+
+
+def test_both_sides_write_at_the_same_time(desk: Any, store: SQLiteStore) -> None:
+    """C8: parent and children write to one file at once."""
+    store.put(desk.job("before"), timeout=1)
+    children = []
+    for child in range(4):
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                for number in range(40):
+                    store.put(desk.job(f"{child}-{number}"), timeout=10)
+                code = 0
+            finally:
+                os._exit(code)
+        children.append(pid)
+    for number in range(40):
+        store.put(desk.job(f"parent-{number}"), timeout=10)
+
+    codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
+
+    assert codes == [0, 0, 0, 0]
+    assert store.counts().ready == 1 + 5 * 40
+
+
+def test_a_child_of_a_child_works(desk: Any, store: SQLiteStore, in_child: Any) -> None:
+    """C8: the same holds for grandchildren."""
+    store.put(desk.job("parent"), timeout=1)
+
+    def work() -> None:
+        store.put(desk.job("child"), timeout=1)
+        assert in_child(lambda: store.put(desk.job("grandchild"), timeout=1)) == 0
+        store.put(desk.job("child again"), timeout=1)
+
+    code = in_child(work)
+
+    assert code == 0
+    assert store.counts().ready == 4
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # 3.12: threads and fork
+def test_a_fork_waits_for_the_transactions_of_other_threads(
+    desk: Any, store: SQLiteStore, in_child: Any
+) -> None:
+    """C8: threads that write while the process forks lose nothing, in neither process."""
+    store.open(timeout=1)
+    stop = threading.Event()
+    written: list[str] = []
+
+    def produce(name: int) -> None:
+        number = 0
+        while not stop.is_set():
+            written.append(store.put(desk.job(f"{name}-{number}"), timeout=10).id)
+            number += 1
+
+    with ThreadPoolExecutor(4) as pool:
+        producers = [pool.submit(produce, name) for name in range(4)]
+        codes = [
+            in_child(lambda fork=fork: store.put(desk.job(f"fork-{fork}"), timeout=10))
+            for fork in range(20)
+        ]
+        stop.set()
+        for producer in producers:
+            producer.result()
+
+    assert codes == [0] * 20
+    assert store.counts().ready == len(written) + 20
+
+
+def test_a_fork_inside_a_transaction_ends_it_with_a_reason(
+    desk: Any, store: SQLiteStore, in_child: Any
+) -> None:
+    """C8: a transaction cannot span a fork; both sides are told, and work afterwards."""
+    store.open(timeout=1)
+
+    def insert() -> None:
+        with store.database.transaction(timeout=1) as connection:
+            codes.append(in_child(lambda: store.put(desk.job("child"), timeout=1)))
+            connection.execute("DELETE FROM jobs")
+
+    codes: list[int] = []
+    with pytest.raises(StoreUnavailableError, match="fork") as caught:
+        insert()
+
+    assert codes == [0]
+    assert not caught.value.maybe_written
+    assert store.put(desk.job("parent"), timeout=1).put is Put.INSERTED
+    assert store.counts().ready == 2
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs the C library's fork")
+def test_a_fork_that_python_does_not_see_is_noticed(desk: Any, store: SQLiteStore) -> None:
+    """C8: servers written in C fork without Python's hooks; parent and child still work."""
+    store.put(desk.job("before"), timeout=1)
+    libc = ctypes.PyDLL(None)
+
+    pid = libc.fork()
+    if pid == 0:
+        code = 1
+        try:
+            for number in range(20):
+                store.put(desk.job(f"child-{number}"), timeout=5)
+            code = 0
+        finally:
+            os._exit(code)
+    for number in range(20):
+        store.put(desk.job(f"parent-{number}"), timeout=5)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    store.close()
+    assert desk.open().counts().ready == 41
+
+
+def test_a_child_has_numbers_of_its_own(desk: Any, store: SQLiteStore) -> None:
+    """The marks by which a producer knows its rows are not copied by a fork."""
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        os.write(writer, str(next(store.database.tokens())).encode())
+        os._exit(0)
+    os.wait()
+    os.close(writer)
+
+    child = int(os.read(reader, 100))
+    os.close(reader)
+
+    assert child != next(store.database.tokens())
+
+
+def test_a_store_that_is_dropped_closes_its_file(desk: Any) -> None:
+    """A store that nobody refers to any more leaves no open connection behind."""
+    store = SQLiteStore(desk.path)
+    store.put(desk.job(), timeout=1)
+    connection = store.database._slot.connection
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        del store
+        gc.collect()
+
+    with pytest.raises(Exception, match="closed database"):
+        connection.execute("SELECT 1")
+
+
+def test_a_process_may_end_while_threads_write(desk: Any) -> None:
+    """The interpreter's exit does not crash, hang or complain, and keeps what was confirmed."""
+    script = """
+import itertools, os, sys, threading, time
+from dispatchers.sqlite import NewJob, SQLiteStore
+store = SQLiteStore(sys.argv[1])
+store.open(timeout=5)
+def produce(name):
+    for number in itertools.count():
+        store.put(NewJob(f"{name}-{number}", "t", "q", b""), timeout=5)
+        os.write(1, b"x")
+for name in range(4):
+    threading.Thread(target=produce, args=(name,), daemon=True).start()
+time.sleep(0.3)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script, str(desk.path)],
+        capture_output=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0
+    assert b"ResourceWarning" not in done.stderr
+    assert desk.open().counts().ready >= len(done.stdout) > 0
+
+
+def test_a_finalizer_may_put_while_the_interpreter_ends(desk: Any) -> None:
+    """C8: a put from `__del__` during shutdown is written or refused, and never hangs."""
+    script = """
+import sys
+from dispatchers.sqlite import NewJob, SQLiteStore
+store = SQLiteStore(sys.argv[1])
+store.put(NewJob("early", "t", "q", b""), timeout=5)
+class Last:
+    def __del__(self, put=store.put, job=NewJob("late", "t", "q", b"")):
+        put(job, timeout=1)
+keep = Last()
+keep.me = keep
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(desk.path)], capture_output=True, timeout=60, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert desk.open().counts().ready in (1, 2)
+
+
+def test_closing_waits_for_a_running_transaction(desk: Any, store: SQLiteStore) -> None:
+    """C8: `close` says whether it is closed or another thread was still at it."""
+    entered, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with store.database.transaction(timeout=1) as connection:
+            connection.execute("DELETE FROM jobs")
+            entered.set()
+            leave.wait(10)
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(hold)
+        entered.wait(10)
+        early = store.close(timeout=0.05)
+        leave.set()
+        running.result()
+        late = store.close(timeout=5)
+
+    assert (early, late) == (False, True)
+
+
+def test_an_error_undoes_its_transaction(desk: Any, store: SQLiteStore) -> None:
+    """What a block that raises has changed is not committed."""
+    store.put(desk.job(), timeout=1)
+
+    with pytest.raises(LookupError), store.database.transaction(timeout=1) as connection:
+        connection.execute("DELETE FROM jobs")
+        raise LookupError
+
+    assert store.counts().ready == 1
+
+
+def test_two_databases_of_one_file_live_in_one_process(desk: Any, store: SQLiteStore) -> None:
+    """Opening and closing one does not take the other's locks away."""
+    store.put(desk.job(), timeout=1)
+    other = Database(desk.path)
+    with store.database.transaction(timeout=1) as connection:
+        connection.execute("DELETE FROM jobs")
+        other.close(1)
+        script = "import sys, sqlite3; sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN IMMEDIATE')"
+        blocked = subprocess.run(
+            [sys.executable, "-c", script, str(desk.path)], capture_output=True, check=False
+        )
+
+    assert b"database is locked" in blocked.stderr
+    assert store.counts().ready == 0
+    assert time.monotonic() > 0
