@@ -7,11 +7,12 @@ from abc import abstractmethod
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
 from time import monotonic
-from typing import Any, ClassVar, TypeVar, final
+from typing import Any, ClassVar, Generic, TypeVar, final
 
-from ._bridge import bridge
+from ._bridge import CUT, bridge, within
 from ._contract import BaseDispatcher, Item, Sent
 from ._errors import ErrorCategory, RejectedError
+from ._guard import GuardTimeoutError
 from ._request import DispatchRequest
 
 __all__ = ["BaseAsyncDispatcher"]
@@ -30,15 +31,15 @@ class BaseAsyncDispatcher(BaseDispatcher):
 
     @abstractmethod
     async def _asend(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:
-        """Hand over one envelope; cancelled `timeout` seconds after it began."""
+        """Hand over one envelope within `timeout` seconds; soon after that it is cancelled."""
 
     async def _asend_many(
         self, items: Sequence[Item], *, timeout: float
     ) -> Sequence[Sent | Exception]:
         """Hand over several envelopes at once; one result each, in order."""
+        work = (self._asend(request, body, timeout=timeout) for request, body in items)
         results = await asyncio.gather(
-            *(self._asend(request, body, timeout=timeout) for request, body in items),
-            return_exceptions=True,
+            *(within(each, timeout + CUT / 2) for each in work), return_exceptions=True
         )
         return [_no_base_exception(result) for result in results]
 
@@ -51,19 +52,21 @@ class BaseAsyncDispatcher(BaseDispatcher):
         return self._waited(self._asend_many(items, timeout=timeout), timeout)
 
     def _waited(self, work: Coroutine[Any, Any, T], timeout: float) -> T:
-        return self._start(work, timeout).result(timeout + self._slack)
-
-    _slack: ClassVar[float] = 0.2
-    """Seconds beyond the deadline for a client that does not heed its cancellation."""
-
-    def _start(self, work: Coroutine[Any, Any, T], timeout: float) -> Future[T]:
-        return bridge.submit(_within(work, monotonic() + timeout))
+        call = _Call(work, timeout)
+        future = call.start()
+        try:
+            return future.result(timeout + LOOP_CUT)
+        except TimeoutError:
+            if future.done():  # it is the client's own
+                raise
+            raise call.overdue() from None
 
     async def _bridged(self, work: Coroutine[Any, Any, T], timeout: float) -> T:
-        future = asyncio.wrap_future(self._start(work, timeout))
-        done, _ = await asyncio.wait([future], timeout=timeout + self._slack)
+        call = _Call(work, timeout)
+        future = asyncio.wrap_future(call.start())
+        done, _ = await asyncio.wait([future], timeout=timeout + LOOP_CUT)
         if not done:
-            raise TimeoutError("the client did not heed its cancellation")
+            raise call.overdue()
         return future.result()
 
     async def _asend_bounded(self, request: DispatchRequest, body: bytes, timeout: float) -> Sent:
@@ -75,13 +78,47 @@ class BaseAsyncDispatcher(BaseDispatcher):
         return await self._bridged(self._asend_many(items, timeout=timeout), timeout)
 
 
-async def _within(work: Coroutine[Any, Any, T], until: float) -> T:
-    """The result of `work` before `until`; how late the loop was to begin counts too."""
-    left = until - monotonic()
-    if left <= 0:
-        work.close()
-        raise RejectedError(ErrorCategory.TIMEOUT, "the event loop was busy beyond the deadline")
-    return await asyncio.wait_for(work, left)
+LOOP_CUT = 2 * CUT
+"""Seconds beyond the deadline after which nobody waits for a loop that a client blocks."""
+
+
+class _Call(Generic[T]):
+    """One call on the core's event loop."""
+
+    def __init__(self, work: Coroutine[Any, Any, T], timeout: float) -> None:
+        self._work = work
+        self._until = monotonic() + timeout
+        self._begun = False
+
+    def start(self) -> Future[T]:
+        """Begin it; `RejectedError` says that there was no way to."""
+        running = self._run()
+        try:
+            return bridge.submit(running)
+        except RuntimeError as exc:
+            running.close()
+            self._work.close()
+            closed = "no event loop can be started: the interpreter is shutting down"
+            raise RejectedError(ErrorCategory.CLOSED, closed) from exc
+
+    async def _run(self) -> T:
+        """How late the loop was to begin counts too."""
+        left = self._until - monotonic()
+        if left <= 0:
+            self._work.close()
+            raise _busy()
+        self._begun = True
+        return await within(self._work, left + CUT)
+
+    def overdue(self) -> Exception:
+        """What to raise when it has not returned: what has not begun never will."""
+        if self._begun:
+            return GuardTimeoutError("the client blocks the event loop", started=True)
+        return _busy()
+
+
+def _busy() -> RejectedError:
+    return RejectedError(ErrorCategory.TIMEOUT, "the event loop was busy beyond the deadline")
 
 
 def _no_base_exception(result: Sent | BaseException) -> Sent | Exception:

@@ -7,8 +7,10 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from ._admission import admit, encoded
+from ._errors import ErrorCategory, RejectedError
 from ._request import DispatchRequest
 from ._response import DispatchResponse, DispatchResponses
+from ._verdict import AnswerError
 
 if TYPE_CHECKING:
     from ._contract import BaseDispatcher, Item, Sent
@@ -27,7 +29,7 @@ class Batch:
         self._contacted = False
         self.items: list[Item] = []
         try:
-            for request in requests:
+            for request in _iterated(requests):
                 self._admit(request)
         except Exception as exc:  # noqa: BLE001 - the iterable itself may raise (C1)
             self._refuse(None, exc)
@@ -56,15 +58,19 @@ class Batch:
 
     def take(self, results: Sequence[Sent | Exception]) -> None:
         """Fill the slots from an adapter's results, one for each item, in order."""
-        if len(results) != len(self.items):
-            raise ValueError(f"_send_many gave {len(results)} results for {len(self.items)} items")
+        given = len(results) if isinstance(results, Sequence) else None
+        if given != len(self.items):
+            raise AnswerError(f"_send_many gave {given} results for {len(self.items)} items")
         for (request, _), place, result in zip(self.items, self._places, results, strict=True):
             self._responses[place] = self._response(request, result)
 
     def _response(self, request: DispatchRequest, result: Sent | Exception) -> DispatchResponse:
-        if isinstance(result, Exception):
-            return self._dispatcher._not_sent(request, result, self._started, contacted=True)
-        return self._dispatcher._sent(request, result, self._started)
+        if not isinstance(result, Exception):
+            try:
+                return self._dispatcher._sent(request, result, self._started)
+            except Exception as exc:  # noqa: BLE001 - C1: the others have their own answers
+                result = exc
+        return self._dispatcher._not_sent(request, result, self._started, contacted=True)
 
     def fail(self, exc: Exception) -> None:
         """Say of every slot that is still empty what `exc` says."""
@@ -77,3 +83,12 @@ class Batch:
     def responses(self) -> DispatchResponses:
         """The responses in the order of the requests."""
         return DispatchResponses(found for found in self._responses if found is not None)
+
+
+def _iterated(requests: object) -> Iterable[DispatchRequest]:
+    if isinstance(requests, Iterable) and not isinstance(requests, DispatchRequest):
+        return requests
+    raise RejectedError(
+        ErrorCategory.INVALID,
+        f"dispatch_many() takes requests, not {type(requests).__name__}: pass a list of them",
+    )

@@ -12,22 +12,53 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from ._errors import ErrorCategory, RejectedError
+from ._guard import GuardTimeoutError
 
-__all__ = ["BridgeLoop", "on_thread", "shielded"]
+__all__ = ["CUT", "BridgeLoop", "on_thread", "shielded", "within"]
 
 T = TypeVar("T")
+SLACK = 0.05
+"""Seconds beyond the deadline in which a client that keeps it itself says how it ended."""
+CUT = 0.1
+"""Seconds beyond the deadline after which nobody waits for a client that does not."""
 THREADS = 32
 """As many adispatch calls of synchronous clients are under way at once; more wait their turn."""
 
-_tasks: set[asyncio.Task[Any]] = set()
+_tasks: set[asyncio.Future[Any]] = set()
 
 
 async def shielded(work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`, which goes on to its end if the caller is cancelled."""
+    return await asyncio.shield(_kept(work))
+
+
+def _kept(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """A task for `work` that lives until it ends, and whose error somebody has seen."""
     task = asyncio.get_running_loop().create_task(work)
     _tasks.add(task)
-    task.add_done_callback(_tasks.discard)
-    return await asyncio.shield(task)
+    task.add_done_callback(_ended)
+    return task
+
+
+def _ended(task: asyncio.Future[Any]) -> None:
+    """Look at the error, else asyncio logs that nobody did."""
+    _tasks.discard(task)
+    if not task.cancelled():
+        task.exception()
+
+
+async def within(work: Coroutine[Any, Any, T], seconds: float) -> T:
+    """The result of `work`; beyond `seconds` it is cancelled, and not waited for.
+
+    Raises:
+        GuardTimeoutError: It was under way at the end, so that its effect is unknown.
+    """
+    task = _kept(work)
+    done, _ = await asyncio.wait([task], timeout=seconds)
+    if not done:
+        task.cancel()
+        raise GuardTimeoutError("the call was cut at the deadline", started=True)
+    return task.result()
 
 
 class _Pool:
@@ -47,26 +78,47 @@ class _Pool:
 _pool = _Pool()
 
 
-async def on_thread(work: Callable[[float], T], *, timeout: float) -> T:
+async def on_thread(work: Callable[[float], T], *, timeout: float, cut: bool = True) -> T:
     """`work(seconds left)` on a thread of ours, with the caller's context.
+
+    Args:
+        work: What blocks.
+
+        timeout: Seconds.
+
+        cut: Give up waiting then; otherwise what has begun is waited for.
 
     Raises:
         RejectedError: No thread was free in time, so nothing was sent.
+
+        GuardTimeoutError: It had begun and did not return in time.
     """
     until = monotonic() + timeout
     context = contextvars.copy_context()
 
     def run() -> T:
         left = until - monotonic()
-        if left <= 0:
+        if left <= 0 and cut:
             raise _late()
         return context.run(work, left)
 
-    future = _pool.submit(run)
-    done, _ = await asyncio.wait([asyncio.wrap_future(future)], timeout=timeout)
+    future = _submitted(run)
+    waiting = asyncio.wrap_future(future)
+    waiting.add_done_callback(_ended)
+    done, _ = await asyncio.wait([waiting], timeout=timeout if cut else None)
     if not done and future.cancel():
         raise _late()
-    return await asyncio.wrap_future(future)
+    if not done and not (await asyncio.wait([waiting], timeout=SLACK))[0]:
+        raise GuardTimeoutError("the call did not return within the deadline", started=True)
+    return waiting.result()
+
+
+def _submitted(work: Callable[[], T]) -> Future[T]:
+    try:
+        return _pool.submit(work)
+    except RuntimeError as exc:
+        closed = "no thread can be started: the interpreter is shutting down"
+        raise RejectedError(ErrorCategory.CLOSED, closed) from exc
 
 
 def _late() -> RejectedError:

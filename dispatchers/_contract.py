@@ -6,7 +6,6 @@ Callers see `Dispatcher`; an adapter's author inherits `BaseDispatcher` and writ
 
 from __future__ import annotations
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from time import monotonic
@@ -16,8 +15,9 @@ from pydantic import ValidationError
 
 from . import _report
 from ._admission import admit, encoded
+from ._batch import Batch
 from ._breaker import Breaker
-from ._bridge import on_thread, shielded
+from ._bridge import CUT, on_thread, shielded, within
 from ._capabilities import OPTIONS, Capabilities
 from ._envelope import head
 from ._errors import ConfigurationError, ErrorCategory, RejectedError
@@ -29,7 +29,7 @@ from ._options import BackendOptions, options_error
 from ._refusal import unsent
 from ._request import DispatchRequest
 from ._response import DispatchFailure, DispatchResponse, DispatchResponses, DispatchStatus
-from ._verdict import counts_against, safe_text, secrets_of, type_name, verdict
+from ._verdict import AnswerError, counts_against, safe_text, secrets_of, type_name, verdict
 
 if TYPE_CHECKING:
     from ._dead import DeadLetterStore
@@ -184,8 +184,6 @@ class BaseDispatcher(ABC):
     @final
     def dispatch_many(self, requests: Iterable[DispatchRequest], /) -> DispatchResponses:
         """Hand over several requests under one deadline; one response each, in order."""
-        from ._batch import Batch
-
         batch = Batch(self, requests)
         try:
             if batch.items:
@@ -237,14 +235,26 @@ class BaseDispatcher(ABC):
     async def _asend(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:
         """Like `_send` on the running event loop; the default runs `_send` on a thread."""
         return await on_thread(
-            lambda left: self._bounded_send(request, body, left), timeout=timeout
+            lambda left: self._bounded_send(request, body, left),
+            timeout=timeout,
+            cut=not self.capabilities.runs_here,
         )
 
     async def _asend_many(
         self, items: Sequence[Item], *, timeout: float
     ) -> Sequence[Sent | Exception]:
-        """Like `_send_many` on the running event loop; the default runs it on a thread."""
-        return await on_thread(lambda left: self._send_batch(items, left), timeout=timeout)
+        """Like `_send_many` on the running event loop; the default runs it on a thread.
+
+        Where neither is written, `_asend` hands over one after the other.
+        """
+        if type(self)._send_many is BaseDispatcher._send_many:
+            until = monotonic() + timeout
+            return [await self._aone_of_many(request, body, until) for request, body in items]
+        return await on_thread(
+            lambda left: self._send_batch(items, left),
+            timeout=timeout,
+            cut=not self.capabilities.runs_here,
+        )
 
     def _check(self) -> None:
         """Raise `ConfigurationError` for what is wrong and can be known without contact."""
@@ -306,7 +316,7 @@ class BaseDispatcher(ABC):
         if self._breaker is not None and not self._breaker.allow():
             raise RejectedError(
                 ErrorCategory.CIRCUIT_OPEN,
-                f"backend {self.name!r} failed repeatedly: {self.alias!r} waits before it tries again",
+                f"backend {self.name!r} failed repeatedly: {self.alias!r} waits before it is tried",
             )
         return left
 
@@ -324,22 +334,33 @@ class BaseDispatcher(ABC):
     async def _asend_bounded(self, request: DispatchRequest, body: bytes, timeout: float) -> Sent:
         """`_asend`, cut at the deadline unless the work runs here."""
         work = self._asend(request, body, timeout=timeout)
-        return await (work if self.capabilities.runs_here else asyncio.wait_for(work, timeout))
+        return await (work if self.capabilities.runs_here else within(work, timeout + CUT))
 
     async def _asend_batch(
         self, items: Sequence[Item], timeout: float
     ) -> Sequence[Sent | Exception]:
         work = self._asend_many(items, timeout=timeout)
-        return await (work if self.capabilities.runs_here else asyncio.wait_for(work, timeout))
+        return await (work if self.capabilities.runs_here else within(work, timeout + 1.5 * CUT))
 
     def _one_of_many(self, request: DispatchRequest, body: bytes, until: float) -> Sent | Exception:
-        left = until - monotonic()
-        if left <= 0 and not self.capabilities.runs_here:
-            return RejectedError(ErrorCategory.TIMEOUT, "the deadline passed before its turn")
         try:
-            return self._bounded_send(request, body, left)
+            return self._bounded_send(request, body, self._left_of_many(until))
         except Exception as exc:  # noqa: BLE001 - C1
             return exc
+
+    async def _aone_of_many(
+        self, request: DispatchRequest, body: bytes, until: float
+    ) -> Sent | Exception:
+        try:
+            return await self._asend_bounded(request, body, self._left_of_many(until))
+        except Exception as exc:  # noqa: BLE001 - C1
+            return exc
+
+    def _left_of_many(self, until: float) -> float:
+        left = until - monotonic()
+        if left <= 0 and not self.capabilities.runs_here:
+            raise RejectedError(ErrorCategory.TIMEOUT, "the deadline passed before its turn")
+        return left
 
     async def _adispatch(self, request: DispatchRequest) -> DispatchResponse:
         started = monotonic()
@@ -355,8 +376,6 @@ class BaseDispatcher(ABC):
             return self._not_sent(request, exc, started, contacted=contacted)
 
     async def _adispatch_many(self, requests: Iterable[DispatchRequest]) -> DispatchResponses:
-        from ._batch import Batch
-
         batch = Batch(self, requests)
         try:
             if batch.items:
@@ -367,6 +386,7 @@ class BaseDispatcher(ABC):
 
     def _sent(self, request: DispatchRequest, sent: Sent, started: float) -> DispatchResponse:
         """The response to what an adapter handed over, told to breaker, hooks and log."""
+        _check_answer(self, sent)
         capabilities = self.capabilities
         values = {
             "request_id": request.id,
@@ -401,3 +421,28 @@ class BaseDispatcher(ABC):
             record = self._breaker.record_failure if bad else self._breaker.record_neutral
             _report.breaker(self, record())
         return _report.told(response)
+
+
+FAILED = DispatchStatus.FAILED
+ANSWERS = (
+    DispatchStatus.EXECUTED,
+    DispatchStatus.ACCEPTED,
+    DispatchStatus.DUPLICATE,
+    DispatchStatus.DEFERRED,
+    FAILED,
+)
+"""A tuple: looked through by identity, while an enum's hash is computed in Python."""
+
+
+def _check_answer(dispatcher: BaseDispatcher, sent: object) -> None:
+    """Accept an answer that makes sense: callers must not be told what an adapter mistyped."""
+    if not isinstance(sent, Sent):
+        raise AnswerError(f"backend {dispatcher.name!r} answered with no Sent")
+    task_id, status, _, _, error, _ = sent
+    if type(status) is not DispatchStatus or status not in ANSWERS:
+        raise AnswerError(f"backend {dispatcher.name!r} answered with a status that none may give")
+    if (error is None) is (status is FAILED):
+        said = "without" if error is None else "with"
+        raise AnswerError(f"backend {dispatcher.name!r} answered {status.value} {said} an error")
+    if not (task_id is None or isinstance(task_id, str)):
+        raise AnswerError(f"backend {dispatcher.name!r} answered with a task id that is no text")

@@ -114,7 +114,7 @@ class Dispatching(Generic[P]):
         if routed is not None and routed[0] == generation:
             return routed[1], routed[2]
         chosen = self._values().get("dispatcher")
-        dispatcher = resolve(chosen) if isinstance(chosen, str | None) else chosen
+        dispatcher = resolve(chosen) if isinstance(chosen, str | None) else _a_dispatcher(chosen)
         head = self._head()
         self._routed = (generation, dispatcher, head)
         return dispatcher, head
@@ -172,6 +172,17 @@ CARRIED = frozenset(
     }
 )
 """What a host may say about a task by name."""
+
+
+def _a_dispatcher(given: Any) -> Dispatcher:
+    wanted = ("dispatch", "adispatch", "dispatch_many", "adispatch_many")
+    if isinstance(given, type) or not all(callable(getattr(given, n, None)) for n in wanted):
+        kind = f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__
+        raise Rejected(
+            ErrorCategory.INVALID, f"dispatcher takes an alias or a dispatcher, not {kind}"
+        )
+    found: Dispatcher = given
+    return found
 
 
 def _rejected(category: ErrorCategory, message: str, cause: Exception) -> Rejected:
