@@ -9,9 +9,9 @@ from datetime import timedelta
 __all__ = ["duration", "seconds", "spoken"]
 
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhdw])")
-WHOLE = re.compile(rf"(?:{PART.pattern})+")
-NUMBER = re.compile(r"\d+(?:\.\d+)?")
+PART = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhdw])", re.ASCII)
+WHOLE = re.compile(rf"(?:{PART.pattern})+", re.ASCII)
+NUMBER = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
 
 
 def seconds(text: str) -> float:

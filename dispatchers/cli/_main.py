@@ -11,8 +11,8 @@ from typing import Any
 from dispatchers._errors import ConfigurationError
 from dispatchers._payload_errors import DeclarationError, PayloadError
 
-from . import _dead, _dispatch, _doctor, _explain, _list, _schema, _tasks, _worker
-from ._arguments import add_global
+from . import _dead, _demo, _dispatch, _doctor, _explain, _list, _schema, _tasks, _worker
+from ._arguments import add_global, pair
 from ._exit import EXPLAINED, Exit
 from ._screen import Screen, screen
 from ._surroundings import selected
@@ -20,6 +20,7 @@ from ._surroundings import selected
 __all__ = ["main"]
 
 COMMANDS: tuple[Callable[[Any], None], ...] = (
+    _demo.add,
     _list.add,
     _doctor.add,
     _tasks.add,
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: The command line is wrong, or asked for help or the version.
     """
-    args = _parser().parse_args(argv)
+    args = _parsed(_parser(), argv)
     as_json = bool(getattr(args, "json", False))
     shown = screen(plain=args.plain, as_json=as_json)
     try:
@@ -51,6 +52,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             return int(_run(args, shown))
     finally:
         shown.flush()
+
+
+def _parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments; `key=value` may also stand behind options, which argparse does not see to."""
+    args, rest = parser.parse_known_args(argv)
+    unknown = [each for each in rest if each.startswith("-") or not hasattr(args, "pairs")]
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    try:
+        args.pairs = [*getattr(args, "pairs", ()), *map(pair, rest)]
+    except argparse.ArgumentTypeError as exc:
+        parser.error(str(exc))
+    return args
 
 
 def _run(args: argparse.Namespace, shown: Screen) -> Exit:
@@ -99,7 +113,8 @@ class _Version(argparse.Action):
     ) -> None:
         del namespace, values, option_string
         python = ".".join(map(str, sys.version_info[:3]))
-        parser.exit(message=f"dispatchers {version()} (Python {python})\n")
+        print(f"dispatchers {version()} (Python {python})")
+        parser.exit()
 
 
 def version() -> str:

@@ -97,7 +97,7 @@ def _introduction(
     queues = ", ".join(options.queues) or "all queues"
     return (
         f"worker for {aliases} of target {target!r}: backend {dispatcher.name!r}, {queues}, "
-        f"{options.concurrency} at once, {len(catalogue.all())} tasks; "
+        f"{options.concurrency} at once, tasks: {len(catalogue.all())}; "
         f"stop with Ctrl-C (grace {spoken(options.grace)})"
     )
 

@@ -1,0 +1,184 @@
+"""Where the demo's tasks write their results: one row per file, however often a task runs."""
+
+from __future__ import annotations
+
+import json
+import keyword
+import random
+import re
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import Any, NamedTuple
+
+__all__ = ["Facts", "Found", "Index", "facts"]
+
+DEFINITION = re.compile(r"^[ \t]*+(?:async )?(def|class) (\w+)", re.MULTILINE)
+CALL = re.compile(r"\b([^\W\d]\w*+)\(")
+ENCODING = re.compile(rb"^[^\n]*\n?[^\n]*?coding[:=][ \t]*([-\w.]+)")
+PATIENCE = 20.0
+"""Seconds that a task waits for the others to have written."""
+
+SCHEMA = (
+    """CREATE TABLE IF NOT EXISTS files (
+        path TEXT PRIMARY KEY, lines INTEGER, words INTEGER, functions INTEGER, classes INTEGER,
+        calls TEXT, attempt INTEGER, written INTEGER DEFAULT 1
+    )""",
+    "CREATE TABLE IF NOT EXISTS notes (name TEXT PRIMARY KEY, value TEXT)",
+)
+ADD = """
+INSERT INTO files (path, lines, words, functions, classes, calls, attempt)
+VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (path) DO UPDATE SET written = written + 1
+"""
+NOTE = "INSERT INTO notes VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+TOTALS = """
+SELECT count(*), total(lines), total(words), total(functions), total(classes), total(written > 1)
+FROM files
+"""
+
+
+class Facts(NamedTuple):
+    """What one file holds."""
+
+    lines: int
+    words: int
+    functions: int
+    classes: int
+    calls: str
+    """JSON: how often each name is called."""
+
+
+def facts(data: bytes) -> Facts:
+    """What is in a file.
+
+    Raises:
+        ValueError: It is no text.
+    """
+    if b"\0" in data:
+        raise ValueError("this file is no text: it has null bytes")
+    text = _decoded(data)
+    definitions = DEFINITION.findall(text)
+    kinds = Counter(kind for kind, _ in definitions)
+    called = Counter(CALL.findall(text)) - Counter(name for _, name in definitions)
+    calls = {name: count for name, count in called.items() if not keyword.iskeyword(name)}
+    words = len(text.split())
+    return Facts(text.count("\n"), words, kinds["def"], kinds["class"], json.dumps(calls))
+
+
+def _decoded(data: bytes) -> str:
+    """The text by the encoding that the file names; some of the library's tests name none."""
+    named = ENCODING.match(data)
+    try:
+        return data.decode(named[1].decode() if named else "utf-8")
+    except (LookupError, ValueError):
+        return data.decode("latin-1")
+
+
+class Found(NamedTuple):
+    """What all files hold."""
+
+    files: int
+    lines: int
+    words: int
+    functions: int
+    classes: int
+    rewritten: int
+    """Files whose task ran more than once to its end; each is in the index once all the same."""
+    attempts: dict[int, int]
+    """How many files were indexed in which attempt."""
+    longest: tuple[str, int]
+    """The path of the longest file and its lines."""
+    called: list[tuple[str, int]]
+    """The names that are called most often, and how often."""
+
+
+class Index:
+    """The results in one SQLite file; every write is a transaction that may be repeated.
+
+    Args:
+        path: The file, created if need be.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def create(self) -> None:
+        """Lay the tables out."""
+        with self._open() as connection:
+            for statement in SCHEMA:
+                connection.execute(statement)
+
+    def add(self, path: str, found: Facts, attempt: int) -> None:
+        """Write what a file holds; a second time changes nothing but the count of writings."""
+        with self._open() as connection:
+            connection.execute(ADD, (path, *found, attempt))
+
+    def note(self, name: str, value: str) -> None:
+        """Remember something about the run."""
+        with self._open() as connection:
+            connection.execute(NOTE, (name, value))
+
+    def noted(self, name: str) -> str | None:
+        """What was noted under that name."""
+        rows = self._rows("SELECT value FROM notes WHERE name = ?", (name,))
+        return str(rows[0][0]) if rows else None
+
+    def count(self) -> int:
+        """How many files are indexed."""
+        return int(self._rows("SELECT count(*) FROM files")[0][0])
+
+    def found(self, names: int = 8) -> Found:
+        """What all files hold."""
+        files, lines, words, functions, classes, rewritten = map(int, self._rows(TOTALS)[0])
+        attempts = self._rows("SELECT attempt, count(*) FROM files GROUP BY attempt ORDER BY 1")
+        longest = self._rows("SELECT path, lines FROM files ORDER BY lines DESC LIMIT 1")
+        return Found(
+            files,
+            lines,
+            words,
+            functions,
+            classes,
+            rewritten,
+            attempts=dict(attempts),
+            longest=longest[0] if longest else ("", 0),
+            called=self._called().most_common(names),
+        )
+
+    def _called(self) -> Counter[str]:
+        total: Counter[str] = Counter()
+        for (calls,) in self._rows("SELECT calls FROM files"):
+            total.update(json.loads(calls))
+        return total
+
+    def _rows(self, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        with self._open() as connection:
+            return connection.execute(sql, values).fetchall()
+
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        """A transaction of its own, once the others have written.
+
+        SQLite's own waiting starves some where many write, so this asks again by itself.
+        """
+        until = time.monotonic() + PATIENCE
+        while (connection := self._begun(until)) is None:
+            time.sleep(random.uniform(0.0005, 0.005))  # noqa: S311 - spreads load, no secret
+        with closing(connection), connection:
+            yield connection
+
+    def _begun(self, until: float) -> sqlite3.Connection | None:
+        """A connection in a transaction; None if others are at it."""
+        connection = sqlite3.connect(self._path, timeout=0, isolation_level=None)
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            connection.close()
+            if time.monotonic() > until:
+                raise
+            return None
+        return connection

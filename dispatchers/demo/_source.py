@@ -1,0 +1,27 @@
+"""What the demo works on: the files of the standard library."""
+
+from __future__ import annotations
+
+import sysconfig
+from pathlib import Path
+
+from dispatchers import ConfigurationError
+
+__all__ = ["library_files"]
+
+OTHERS = frozenset({"site-packages", "dist-packages", "__pycache__"})
+
+
+def library_files(limit: int | None = None) -> list[Path]:
+    """The files of every module of the running Python's standard library, in order.
+
+    Raises:
+        ConfigurationError: There are none: it was installed without its source.
+    """
+    root = Path(sysconfig.get_path("stdlib"))
+    found = sorted(
+        file for file in root.rglob("*.py") if OTHERS.isdisjoint(file.relative_to(root).parts)
+    )
+    if not found:
+        raise ConfigurationError(f"{root} has no source files: this Python came without them")
+    return found[:limit]
