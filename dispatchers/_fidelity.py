@@ -12,18 +12,26 @@ import math
 import pathlib
 import uuid
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from enum import Enum
 from typing import Any
 
 from pydantic import BaseModel
 
-from ._payload_errors import NAIVE, NOT_FINITE, PayloadError, key_part, type_name
+from ._payload_errors import (
+    MISSING,
+    NAIVE,
+    NOT_FINITE,
+    PayloadError,
+    altered,
+    key_part,
+    retyped,
+    type_name,
+)
+from ._payload_unknown import attributes, says_equal
 
 __all__ = ["compare", "compare_arguments"]
-
-_MISSING: Any = object()
 
 
 def compare(original: Any, decoded: Any) -> None:
@@ -42,7 +50,7 @@ def compare(original: Any, decoded: Any) -> None:
     if type(original) is not kind:
         if kind is float and type(original) is int and original == decoded:
             return
-        raise _retyped(original, decoded)
+        raise retyped(original, decoded)
     _COMPARISONS.get(kind, _compare_other)(original, decoded)
 
 
@@ -62,14 +70,14 @@ def compare_arguments(original: Mapping[str, Any], decoded: Mapping[str, Any]) -
 
 def _compare_plain(original: Any, decoded: Any) -> None:
     if original != decoded:
-        raise _altered(original)
+        raise altered(original)
 
 
 def _compare_float(original: float, decoded: float) -> None:
     if not math.isfinite(original):
         raise PayloadError(NOT_FINITE)
     if original != decoded or math.copysign(1, original) != math.copysign(1, decoded):
-        raise _altered(original)
+        raise altered(original)
 
 
 def _compare_complex(original: complex, decoded: complex) -> None:
@@ -79,7 +87,7 @@ def _compare_complex(original: complex, decoded: complex) -> None:
 
 def _compare_decimal(original: Decimal, decoded: Decimal) -> None:
     if original.compare_total(decoded):
-        raise _altered(original)
+        raise altered(original)
 
 
 def _compare_datetime(original: dt.datetime, decoded: dt.datetime) -> None:
@@ -100,7 +108,9 @@ def _compare_clock(original: Any, decoded: Any) -> None:
 
 def _compare_sequence(original: Any, decoded: Any) -> None:
     if len(original) != len(decoded):
-        raise _altered(original)
+        raise altered(original)
+    if _are_equal_and_plain(original, decoded):
+        return
     for index, (left, right) in enumerate(zip(original, decoded, strict=True)):
         try:
             compare(left, right)
@@ -108,10 +118,25 @@ def _compare_sequence(original: Any, decoded: Any) -> None:
             raise error.under(f"[{index}]") from None
 
 
+def _are_equal_and_plain(original: Iterable[Any], decoded: Iterable[Any]) -> bool:
+    """The short way, for what consists of types whose own `==` can be trusted."""
+    left = list(original)
+    kinds = list(map(type, left))
+    return (
+        _PLAIN_TYPES.issuperset(kinds)
+        and kinds == list(map(type, decoded))
+        and left == list(decoded)
+    )
+
+
 def _compare_mapping(original: Mapping[Any, Any], decoded: Mapping[Any, Any]) -> None:
     """Both keep the order of insertion, so entries pair up without looking keys up."""
     if len(decoded) != len(original):
         raise _lost_entries(original, decoded)
+    if _are_equal_and_plain(original, decoded) and _are_equal_and_plain(
+        original.values(), decoded.values()
+    ):
+        return
     for position, (left, right) in enumerate(zip(original.items(), decoded.items(), strict=True)):
         try:
             _compare_entry(left, right)
@@ -128,7 +153,7 @@ def _lost_entries(original: Mapping[Any, Any], decoded: Mapping[Any, Any]) -> Pa
         if key not in decoded:
             problem = "is not known to its annotation: drop it, or correct its name"
             return PayloadError(problem, key_part(key, position))
-    return _altered(original)
+    return altered(original)
 
 
 def _compare_entry(original: tuple[Any, Any], decoded: tuple[Any, Any]) -> None:
@@ -144,9 +169,9 @@ def _compare_entry(original: tuple[Any, Any], decoded: tuple[Any, Any]) -> None:
 def _compare_set(original: Iterable[Any], decoded: Iterable[Any]) -> None:
     arrived = {_set_key(item): item for item in decoded}
     for item in original:
-        compare(item, arrived.pop(_set_key(item), _MISSING))
+        compare(item, arrived.pop(_set_key(item), MISSING))
     if arrived:
-        raise _altered(original)
+        raise altered(original)
 
 
 def _set_key(item: Any) -> Any:
@@ -173,7 +198,7 @@ def _compare_dataclass(original: Any, decoded: Any) -> None:
 
 
 def _compare_model(original: BaseModel, decoded: BaseModel) -> None:
-    _compare_fields(original, decoded, type(decoded).model_fields)
+    _compare_fields(original, decoded, decoded.__dict__)
     compare(original.__pydantic_extra__, decoded.__pydantic_extra__)
     _compare_private(original.__pydantic_private__ or {}, decoded.__pydantic_private__ or {})
 
@@ -181,7 +206,7 @@ def _compare_model(original: BaseModel, decoded: BaseModel) -> None:
 def _compare_private(original: Mapping[str, Any], decoded: Mapping[str, Any]) -> None:
     for name in {**original, **decoded}:
         try:
-            compare(original.get(name, _MISSING), decoded.get(name, _MISSING))
+            compare(original.get(name, MISSING), decoded.get(name, MISSING))
         except PayloadError as error:
             raise PayloadError(
                 "is a private attribute, which does not travel: make it a field, or leave it unset",
@@ -192,7 +217,7 @@ def _compare_private(original: Mapping[str, Any], decoded: Mapping[str, Any]) ->
 def _compare_fields(original: Any, decoded: Any, names: Iterable[str]) -> None:
     for name in names:
         try:
-            compare(getattr(original, name, _MISSING), getattr(decoded, name, _MISSING))
+            compare(getattr(original, name, MISSING), getattr(decoded, name, MISSING))
         except PayloadError as error:
             raise error.under(f".{name}") from None
 
@@ -218,71 +243,15 @@ def _compare_default_dict(original: defaultdict[Any, Any], decoded: defaultdict[
 
 def _compare_enum(original: Enum, decoded: Enum) -> None:
     if original is not decoded:
-        raise _altered(original)
+        raise altered(original)
 
 
 def _compare_unknown(original: Any, decoded: Any) -> None:
     """A type of which nothing is known: by its own `__eq__`, else by what it holds."""
     if getattr(type(original), "__eq__", None) is object.__eq__:
-        _compare_fields(original, decoded, _attributes(original))
-    elif not _says_equal(original, decoded):
-        raise _altered(original)
-
-
-def _says_equal(original: Any, decoded: Any) -> bool:
-    try:
-        return (original == decoded) is True
-    except Exception:  # noqa: BLE001 - somebody else's comparison, which may raise anything
-        return False
-
-
-def _attributes(value: Any) -> list[str]:
-    slots = list(_slots(type(value)))
-    if not slots and not hasattr(value, "__dict__"):
-        raise PayloadError(
-            f"is {type_name(value)}, which cannot be compared with what would arrive: "
-            "give it an __eq__ method"
-        )
-    return [*getattr(value, "__dict__", ()), *slots]
-
-
-def _slots(kind: type) -> Iterator[str]:
-    for base in kind.__mro__:
-        slots = base.__dict__.get("__slots__", ())
-        yield from (slots,) if isinstance(slots, str) else slots
-
-
-def _altered(original: object) -> PayloadError:
-    return PayloadError(
-        f"is {type_name(original)} whose value would arrive altered: "
-        "pass a value that its annotation carries as it is"
-    )
-
-
-def _retyped(original: object, decoded: object) -> PayloadError:
-    if decoded is _MISSING or original is _MISSING:
-        return PayloadError("would not arrive: pass a value that its annotation carries as it is")
-    if isinstance(original, type(decoded)):
-        return _subclass(original, decoded)
-    given, arriving = type_name(original), type_name(decoded)
-    if decoded is None or hasattr(original, "__next__"):
-        return PayloadError(f"is {given}, which JSON would turn into {arriving}: pass {arriving}")
-    return PayloadError(
-        f"is {given}, which JSON would turn into {arriving}: "
-        f"pass {arriving}, or annotate it as {given}"
-    )
-
-
-def _subclass(original: object, decoded: object) -> PayloadError:
-    base = type(decoded).__qualname__
-    cure = f"pass a plain {base}, or annotate it with its own type"
-    if isinstance(original, Enum):
-        cure = "pass its .value, or annotate it with its own type"
-    elif base in {"str", "int", "float"}:
-        cure = f"pass {base}(...) of it"
-    return PayloadError(
-        f"is {type_name(original)}, which would arrive as {type_name(decoded)}, its base: {cure}"
-    )
+        _compare_fields(original, decoded, attributes(original))
+    elif not says_equal(original, decoded):
+        raise altered(original)
 
 
 _PLAIN: tuple[type, ...] = (
@@ -291,6 +260,8 @@ _PLAIN: tuple[type, ...] = (
     *(ipaddress.IPv6Address, ipaddress.IPv6Interface, ipaddress.IPv6Network),
     *(pathlib.PurePosixPath, pathlib.PureWindowsPath, type(pathlib.Path())),
 )
+
+_PLAIN_TYPES = frozenset(_PLAIN)
 
 _COMPARISONS: dict[type, Callable[[Any, Any], None]] = {
     **dict.fromkeys(_PLAIN, _compare_plain),

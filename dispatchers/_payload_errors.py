@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Self
 
 __all__ = [
+    "MISSING",
     "NAIVE",
     "NOT_FINITE",
     "DeclarationError",
     "PayloadError",
+    "altered",
     "key_part",
+    "retyped",
     "type_name",
 ]
 
+MISSING: object = object()
+"""In the place of a value that is not there."""
 NAIVE = (
     "is a datetime without a time zone, which names no instant: "
     "pass an aware one, such as datetime.now(UTC)"
@@ -64,3 +70,38 @@ def type_name(value: object) -> str:
         return "None"
     name = type(value).__qualname__.rpartition("<locals>.")[2]
     return f"{'an' if name[:1].lower() in 'aeio' else 'a'} {name}"
+
+
+def altered(original: object) -> PayloadError:
+    """The type is kept, the value is not."""
+    return PayloadError(
+        f"is {type_name(original)} whose value would arrive altered: "
+        "pass a value that its annotation carries as it is"
+    )
+
+
+def retyped(original: object, decoded: object) -> PayloadError:
+    """What arrives is of another type; `MISSING` stands for what does not arrive."""
+    if decoded is MISSING or original is MISSING:
+        return PayloadError("would not arrive: pass a value that its annotation carries as it is")
+    if isinstance(original, type(decoded)):
+        return _subclass(original, decoded)
+    given, arriving = type_name(original), type_name(decoded)
+    if decoded is None or hasattr(original, "__next__"):
+        return PayloadError(f"is {given}, which JSON would turn into {arriving}: pass {arriving}")
+    return PayloadError(
+        f"is {given}, which JSON would turn into {arriving}: "
+        f"pass {arriving}, or annotate it as {given}"
+    )
+
+
+def _subclass(original: object, decoded: object) -> PayloadError:
+    base = type(decoded).__qualname__
+    cure = f"pass a plain {base}, or annotate it with its own type"
+    if isinstance(original, Enum):
+        cure = "pass its .value, or annotate it with its own type"
+    elif base in {"str", "int", "float"}:
+        cure = f"pass {base}(...) of it"
+    return PayloadError(
+        f"is {type_name(original)}, which would arrive as {type_name(decoded)}, its base: {cure}"
+    )
