@@ -14,8 +14,10 @@ from ._errors import (
     StoreReadOnlyError,
     StoreUnavailableError,
 )
+from ._file import Synchronous
 from ._idempotency import SQLiteIdempotencyStore
 from ._jobs import Counts, DeadJob, Exchange, Finish, Job, NewJob, Outcome, Put, Stored
+from ._letters import QueueDeadLetters, SQLiteDeadLetters
 from ._store import SQLiteStore
 
 __all__ = [
@@ -28,6 +30,8 @@ __all__ = [
     "NewJob",
     "Outcome",
     "Put",
+    "QueueDeadLetters",
+    "SQLiteDeadLetters",
     "SQLiteIdempotencyStore",
     "SQLiteStore",
     "StoreBusyError",
@@ -40,4 +44,5 @@ __all__ = [
     "StoreReadOnlyError",
     "StoreUnavailableError",
     "Stored",
+    "Synchronous",
 ]

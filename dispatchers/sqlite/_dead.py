@@ -36,9 +36,11 @@ _DELETE = "DELETE FROM jobs WHERE state = 4 AND id = ?"
 
 # Somebody wants it to run: what it was to expire at has passed and is not asked again.
 _REPLAY = """
-UPDATE jobs SET state = 0, run_at = ?, expires_at = NULL, attempt = 1, deliveries = 0,
-    finished_at = NULL, reason = NULL, error_type = NULL, error = NULL
-WHERE state = 4 AND id = ?
+UPDATE jobs SET state = 0, run_at = :now, expires_at = NULL, attempt = 1, deliveries = 0,
+    finished_at = NULL, reason = NULL, error_type = NULL, error = NULL,
+    body = ifnull(:body, body), queue = ifnull(:queue, queue),
+    priority = ifnull(:priority, priority)
+WHERE state = 4 AND id = :id
 """
 # Never in the place of a job that is alive.
 _BURY = """
@@ -85,8 +87,27 @@ class DeadJobs:
         """Give it another body; false if there is no dead job of this id."""
         return self._write(_EDIT, (body, job_id), timeout)
 
-    def replay(self, job_id: str, *, timeout: float = 5.0) -> bool:
+    def replay(
+        self,
+        job_id: str,
+        *,
+        body: bytes | None = None,
+        queue: str | None = None,
+        priority: int | None = None,
+        timeout: float = 5.0,
+    ) -> bool:
         """Queue it again at once under its id, as if it had never been tried.
+
+        Args:
+            job_id: Which.
+
+            body: Another body; None leaves it.
+
+            queue: Another queue; None leaves it.
+
+            priority: Another priority; None leaves it.
+
+            timeout: Seconds.
 
         Returns:
             False if there is no dead job of this id.
@@ -94,8 +115,9 @@ class DeadJobs:
         Raises:
             StoreConflictError: Another job with its key is alive or remembered.
         """
+        values = {"id": job_id, "body": body, "queue": queue, "priority": priority}
         try:
-            return self._write(_REPLAY, (time.time(), job_id), timeout)
+            return self._write(_REPLAY, values | {"now": time.time()}, timeout)
         except StoreInputError as exc:
             raise StoreConflictError(
                 f"dead job {job_id!r} has the key of a newer job: delete one of them"
