@@ -128,11 +128,14 @@ class MemoryQueue:
             return delivery
 
     def _ready(self, queues: Collection[str]) -> list[tuple[tuple[int, int], Backlog]]:
-        served = [each for name, each in self._queues.items() if not queues or name in queues]
+        served = self._served(queues)
         now = self.now.timestamp()
         for backlog in served:
             backlog.promote(now)
         return [(each.head, each) for each in served if each.head is not None]
+
+    def _served(self, queues: Collection[str]) -> list[Backlog]:
+        return [each for name, each in self._queues.items() if not queues or name in queues]
 
     def holds(self, delivery: Delivery) -> bool:
         """Whether the delivery still counts."""
@@ -184,10 +187,19 @@ class MemoryQueue:
                 del self._finished[each]
             return len(gone)
 
-    def wait(self) -> None:
-        """Wait until something may be due, or anything has changed."""
+    def is_empty(self, queues: Collection[str]) -> bool:
+        """Whether nothing waits or is claimed in these queues, or in any."""
         with self.changed:
-            dues = [each.next_due for each in self._queues.values() if each.next_due is not None]
+            claimed = {delivery.work.queue for delivery in self._claimed}
+            waiting = {name for name, backlog in self._queues.items() if backlog}
+            busy = claimed | waiting
+            return busy.isdisjoint(queues) if queues else not busy
+
+    def wait(self, queues: Collection[str]) -> None:
+        """Wait until something in these queues may be due, or anything has changed."""
+        with self.changed:
+            if self._ready(queues):
+                return
+            dues = [each.next_due for each in self._served(queues) if each.next_due is not None]
             left = min(dues, default=float("inf")) - self.now.timestamp()
-            if left > 0:
-                self.changed.wait(min(left, LOOK))
+            self.changed.wait(min(max(left, 0.0), LOOK))

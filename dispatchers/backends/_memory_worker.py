@@ -7,13 +7,15 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from queue import SimpleQueue
+from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from dispatchers._verdict import type_name
 from dispatchers._worker import WorkerOptions
+
+from ._memory_queue import LOOK
 
 if TYPE_CHECKING:
     from .memory import MemoryDispatcher
@@ -47,8 +49,14 @@ class MemoryWorker:
         with _signals(self.stop):
             for thread in threads:
                 thread.start()
-            self._over.get()
+            self._wait()
         return self._joined(threads)
+
+    def _wait(self) -> None:
+        """Until `stop`; with looks, as a signal that another thread gets wakes nobody here."""
+        while not self._stopping:
+            with suppress(Empty):
+                self._over.get(timeout=LOOK)
 
     def stop(self) -> None:
         """Take no more work, finish what runs, then return from `run`."""
@@ -68,10 +76,10 @@ class MemoryWorker:
         while not self._stopping:
             if self._step():
                 continue
-            if self._options.drain and not len(queue) and not queue.claimed:
+            if self._options.drain and queue.is_empty(self._options.queues):
                 self.stop()
             else:
-                queue.wait()
+                queue.wait(self._options.queues)
 
     def _step(self) -> bool:
         delivery = self._dispatcher.claim(self._options.queues)

@@ -55,7 +55,7 @@ def on_signal():
 
 
 def test_close_runs_what_is_due(thread, note, seen):
-    """C8: closing drains: what was accepted and is due has run when it returns, and no thread is left."""
+    """C8: closing drains: when it returns, what is due has run, and no thread is left."""
     dispatcher = thread(workers=2)
     for x in range(100):
         note.options(dispatcher=dispatcher).dispatch(x=x)
@@ -130,7 +130,7 @@ def test_handlers_see_that_they_should_stop(thread, gate, seen):
 
 
 def test_a_handler_may_close(thread, note, gate, seen):
-    """C8: a handler that closes its own dispatcher waits for the rest, which runs, not for itself."""
+    """C8: a handler that closes its own dispatcher waits for the rest, not for itself."""
     dispatcher = thread(workers=1)
 
     @task(name="close.self")
