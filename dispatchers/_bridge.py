@@ -100,7 +100,10 @@ async def on_thread(work: Callable[[float], T], *, timeout: float, cut: bool = T
         left = until - monotonic()
         if left <= 0 and cut:
             raise _late()
-        return context.run(work, left)
+        try:
+            return context.run(work, left)
+        except StopIteration as exc:
+            raise RuntimeError("the call raised StopIteration") from exc  # no future can carry it
 
     future = _submitted(run)
     waiting = asyncio.wrap_future(future)

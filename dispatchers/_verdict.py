@@ -74,10 +74,8 @@ def verdict(
         return without_contact(exc)
     if isinstance(exc, AnswerError):
         return DispatchStatus.UNKNOWN, failure(ErrorCategory.INTERNAL, str(exc), exc)
-    if isinstance(exc, GuardClosedError):
-        return _rejected(ErrorCategory.CLOSED, f"dispatcher {dispatcher.alias!r} was closed", exc)
     if isinstance(exc, GuardFullError):
-        return _rejected(ErrorCategory.CAPACITY, "too many calls are stuck in the client", exc)
+        return _not_begun(dispatcher, exc)
     if isinstance(exc, GuardTimeoutError):
         return _overdue(dispatcher, exc)
     return _from_adapter(dispatcher, exc)
@@ -113,6 +111,14 @@ def _rejected(
 ) -> tuple[DispatchStatus, DispatchFailure]:
     again = category in RETRYABLE if retryable is None else retryable
     return DispatchStatus.REJECTED, failure(category, message, exc, retryable=again)
+
+
+def _not_begun(
+    dispatcher: BaseDispatcher, exc: GuardFullError
+) -> tuple[DispatchStatus, DispatchFailure]:
+    if isinstance(exc, GuardClosedError):
+        return _rejected(ErrorCategory.CLOSED, f"dispatcher {dispatcher.alias!r} was closed", exc)
+    return _rejected(ErrorCategory.CAPACITY, "too many calls are stuck in the client", exc)
 
 
 def _overdue(
@@ -219,7 +225,7 @@ def secrets_of(options: Model) -> tuple[str, ...]:
     return tuple(sorted((s for s in found if s), key=len, reverse=True))
 
 
-def _secrets_in(value: object) -> set[str]:
+def _secrets_in(value: object) -> set[str]:  # noqa: PLR0911 - one for each kind of value
     match value:
         case SecretStr():
             text = value.get_secret_value()
