@@ -63,7 +63,7 @@ def environment_layer(
 
 
 def _is_setting(name: str) -> bool:
-    return name.upper().startswith(PREFIX) and not IGNORED.fullmatch(name.upper())
+    return name.startswith(PREFIX) and not IGNORED.fullmatch(name)
 
 
 def _keys(name: str, known: Tree, fields: Mapping[str, object]) -> Keys:

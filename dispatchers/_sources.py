@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import cast
 
 from ._errors import ConfigurationError
+from ._library import cause
 
 __all__ = [
     "CONFIG",
@@ -212,11 +213,20 @@ def set_framework_source(
 
 
 def framework_layer() -> Layer:
-    """What the framework's settings say now."""
+    """What the framework's settings say now.
+
+    Raises:
+        ConfigurationError: They cannot be read, or a table is something else.
+    """
     if _framework is None:
         return Layer({})
     source, name = _framework
-    given = source()
+    try:
+        given = source()
+    except ConfigurationError:
+        raise
+    except Exception as exc:
+        raise ConfigurationError(f"{name} cannot be read: {cause(exc)}") from exc
     return Layer({}) if given is None else code_layer(given, name)
 
 

@@ -411,6 +411,22 @@ def test_broken_settings_are_told_on_every_use(tmp_path: Path) -> None:
             use()
 
 
+def test_a_change_that_was_overtaken_is_computed_again(acme: object) -> None:
+    """Two threads that change the configuration at once both have their say."""
+    seen: list[View] = []
+
+    def overtaken(view: View) -> View:
+        seen.append(view)
+        if len(seen) == 1:
+            configure(settings(default="acme"))
+        return view.changed(view.stack, view.explicit, anew=True)
+
+    state.change(overtaken)
+
+    assert len(seen) == 2
+    assert get_dispatcher().name == "acme"
+
+
 def test_a_dispatcher_built_while_the_settings_change_is_of_the_new_ones(
     acme: type[AcmeDispatcher], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,7 @@ from dispatchers import (
     Sent,
 )
 from dispatchers import _registry as registry
+from dispatchers._library import is_importable
 from dispatchers._registry import BackendInfo, backends, load_backend, register
 
 GOOD = """
@@ -398,6 +399,15 @@ def test_registering_another_class_under_the_same_name_is_refused() -> None:
         register(backend())
 
 
+def test_a_distribution_that_comes_after_a_class_from_code_is_a_conflict(site: Site) -> None:
+    """The order in which two owners appear does not matter."""
+    register(backend())
+    site.install("acme-one", point(), acme_one=GOOD)
+
+    with pytest.raises(RegistrationError, match=r"2 owners, code .* and acme-one 1\.5"):
+        load_backend("acme")
+
+
 def test_replace_takes_a_name_over(site: Site) -> None:
     """With `replace=True` the class from code is the only owner."""
     site.install("acme-one", point(), acme_one=GOOD)
@@ -433,6 +443,17 @@ def test_options_of_a_backend_may_be_its_own() -> None:
         url: str = "x"
 
     assert registry.class_problems(backend(Options=Own), "acme") == []
+
+
+def test_a_library_whose_parent_package_fails_is_not_there(site: Site) -> None:
+    """C12: looking for a library never raises, whatever its parent package does."""
+    package = site.path / "acme_parent"
+    package.mkdir()
+    (package / "__init__.py").write_text("1 / 0")
+
+    assert is_importable("acme_parent.driver") is False
+    assert is_importable("acme_parent") is True
+    assert is_importable("..") is False
 
 
 def test_importing_the_core_loads_no_backend_and_reads_nothing() -> None:

@@ -277,6 +277,14 @@ def test_an_error_in_framework_settings_names_them() -> None:
         read([], NOTHING)
 
 
+def test_framework_settings_that_cannot_be_read_are_told() -> None:
+    """Whatever a framework raises becomes a configuration error that names it."""
+    set_framework_source(lambda: {}[0], "settings.DISPATCHERS")  # type: ignore[index]
+
+    with pytest.raises(ConfigurationError, match=r"settings\.DISPATCHERS cannot be read: KeyError"):
+        read([], NOTHING)
+
+
 # Environment.
 
 
@@ -350,6 +358,7 @@ def test_a_misspelt_variable_is_told_with_the_nearest(name: str, near: str) -> N
         "DISPATCHERS_PORT",
         "DISPATCHERS_PORT_80_TCP_ADDR",
         "DISPATCHERSX",
+        "dispatchers_targt",
         "OTHER",
     ],
 )
