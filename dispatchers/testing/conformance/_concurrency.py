@@ -1,0 +1,235 @@
+"""C7 and C8: acting now; threads, forks, loops, signals, and the end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
+
+import pytest
+
+from dispatchers import BaseDispatcher, DispatchResponse, DispatchStatus, ErrorCategory
+from dispatchers.testing import tasks
+from dispatchers.testing.harness import Harness
+from dispatchers.testing.journal import Journal
+
+from ._never_hangs import proxied
+from ._never_raises import every_way
+from ._tools import PATIENCE, arrived, in_child, refused_with, send, told
+
+__all__ = ["ServesMany"]
+
+LEISURE = 0.5
+"""The deadline of the cases that watch what happens meanwhile."""
+
+
+class ServesMany:
+    """C7 and C8, from outside."""
+
+    def test_a_dispatcher_acts_now(self, harness: Harness, journal: Journal) -> None:
+        """C7: a dispatcher hands over now or says no; waiting for a commit is the glue's."""
+        dispatcher = harness.dispatcher()
+
+        answers = every_way(dispatcher, tasks.note.request(journal.path))
+
+        assert DispatchStatus.DEFERRED not in {answer.status for answer in answers.values()}
+        assert all(answers.values())
+
+    def test_many_threads_share_a_dispatcher(self, harness: Harness, journal: Journal) -> None:
+        """C8: every dispatch of many threads is handed over, each once."""
+        dispatcher = harness.dispatcher(deadline=10.0)
+        start = threading.Barrier(8)
+
+        def work(_: int) -> list[DispatchResponse]:
+            start.wait(PATIENCE)
+            return [send(dispatcher, journal) for _ in range(20)]
+
+        with ThreadPoolExecutor(8) as pool:
+            answers = [answer for each in pool.map(work, range(8)) for answer in each]
+
+        assert all(answers)
+        if harness.has("received") or harness.has("worker"):
+            there = arrived(harness, dispatcher, journal)
+            assert sorted(there) == sorted(answer.request_id for answer in answers)
+
+    def test_a_forked_child_and_its_parent_both_work(
+        self, harness: Harness, journal: Journal
+    ) -> None:
+        """C8: after a fork both dispatch, on connections of their own, and nothing is lost."""
+        dispatcher = harness.dispatcher(deadline=5.0)
+        before = send(dispatcher, journal)
+
+        status = in_child(lambda: _thrice(dispatcher, journal))
+        after = [send(dispatcher, journal) for _ in range(3)]
+
+        assert status.split()[0] == "ok", status
+        assert all([before, *after])
+        if harness.has("received") or harness.has("worker"):
+            expected = [each.request_id for each in (before, *after)]
+            expected += status.split()[1:] if harness.has("processes") else []
+            there = arrived(harness, dispatcher, journal)
+            assert set(expected) <= set(there)
+
+    def test_a_child_forked_during_a_dispatch_works(
+        self, harness: Harness, journal: Journal
+    ) -> None:
+        """C8: locks that other threads held during the fork block nobody in the child."""
+        dispatcher = harness.dispatcher(deadline=5.0)
+        stop = threading.Event()
+
+        def busy() -> None:
+            while not stop.is_set():
+                send(dispatcher, journal)
+
+        threads = [threading.Thread(target=busy) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        try:
+            said = [in_child(lambda: _thrice(dispatcher, journal)) for _ in range(5)]
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+
+        assert [each.split()[0] for each in said] == ["ok"] * 5, said
+
+    def test_a_signal_handler_may_dispatch(self, harness: Harness, journal: Journal) -> None:
+        """C8: a handler that interrupts a dispatch dispatches itself; no lock stands in its way."""
+        if threading.current_thread() is not threading.main_thread():
+            pytest.skip("signal handlers run on the main thread")
+        dispatcher = harness.dispatcher(deadline=5.0)
+
+        said = in_child(lambda: _interrupted(dispatcher, journal))
+
+        assert said == "ok", said
+
+    def test_an_awaited_dispatch_does_not_block_the_loop(
+        self, harness: Harness, journal: Journal
+    ) -> None:
+        """C8: while a backend does not answer, the event loop goes on."""
+        request = tasks.note.request(journal.path)
+        if harness.has("network"):
+            with proxied(harness, deadline=LEISURE) as (proxy, dispatcher):
+                proxy.black_hole()
+                turns = asyncio.run(_turns_during(dispatcher, request))
+        else:
+            dispatcher = harness.dispatcher(deadline=LEISURE)
+            if dispatcher.capabilities.runs_here:
+                turns = asyncio.run(
+                    _turns_during(dispatcher, tasks.sleep.request(journal.path, LEISURE))
+                )
+            else:
+                harness.need("stall")
+                with harness.stalled(dispatcher):
+                    turns = asyncio.run(_turns_during(dispatcher, request))
+
+        assert turns >= 5, f"the loop had {turns} turns in {LEISURE} s"
+
+    def test_a_cancelled_dispatch_is_still_told(self, harness: Harness, journal: Journal) -> None:
+        """C8: cancelling does not unsend: what became of it reaches the hooks."""
+        dispatcher = harness.dispatcher()
+        request = tasks.note.request(journal.path)
+
+        with told() as seen:
+            asyncio.run(_cancelled(dispatcher, request, lambda: bool(seen)))
+
+        assert [answer.request_id for answer in seen] == [request.id]
+
+    def test_two_loops_share_a_dispatcher(self, harness: Harness, journal: Journal) -> None:
+        """C8: nothing of a dispatcher belongs to the loop that used it first."""
+        dispatcher = harness.dispatcher(deadline=5.0)
+
+        def loop(_: int) -> list[DispatchResponse]:
+            requests = [tasks.note.request(journal.path) for _ in range(5)]
+
+            async def main() -> list[DispatchResponse]:
+                return list(await asyncio.gather(*map(dispatcher.adispatch, requests)))
+
+            return asyncio.run(main())
+
+        one_after_the_other = [loop(0), loop(1)]
+        with ThreadPoolExecutor(2) as pool:
+            at_once = list(pool.map(loop, range(2)))
+
+        assert all(answer for each in one_after_the_other + at_once for answer in each)
+
+    def test_a_closed_dispatcher_refuses(self, harness: Harness, journal: Journal) -> None:
+        """C8: after `close` every dispatch is REJECTED as `closed`; closing twice is harmless."""
+        dispatcher = harness.dispatcher()
+
+        left = [dispatcher.close(1.0), dispatcher.close(1.0)]
+        answers = every_way(dispatcher, tasks.note.request(journal.path))
+
+        assert all(isinstance(each, int) and each >= 0 for each in left)
+        for answer in answers.values():
+            refused_with(answer, ErrorCategory.CLOSED)
+
+    def test_closing_an_unused_dispatcher_is_quick(self, harness: Harness) -> None:
+        """C8: `close` keeps its timeout, also where there was nothing to close."""
+        dispatcher = harness.dispatcher()
+        started = monotonic()
+
+        left = dispatcher.close(0.5)
+
+        assert left == 0
+        assert monotonic() - started <= 0.5 + 0.25
+
+
+def _thrice(dispatcher: BaseDispatcher, journal: Journal) -> str:
+    """`ok` and the request ids, or what went wrong."""
+    answers = [send(dispatcher, journal) for _ in range(3)]
+    if not all(answers):
+        return repr(answers)
+    return " ".join(["ok", *(answer.request_id for answer in answers)])
+
+
+def _interrupted(dispatcher: BaseDispatcher, journal: Journal) -> str:
+    """Dispatch until a signal handler has dispatched in the midst of it a few times."""
+    answers: list[DispatchResponse] = []
+    nested: list[DispatchResponse] = []
+
+    def handle(_signal: int, _frame: object) -> None:
+        nested.append(send(dispatcher, journal))
+
+    signal.signal(signal.SIGUSR1, handle)
+    threading.Thread(target=_signalling, args=(nested,), daemon=True).start()
+    until = monotonic() + PATIENCE / 2
+    while len(nested) < 20 and monotonic() < until:
+        answers.append(send(dispatcher, journal))
+    bad = [answer for answer in answers + nested if not answer]
+    return repr(bad[:3]) if bad else "ok"
+
+
+def _signalling(nested: list[DispatchResponse]) -> None:
+    """Signals that come at odd moments, and stop before the handlers pile up."""
+    pause = threading.Event()
+    for number in range(1000):
+        pause.wait(0.001 + number % 7 / 3000)
+        if len(nested) >= 20:
+            return
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+
+async def _turns_during(dispatcher: BaseDispatcher, request: object) -> int:
+    """How often the loop came round while a dispatch was under way."""
+    dispatch = asyncio.ensure_future(dispatcher.adispatch(request))  # type: ignore[arg-type]
+    turns = 0
+    while not dispatch.done():
+        await asyncio.sleep(0.02)
+        turns += 1
+    await dispatch
+    return turns
+
+
+async def _cancelled(dispatcher: BaseDispatcher, request: object, is_told: object) -> None:
+    """Cancel a dispatch as it begins, then wait until it is told or patience ends."""
+    task = asyncio.ensure_future(dispatcher.adispatch(request))  # type: ignore[arg-type]
+    await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.wait([task])
+    until = monotonic() + PATIENCE / 4
+    while not is_told() and monotonic() < until:  # type: ignore[operator]
+        await asyncio.sleep(0.01)

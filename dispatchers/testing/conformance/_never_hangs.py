@@ -1,0 +1,162 @@
+"""C2: handing over ends within its deadline, whatever the network does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from dispatchers import BaseDispatcher, DispatchResponse, DispatchStatus
+from dispatchers.testing import FaultProxy, tasks
+from dispatchers.testing.harness import Harness
+from dispatchers.testing.journal import Journal
+
+from ._tools import DEADLINE, answered, send
+
+__all__ = ["NeverHangs", "proxied"]
+
+HASTE = 0.02
+"""Seconds for those of a hundred calls that are not measured at leisure."""
+FAULTS: dict[str, Callable[[FaultProxy], None]] = {
+    "refused": FaultProxy.refuse,
+    "black hole": FaultProxy.black_hole,
+    "never accepted": lambda proxy: proxy.black_hole(accept=False),
+    "stalled": FaultProxy.stall,
+    "reset": FaultProxy.reset,
+    "slow": lambda proxy: proxy.slow_drip(2.0),
+}
+
+
+@contextmanager
+def proxied(harness: Harness, **options: object) -> Iterator[tuple[FaultProxy, BaseDispatcher]]:
+    """A dispatcher with a proxy before its server, healthy so far."""
+    harness.need("network")
+    host, port = harness.upstream
+    with FaultProxy(host, port) as proxy:
+        dispatcher = harness.dispatcher_at(*proxy.address, **{"deadline": DEADLINE, **options})
+        yield proxy, dispatcher
+        proxy.heal()
+        dispatcher.close(0.5)
+
+
+class NeverHangs:
+    """C2, from outside."""
+
+    @pytest.mark.parametrize("fault", FAULTS)
+    def test_no_fault_outlasts_the_deadline(
+        self, harness: Harness, journal: Journal, fault: str
+    ) -> None:
+        """C2: the first, the second and the hundredth call answer within the deadline."""
+        with proxied(harness) as (proxy, dispatcher):
+            FAULTS[fault](proxy)
+
+            def call() -> DispatchResponse:
+                return answered(DEADLINE, lambda: send(dispatcher, journal))
+
+            answers = [call(), call(), *_hasty(dispatcher, journal), call()]
+
+        assert len(answers) == 100
+        assert not any(answers)
+
+    @pytest.mark.parametrize("fault", FAULTS)
+    def test_no_fault_outlasts_the_deadline_of_a_connection(
+        self, harness: Harness, journal: Journal, fault: str
+    ) -> None:
+        """C2: a connection that worked before costs no more than a new one when it fails."""
+        with proxied(harness) as (proxy, dispatcher):
+            assert send(dispatcher, journal).ok
+            FAULTS[fault](proxy)
+
+            answers = [answered(DEADLINE, lambda: send(dispatcher, journal)) for _ in range(3)]
+
+        assert not any(answers)
+
+    @pytest.mark.parametrize("fault", FAULTS)
+    def test_no_fault_outlasts_the_deadline_when_awaited(
+        self, harness: Harness, journal: Journal, fault: str
+    ) -> None:
+        """C2: `adispatch` keeps the deadline as `dispatch` does."""
+        request = tasks.note.request(journal.path)
+        with proxied(harness) as (proxy, dispatcher):
+            FAULTS[fault](proxy)
+
+            async def call() -> list[DispatchResponse]:
+                return [await dispatcher.adispatch(request) for _ in range(2)]
+
+            answers = answered(2 * DEADLINE, lambda: asyncio.run(call()))
+
+        assert not any(answers)
+
+    @pytest.mark.parametrize("fault", FAULTS)
+    def test_a_batch_has_one_deadline(self, harness: Harness, journal: Journal, fault: str) -> None:
+        """C2: `dispatch_many` costs one deadline, not one for each item."""
+        requests = [tasks.note.request(journal.path) for _ in range(10)]
+        with proxied(harness) as (proxy, dispatcher):
+            FAULTS[fault](proxy)
+
+            answers = answered(DEADLINE, lambda: dispatcher.dispatch_many(requests))
+
+        assert len(answers) == 10
+        assert not any(answers)
+
+    def test_it_works_again_once_the_fault_is_gone(
+        self, harness: Harness, journal: Journal
+    ) -> None:
+        """C2: what hung does not stay in the way: with the server back, dispatches succeed."""
+        with proxied(harness, deadline=2.0) as (proxy, dispatcher):
+            proxy.black_hole()
+            hung = tasks.note.options(dispatcher=dispatcher, deadline=0.1).dispatch(journal.path)
+            proxy.heal()
+
+            answers = [send(dispatcher, journal) for _ in range(3)]
+
+        assert not hung.ok
+        assert answers[-1].ok
+
+    def test_a_backend_that_stalls_costs_the_deadline(
+        self, harness: Harness, journal: Journal
+    ) -> None:
+        """C2: a backend that does not answer costs the deadline, in each way of dispatching."""
+        if harness.has("network"):
+            pytest.skip("the network's faults show it")
+        harness.need("stall")
+        dispatcher = harness.dispatcher(deadline=DEADLINE)
+        requests = [tasks.note.request(journal.path) for _ in range(3)]
+
+        with harness.stalled(dispatcher):
+            answers = [answered(DEADLINE, lambda: send(dispatcher, journal)) for _ in range(3)]
+            awaited = answered(DEADLINE, lambda: asyncio.run(dispatcher.adispatch(requests[0])))
+            batch = answered(DEADLINE, lambda: dispatcher.dispatch_many(requests))
+
+        assert not any([*answers, awaited, *batch])
+        assert send(dispatcher, journal).ok
+
+    def test_a_requests_own_deadline_rules(self, harness: Harness, journal: Journal) -> None:
+        """C2: the deadline of a request beats the dispatcher's."""
+        with proxied(harness, deadline=60.0) as (proxy, dispatcher):
+            proxy.black_hole()
+            hasty = tasks.note.options(dispatcher=dispatcher, deadline=DEADLINE)
+
+            response = answered(DEADLINE, lambda: hasty.dispatch(journal.path))
+
+        assert not response.ok
+
+    def test_the_deadline_never_cuts_a_run(self, harness: Harness, journal: Journal) -> None:
+        """C2: what runs during the call runs to its end, however long that takes."""
+        dispatcher = harness.dispatcher(deadline=0.05)
+        if not dispatcher.capabilities.runs_here:
+            pytest.skip("the work does not run during the call")
+        request = tasks.sleep.request(journal.path, 0.2)
+
+        answers = [dispatcher.dispatch(request), asyncio.run(dispatcher.adispatch(request))]
+
+        assert [each.status for each in answers] == [DispatchStatus.EXECUTED] * 2
+        assert journal.texts == ["slept", "slept"]
+
+
+def _hasty(dispatcher: BaseDispatcher, journal: Journal) -> list[DispatchResponse]:
+    """Ninety-seven calls that are in a hurry."""
+    note = tasks.note.options(dispatcher=dispatcher, deadline=HASTE)
+    return [answered(HASTE, lambda: note.dispatch(journal.path)) for _ in range(97)]

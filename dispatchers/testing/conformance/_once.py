@@ -1,0 +1,132 @@
+"""C9 and C10: nothing confirmed is lost; at least once, and once on request."""
+
+from __future__ import annotations
+
+import pytest
+
+from dispatchers import DispatchStatus
+from dispatchers.testing import tasks
+from dispatchers.testing.harness import Harness
+from dispatchers.testing.journal import Journal
+
+from ._never_raises import every_way
+from ._tools import PATIENCE, arrived, in_child, run_until, send
+
+__all__ = ["LosesNothing"]
+
+
+class LosesNothing:
+    """C9 and C10, from outside."""
+
+    def test_durable_work_survives_the_death_of_its_process(
+        self, harness: Harness, journal: Journal
+    ) -> None:
+        """C9: what a process was told to be ACCEPTED is there after its `kill -9`."""
+        dispatcher = harness.dispatcher(deadline=5.0)
+        if not dispatcher.capabilities.durable:
+            pytest.skip(f"{dispatcher.name} is not durable, and says so")
+        harness.need("processes")
+
+        said = in_child(lambda: _accepted(harness, journal))
+
+        assert said in arrived(harness, dispatcher, journal)
+
+    def test_work_survives_its_worker(self, harness: Harness, journal: Journal) -> None:
+        """C9: a worker that dies in a run has settled nothing: the work is delivered again."""
+        harness.need("worker", "crash")
+        dispatcher = harness.dispatcher()
+        response = send(dispatcher, journal).raise_for_error()
+
+        harness.crash(dispatcher)
+        run_until(harness, dispatcher, lambda: bool(journal.of(response.request_id)))
+
+        assert len(journal.of(response.request_id)) == 1
+
+    def test_deliveries_are_no_attempts(self, harness: Harness, journal: Journal) -> None:
+        """C10: a delivery that ended with its worker counts as a delivery, not as an attempt."""
+        harness.need("worker", "crash")
+        dispatcher = harness.dispatcher()
+        send(dispatcher, journal).raise_for_error()
+
+        harness.crash(dispatcher)
+        run_until(harness, dispatcher, lambda: bool(journal.entries))
+
+        assert [(each.attempt, each.deliveries) for each in journal.entries] == [(1, 2)]
+
+    def test_work_that_kills_its_workers_is_given_up(
+        self, harness: Harness, journal: Journal
+    ) -> None:
+        """C10: beyond `max_deliveries` the work is dead-lettered, and not run any more."""
+        harness.need("worker", "crash", "dead")
+        dispatcher = harness.dispatcher(max_deliveries=2)
+        request = tasks.note.request(journal.path)
+        dispatcher.dispatch(request).raise_for_error()
+
+        for _ in range(2):
+            harness.crash(dispatcher)
+        run_until(harness, dispatcher, lambda: bool(harness.dead(dispatcher)))
+
+        assert journal.entries == []
+        assert len(harness.dead(dispatcher)) == 1
+        assert request.id.encode() in harness.dead(dispatcher)[0]
+
+    def test_a_key_is_never_refused(self, harness: Harness, journal: Journal) -> None:
+        """C10: an idempotency key is carried where the backend does not deduplicate."""
+        dispatcher = harness.dispatcher()
+        request = tasks.note.options(idempotency_key="a key").request(journal.path)
+
+        answers = every_way(dispatcher, request)
+
+        assert all(answers.values())
+
+    def test_work_with_a_known_key_is_a_duplicate(
+        self, harness: Harness, journal: Journal
+    ) -> None:
+        """C10: a backend that deduplicates answers DUPLICATE and keeps one; by task and key."""
+        dispatcher = harness.dispatcher()
+        if not dispatcher.capabilities.deduplicate:
+            pytest.skip(f"{dispatcher.name} does not deduplicate, and says so")
+        keyed = {"dispatcher": dispatcher, "idempotency_key": "same", "deduplicate": True}
+
+        answers = [tasks.note.options(**keyed).dispatch(journal.path) for _ in range(2)]  # type: ignore[arg-type]
+        another = tasks.other.options(**keyed).dispatch(journal.path)  # type: ignore[arg-type]
+
+        assert answers[0].status is DispatchStatus.ACCEPTED
+        assert answers[1].status is DispatchStatus.DUPLICATE
+        assert another.status is DispatchStatus.ACCEPTED
+        there = arrived(harness, dispatcher, journal)
+        assert sorted(there) == sorted([answers[0].request_id, another.request_id])
+
+    def test_the_same_request_is_a_duplicate(self, harness: Harness, journal: Journal) -> None:
+        """C10: without a key the request's id serves: repeating it after UNKNOWN is safe."""
+        dispatcher = harness.dispatcher()
+        if not dispatcher.capabilities.deduplicate:
+            pytest.skip(f"{dispatcher.name} does not deduplicate, and says so")
+        request = tasks.note.options(deduplicate=True).request(journal.path)
+
+        answers = [dispatcher.dispatch(request) for _ in range(2)]
+
+        assert [answer.status for answer in answers] == ["accepted", "duplicate"]
+        assert arrived(harness, dispatcher, journal) == [request.id]
+
+    def test_an_idempotency_store_runs_it_once(self, harness: Harness, journal: Journal) -> None:
+        """C10: with a store, work that was handed over twice runs once."""
+        harness.need("worker")
+        dispatcher = harness.dispatcher(idempotency=harness.idempotency)
+        key = f"once {journal.path}"
+        keyed = tasks.note.options(dispatcher=dispatcher, idempotency_key=key)
+
+        first = keyed.dispatch(journal.path, "once")
+        run_until(harness, dispatcher, lambda: bool(journal.texts))
+        second = keyed.dispatch(journal.path, "once")
+        last = send(dispatcher, journal, "last")
+        run_until(harness, dispatcher, lambda: "last" in journal.texts)
+
+        assert all([first, second, last])
+        assert journal.texts == ["once", "last"]
+
+
+def _accepted(harness: Harness, journal: Journal) -> str:
+    """The id of work that a dispatcher of this process's own was told to be accepted."""
+    response = send(harness.make_dispatcher(deadline=PATIENCE), journal)
+    return response.request_id if response.ok else repr(response)

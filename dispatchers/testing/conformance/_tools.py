@@ -1,0 +1,171 @@
+"""What the cases share: waiting, watching, measuring, other processes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import signal
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic, sleep
+from typing import Any, TypeVar
+
+import pytest
+
+from dispatchers import (
+    BaseDispatcher,
+    DispatchResponse,
+    DispatchStatus,
+    ErrorCategory,
+    hooks,
+)
+from dispatchers._envelope import decode
+from dispatchers.testing import tasks
+from dispatchers.testing.harness import Harness
+from dispatchers.testing.journal import Journal
+
+__all__ = [
+    "DEADLINE",
+    "MARGIN",
+    "PATIENCE",
+    "answered",
+    "arrived",
+    "in_child",
+    "log_records",
+    "refused_with",
+    "run_until",
+    "send",
+    "told",
+]
+
+T = TypeVar("T")
+
+DEADLINE = 0.3
+"""Seconds that the cases give a dispatcher."""
+MARGIN = 0.25
+"""C2: the answer comes within the deadline and so many seconds."""
+PATIENCE = 20.0
+"""Seconds until the suite gives up on something that should happen at some time."""
+
+
+def send(dispatcher: BaseDispatcher, journal: Journal, text: str = "") -> DispatchResponse:
+    """Dispatch a note: the plainest work there is."""
+    return tasks.note.options(dispatcher=dispatcher).dispatch(journal.path, text)
+
+
+def answered(deadline: float, call: Callable[[], T]) -> T:
+    """What `call` returns, if it does so within the deadline and the margin (C2)."""
+    started = monotonic()
+    answer = call()
+    took = monotonic() - started
+    assert took <= deadline + MARGIN, f"answered after {took:.2f} s, the deadline is {deadline} s"
+    return answer
+
+
+def refused_with(response: DispatchResponse, *categories: ErrorCategory) -> None:
+    """The response is REJECTED, with one of the categories if any is named."""
+    assert response.status is DispatchStatus.REJECTED, response
+    assert response.error is not None
+    if categories:
+        assert response.error.category in categories, response
+
+
+def run_until(harness: Harness, dispatcher: BaseDispatcher, done: Callable[[], bool]) -> None:
+    """Let work run until `done()`; fails when that does not come to be."""
+    until = monotonic() + PATIENCE
+    while not done():
+        if harness.run_next(dispatcher) is None:
+            assert monotonic() < until, "the work did not run, or did not do what it should"
+            sleep(0.005)
+
+
+def arrived(harness: Harness, dispatcher: BaseDispatcher, journal: Journal) -> list[str]:
+    """The request ids of the work that reached the backend so far, looked up or run.
+
+    Where nobody can look into the backend, a last piece of work is run: what had arrived before
+    it has run by then as well.
+    """
+    if harness.has("received"):
+        return [decode(body).id for body in harness.received(dispatcher)]
+    harness.need("worker")
+    last = send(dispatcher, journal, "last").raise_for_error().request_id
+    run_until(harness, dispatcher, lambda: bool(journal.of(last)))
+    return [entry.request_id for entry in journal.entries if entry.request_id != last]
+
+
+@contextmanager
+def told() -> Iterator[list[DispatchResponse]]:
+    """The responses that the hooks are told of during the block."""
+    seen: list[DispatchResponse] = []
+    hook = hooks.after_dispatch(lambda response: seen.append(response))
+    try:
+        yield seen
+    finally:
+        hooks.remove(hook)
+
+
+@contextmanager
+def log_records() -> Iterator[list[logging.LogRecord]]:
+    """The records of the logger `dispatchers` during the block, of every level."""
+    logger = logging.getLogger("dispatchers")
+    handler, level = _Keeping(), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield handler.records
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+class _Keeping(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.DEBUG)
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+def in_child(work: Callable[[], Any]) -> str:
+    """What `work` returns in a forked child, as text; the child then dies by `kill -9`.
+
+    Fails when the child hangs, and skips where the system cannot fork.
+    """
+    if not hasattr(os, "fork"):
+        pytest.skip("this system cannot fork")
+    read, write = os.pipe()
+    child = _forked()
+    if child == 0:
+        _say_and_die(work, write)
+    os.close(write)
+    try:
+        return _said(read)
+    finally:
+        os.close(read)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def _forked() -> int:
+    with warnings.catch_warnings():
+        # Python 3.12 and later warn of forks beside threads: that it works is what is tested.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
+def _say_and_die(work: Callable[[], Any], write: int) -> None:
+    try:
+        os.write(write, str(work()).encode())
+    except BaseException as exc:  # noqa: BLE001 - the parent tells
+        os.write(write, f"{type(exc).__name__}: {exc}".encode())
+    finally:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _said(read: int) -> str:
+    ready, _, _ = select.select([read], [], [], PATIENCE)
+    assert ready, "the child hangs"
+    return os.read(read, 65536).decode()

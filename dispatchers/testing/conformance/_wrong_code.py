@@ -1,0 +1,152 @@
+"""C9 to C11: what follows from a run; and work that this worker cannot run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dispatchers import BaseDispatcher, DispatchRequest, ErrorCategory
+from dispatchers.testing import tasks
+from dispatchers.testing.harness import Harness
+from dispatchers.testing.journal import Journal
+
+from ._tools import refused_with, run_until, send
+
+__all__ = ["JudgesRuns"]
+
+FOREIGN: dict[str, dict[str, Any]] = {
+    "unknown task": {"task": "dispatchers.testing.no_such_task", "payload": {"x": 1}},
+    "arguments": {"task": "dispatchers.testing.note", "payload": {"journal": 5}},
+    "unknown argument": {
+        "task": "dispatchers.testing.note",
+        "payload": {"journal": "/nowhere", "colour": "red"},
+    },
+}
+"""Work that no worker here can run."""
+
+
+class JudgesRuns:
+    """C9, C10 and C11, from outside."""
+
+    def test_failed_work_is_tried_again(self, harness: Harness, journal: Journal) -> None:
+        """C9: a failure worth another attempt gets one, up to `max_attempts`; then it is done."""
+        dispatcher = _retrying(harness)
+
+        tasks.fail.options(dispatcher=dispatcher).dispatch(journal.path, 2)
+        run_until(harness, dispatcher, lambda: "succeeded" in journal.texts)
+
+        assert journal.texts == ["failed", "failed", "succeeded"]
+        assert [entry.attempt for entry in journal.entries] == [1, 2, 3]
+        assert {entry.deliveries for entry in journal.entries} == {1}
+
+    def test_a_handler_may_ask_for_another_attempt(
+        self, harness: Harness, journal: Journal
+    ) -> None:
+        """C9: `Retry(after=...)` is another attempt, after so many seconds."""
+        dispatcher = _retrying(harness)
+
+        tasks.wait.options(dispatcher=dispatcher).dispatch(journal.path, 0.3)
+        run_until(harness, dispatcher, lambda: len(journal.texts) == 2)
+
+        first, second = journal.entries
+        assert (first.attempt, second.attempt) == (1, 2)
+        if not dispatcher.capabilities.runs_here:
+            assert second.at - first.at >= 0.3
+
+    def test_what_a_handler_discards_is_done(self, harness: Harness, journal: Journal) -> None:
+        """C9: `Discard` is neither a failure nor another attempt."""
+        harness.need("worker")
+        dispatcher = harness.dispatcher(**harness.retrying)
+
+        response = tasks.discard.options(dispatcher=dispatcher).dispatch(journal.path)
+        last = send(dispatcher, journal, "last")
+        run_until(harness, dispatcher, lambda: bool(journal.of(last.request_id)))
+
+        assert response.ok
+        assert journal.texts == ["discarded", "last"]
+        assert not harness.has("dead") or harness.dead(dispatcher) == []
+
+    def test_work_that_failed_for_good_is_kept(self, harness: Harness, journal: Journal) -> None:
+        """C9: after the last attempt the work is dead-lettered, with its envelope."""
+        harness.need("dead")
+        dispatcher = _retrying(harness)
+        request = tasks.fail.request(journal.path, 99)
+
+        dispatcher.dispatch(request)
+        run_until(harness, dispatcher, lambda: bool(harness.dead(dispatcher)))
+
+        assert [entry.attempt for entry in journal.entries] == [1, 2, 3]
+        assert request.id.encode() in harness.dead(dispatcher)[0]
+
+    @pytest.mark.parametrize("foreign", FOREIGN)
+    def test_what_is_not_understood_is_handed_back(
+        self, harness: Harness, journal: Journal, foreign: str
+    ) -> None:
+        """C11: during a deploy an old worker hands new work back; it is neither lost nor dead."""
+        dispatcher = harness.dispatcher(skew_grace=600.0)
+        request = DispatchRequest.model_validate(FOREIGN[foreign])
+        if dispatcher.capabilities.runs_here:
+            refused_with(dispatcher.dispatch(request), *NOT_UNDERSTOOD)
+            return
+        harness.need("received", "worker", "stepping")
+        if not (response := dispatcher.dispatch(request)).ok:
+            refused_with(response, *NOT_UNDERSTOOD)
+            return
+
+        _until_it_has_been_looked_at(harness, dispatcher, journal)
+
+        assert [request.id.encode() in body for body in harness.received(dispatcher)] == [True]
+        assert not harness.has("dead") or harness.dead(dispatcher) == []
+
+    @pytest.mark.parametrize("foreign", FOREIGN)
+    def test_what_is_never_understood_is_kept(
+        self, harness: Harness, journal: Journal, foreign: str
+    ) -> None:
+        """C11: after `skew_grace` the work is dead-lettered: never skipped, never endless."""
+        dispatcher = harness.dispatcher(skew_grace=0.0)
+        request = DispatchRequest.model_validate(FOREIGN[foreign])
+        if dispatcher.capabilities.runs_here:
+            refused_with(dispatcher.dispatch(request), *NOT_UNDERSTOOD)
+            return
+        harness.need("worker", "dead")
+        if not (response := dispatcher.dispatch(request)).ok:
+            refused_with(response, *NOT_UNDERSTOOD)
+            return
+
+        run_until(harness, dispatcher, lambda: bool(harness.dead(dispatcher)))
+
+        assert request.id.encode() in harness.dead(dispatcher)[0]
+        assert not harness.has("received") or harness.received(dispatcher) == []
+
+    def test_work_under_a_former_name_runs(self, harness: Harness, journal: Journal) -> None:
+        """C11: a task that was renamed still runs what was dispatched before."""
+        harness.need("worker")
+        dispatcher = harness.dispatcher()
+        formerly = tasks.renamed.former_names[0]
+        request = DispatchRequest.model_validate(
+            {"task": formerly, "payload": {"journal": journal.path}}
+        )
+
+        response = dispatcher.dispatch(request)
+        run_until(harness, dispatcher, lambda: bool(journal.texts))
+
+        assert response.ok
+        assert journal.texts == ["renamed"]
+
+
+NOT_UNDERSTOOD = (ErrorCategory.NOT_FOUND, ErrorCategory.INVALID)
+"""How what runs here, or checks here, refuses what it does not understand."""
+
+
+def _retrying(harness: Harness) -> BaseDispatcher:
+    harness.need("worker", "retry")
+    return harness.dispatcher(**harness.retrying)
+
+
+def _until_it_has_been_looked_at(
+    harness: Harness, dispatcher: BaseDispatcher, journal: Journal
+) -> None:
+    """Work dispatched later has run, so what came before had its turn."""
+    last = send(dispatcher, journal, "last").raise_for_error()
+    run_until(harness, dispatcher, lambda: bool(journal.of(last.request_id)))

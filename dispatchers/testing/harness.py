@@ -1,0 +1,217 @@
+"""What the conformance suite needs of a backend: `Harness`, written once by an adapter's author.
+
+The suite can only judge what it can see and disturb. So a harness makes dispatchers, shows what the
+backend holds, steps a worker, and *produces* faults. What a backend does not have is said with a
+reason in `without`; the cases that need it are skipped with that reason, never in silence::
+
+    class AcmeHarness(Harness):
+        without = {"network": "files, no sockets", "stall": "a rename does not block"}
+
+        def __init__(self, folder):
+            self.folder = folder
+
+        def make_dispatcher(self, **options):
+            return AcmeDispatcher(path=self.folder, **options)
+
+        def received(self, dispatcher):
+            return [file.read_bytes() for file in sorted(self.folder.iterdir())]
+        ...
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, ClassVar, NoReturn
+
+from dispatchers import BaseDispatcher, Sent
+from dispatchers._errors import nearest
+
+__all__ = ["ABILITIES", "Harness"]
+
+ABILITIES: Mapping[str, str] = {
+    "received": "show the envelopes that the backend holds (`received`)",
+    "worker": "have the work run (`run_next`)",
+    "stepping": "run one piece of work at a time, and nothing by itself (`run_next`)",
+    "dead": "show the envelopes that were dead-lettered (`dead`)",
+    "crash": "let a worker die in the midst of a run (`crash`)",
+    "network": "connect through a proxy (`upstream` and `connect`)",
+    "stall": "keep the backend from answering (`stalled`)",
+    "processes": "hold work that was dispatched in other processes",
+    "retry": "try failed work again",
+}
+"""What a harness is asked to do, by name; `without` says which of it the backend has not."""
+
+
+class Harness(ABC):
+    """Makes dispatchers of one backend, looks into it, and lets it fail.
+
+    Every dispatcher of one harness is one of the same place: the same file, the same broker. A
+    backend that lives in its dispatcher, like `memory`, has as many places as dispatchers, which
+    is why each method is given the dispatcher in question.
+    """
+
+    without: ClassVar[Mapping[str, str]] = {}
+    """What the backend has not, by the names in `ABILITIES`, with the reason why."""
+    secrets: tuple[str, ...] = ()
+    """Passwords and the like that `make_dispatcher` configures; none of them may ever be shown."""
+    idempotency: str = "memory"
+    """The idempotency store that workers of this harness share with nobody else's."""
+    retrying: Mapping[str, object] = {}
+    """Options that make the dispatcher retry failed work at once, if it needs any."""
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        for ability in cls.without:
+            if ability not in ABILITIES:
+                raise TypeError(
+                    f"{cls.__name__}.without: no ability {ability!r}{nearest(ability, ABILITIES)}"
+                )
+
+    # What an author writes.
+
+    @abstractmethod
+    def make_dispatcher(self, **options: Any) -> BaseDispatcher:
+        """A dispatcher of this backend with these options, on top of what it cannot do without."""
+
+    def received(self, dispatcher: BaseDispatcher) -> list[bytes]:
+        """The envelopes that the backend holds and no worker has finished, delayed ones too."""
+        del dispatcher
+        self._unwritten("received")
+
+    def run_next(self, dispatcher: BaseDispatcher) -> object:
+        """Let a worker run the next piece of work that is due; None where nothing was.
+
+        Where workers run by themselves there is nothing to do but to return None: the suite asks
+        again until what it waits for has happened.
+        """
+        del dispatcher
+        self._unwritten("worker")
+
+    def dead(self, dispatcher: BaseDispatcher) -> list[bytes]:
+        """The envelopes that were dead-lettered."""
+        del dispatcher
+        self._unwritten("dead")
+
+    def crash(self, dispatcher: BaseDispatcher) -> None:
+        """Let a worker take the next piece of work and die before it settles it.
+
+        When this returns, the work may be delivered again, or will be in a second or two.
+        """
+        del dispatcher
+        self._unwritten("crash")
+
+    @property
+    def upstream(self) -> tuple[str, int]:
+        """Host and port of the server; the suite puts a `FaultProxy` before it."""
+        self._unwritten("network")
+
+    def connect(self, host: str, port: int, **options: Any) -> BaseDispatcher:
+        """Like `make_dispatcher`, for a server at another address: that of a proxy, or of nobody.
+
+        With nobody there the constructor must not raise: it has contacted nobody.
+        """
+        del host, port, options
+        self._unwritten("network")
+
+    def stalled(self, dispatcher: BaseDispatcher) -> AbstractContextManager[None]:
+        """Keep the backend from answering until the block ends: a lock held, a pipe full.
+
+        With a network the suite does that by a proxy, and this is not asked.
+        """
+        del dispatcher
+        self._unwritten("stall")
+
+    @contextmanager
+    def broken(self, dispatcher: BaseDispatcher, exc: BaseException) -> Iterator[None]:
+        """Let handing over raise `exc` until the block ends.
+
+        This replaces the adapter's own methods. Replace what they call instead, if you can: then
+        their code is judged as well.
+        """
+        with _replaced(dispatcher, _Raising(exc)):
+            yield
+
+    def close(self) -> None:
+        """Give everything back; dispatchers are closed already."""
+
+    # What the suite uses.
+
+    _made: tuple[BaseDispatcher, ...] = ()
+
+    def dispatcher(self, **options: Any) -> BaseDispatcher:
+        """A dispatcher for one case, closed at its end; without a breaker unless asked for."""
+        return self.keep(self.make_dispatcher(**{"breaker": False, **options}))
+
+    def dispatcher_at(self, host: str, port: int, **options: Any) -> BaseDispatcher:
+        """A dispatcher whose server is at this address, closed at the end of the case."""
+        return self.keep(self.connect(host, port, **{"breaker": False, **options}))
+
+    def keep(self, dispatcher: BaseDispatcher) -> BaseDispatcher:
+        """Close a dispatcher at the end of the case."""
+        self._made += (dispatcher,)
+        return dispatcher
+
+    def end(self) -> None:
+        """Close every dispatcher of the case, then the harness."""
+        for dispatcher in self._made:
+            dispatcher.close(0.5)
+        self.close()
+
+    def has(self, ability: str) -> bool:
+        """Whether the backend has an ability.
+
+        Raises:
+            KeyError: There is no such ability.
+        """
+        ABILITIES[ability]
+        return ability not in self.without
+
+    def need(self, *abilities: str) -> None:
+        """Skip the case where the backend lacks one of the abilities; the reason is the harness's.
+
+        Raises:
+            KeyError: There is no such ability.
+        """
+        import pytest
+
+        for ability in abilities:
+            if not self.has(ability):
+                pytest.skip(f"cannot {ABILITIES[ability]}: {self.without[ability]}")
+
+    def _unwritten(self, ability: str) -> NoReturn:
+        raise NotImplementedError(
+            f"{type(self).__name__} should {ABILITIES[ability]}, or say why it cannot: "
+            f"without = {{{ability!r}: 'the reason'}}"
+        )
+
+
+WAYS = ("_send", "_asend", "_send_many", "_asend_many")
+
+
+class _Raising:
+    """What stands in for an adapter's methods: every call raises."""
+
+    def __init__(self, exc: BaseException) -> None:
+        self._exc = exc
+
+    def send(self, *_: object, **__: object) -> Sent:
+        raise self._exc
+
+    async def asend(self, *_: object, **__: object) -> Sent:
+        raise self._exc
+
+
+@contextmanager
+def _replaced(dispatcher: BaseDispatcher, by: _Raising) -> Iterator[None]:
+    """A dispatcher whose ways to hand over are replaced for a while."""
+    own = vars(dispatcher)
+    before = {name: own[name] for name in WAYS if name in own}
+    own.update(dict(zip(WAYS, (by.send, by.asend, by.send, by.asend), strict=True)))
+    try:
+        yield
+    finally:
+        for name in WAYS:
+            del own[name]
+        own.update(before)

@@ -1,0 +1,83 @@
+"""What handlers did, written to a file: readable from any thread and any process."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from dispatchers import current_run
+
+__all__ = ["Entry", "Journal"]
+
+
+class Entry(NamedTuple):
+    """One thing that one run did."""
+
+    request_id: str
+    """The id of the request."""
+    task: str
+    """The registered name of the task."""
+    attempt: int
+    """Which attempt it was."""
+    deliveries: int
+    """How often that attempt had been delivered."""
+    text: str
+    """What the handler had to say."""
+    at: float
+    """When, in seconds since the epoch."""
+    pid: int
+    """In which process."""
+
+
+class Journal:
+    """A file that handlers append to, and a test reads.
+
+    Args:
+        path: The file; it need not exist.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = str(path)
+
+    def write(self, text: str) -> None:
+        """Append an entry of the current run, in one write that no other one cuts in two."""
+        run = current_run()
+        entry = Entry(
+            run.request.id,
+            run.task.name,
+            run.attempt,
+            run.deliveries,
+            text,
+            time.time(),
+            os.getpid(),
+        )
+        self._append(entry._asdict())
+
+    def _append(self, values: Mapping[str, object]) -> None:
+        file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            os.write(file, json.dumps(values).encode() + b"\n")
+        finally:
+            os.close(file)
+
+    @property
+    def entries(self) -> list[Entry]:
+        """Everything so far, in order."""
+        try:
+            lines = Path(self.path).read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        return [Entry(**json.loads(line)) for line in lines]
+
+    @property
+    def texts(self) -> list[str]:
+        """What was said so far, in order."""
+        return [entry.text for entry in self.entries]
+
+    def of(self, request_id: str) -> list[Entry]:
+        """What was done for one request."""
+        return [entry for entry in self.entries if entry.request_id == request_id]

@@ -1,0 +1,41 @@
+"""`memory` keeps the contract."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dispatchers.backends.memory import MemoryDispatcher
+from dispatchers.testing import DispatcherConformance, Harness
+
+
+class MemoryHarness(Harness):
+    """A queue in this process."""
+
+    without = {
+        "network": "the queue is in this process",
+        "stall": "a put into memory waits for nobody",
+        "processes": "each process has a queue of its own",
+    }
+
+    def make_dispatcher(self, **options: Any) -> MemoryDispatcher:
+        return MemoryDispatcher(**options)
+
+    def received(self, dispatcher: Any) -> list[bytes]:
+        return [work.body for work in dispatcher._queue]
+
+    def run_next(self, dispatcher: Any) -> object:
+        return dispatcher.step()
+
+    def dead(self, dispatcher: Any) -> list[bytes]:
+        return [letter.body for letter in dispatcher.dead]
+
+    def crash(self, dispatcher: Any) -> None:
+        dispatcher.abandon(dispatcher.claim())
+
+
+class TestMemory(DispatcherConformance):
+    @pytest.fixture
+    def harness(self) -> Harness:
+        return MemoryHarness()
