@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from typing import Literal, NamedTuple
 
 from ._errors import ConfigurationError
+from ._layers import DEFAULT
 from ._library import cause, is_importable
 from ._snapshot import CLOSE_WAIT, Snapshot, build, close
-from ._sources import DEFAULT
 
 __all__ = ["Problem", "check", "problems"]
 
@@ -39,7 +39,7 @@ def check(*, contact: bool = False, target: str | None = None) -> None:
     """
     errors = [each for each in problems(target, contact=contact) if each.severity == "error"]
     if errors:
-        from ._config import joined
+        from ._sentences import joined
 
         raise joined([each.message for each in errors])
 
@@ -105,7 +105,7 @@ def _words(exc: Exception) -> str:
 
 def raise_all(snapshot: Snapshot, aliases: Iterable[str] | None = None) -> None:
     """Raise one error for every dispatcher whose settings do not fit; builds none of them."""
-    from ._config import joined, sentences_of
+    from ._sentences import joined, sentences_of
 
     found: list[ConfigurationError] = []
     for alias in sorted(snapshot.aliases() if aliases is None else aliases):

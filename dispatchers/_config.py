@@ -9,27 +9,18 @@ from datetime import timedelta
 from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
-from pydantic_core import ErrorDetails
 
 from ._contract import BaseDispatcher
 from ._environment import converted, environment_layer
 from ._errors import ConfigurationError, nearest
+from ._layers import DEFAULT, Keys, Layer, Tree, dotted, merged, replaced
 from ._library import install
 from ._model import Model
-from ._options import BackendOptions, Names, OnHandlerError, _known_at
+from ._options import BackendOptions, Names, OnHandlerError
 from ._registry import BUILT_IN, LIBRARIES, backends, load_backend
 from ._request import Attempts, Backoff, Priority, QueueName, Seconds
-from ._sources import (
-    DEFAULT,
-    Keys,
-    Layer,
-    Tree,
-    dotted,
-    file_layer,
-    framework_layer,
-    merged,
-    replaced,
-)
+from ._sentences import joined, path_of, sentence
+from ._sources import file_layer, framework_layer
 
 __all__ = ["Configuration", "Settings", "Specification", "TaskOverride", "read"]
 
@@ -239,57 +230,13 @@ class Configuration:
     ) -> list[str]:
         """One sentence per problem: its key, where it was set, what is wrong."""
         problems = error.errors(include_url=False, include_input=False)
-        paths = [_path(problem, raw) for problem in problems]
+        paths = [path_of(problem, raw) for problem in problems]
         return [
             f"{dotted((*keys, *path))} ({origin or self.layer.origin_of((*keys, *path))}): "
-            f"{_sentence(problem, model)}"
+            f"{sentence(problem, model)}"
             for problem, path in zip(problems, paths, strict=True)
             if not any(len(other) > len(path) and other[: len(path)] == path for other in paths)
         ]
-
-
-def _path(problem: ErrorDetails, raw: object) -> Keys:
-    """The keys that were written, without what pydantic adds for members of unions."""
-    keys: list[str] = []
-    for part in problem["loc"]:
-        if _holds(raw, part):
-            keys.append(str(part))
-            raw = cast("Any", raw)[part]
-    return (*keys, str(problem["loc"][-1])) if problem["type"] == "missing" else tuple(keys)
-
-
-def _holds(raw: object, part: int | str) -> bool:
-    if isinstance(raw, list | tuple):
-        return isinstance(part, int) and part < len(raw)
-    return isinstance(raw, Mapping) and part in raw
-
-
-def _sentence(problem: ErrorDetails, model: type[BaseModel]) -> str:
-    if problem["type"] == "extra_forbidden":
-        return f"unknown option{nearest(str(problem['loc'][-1]), _known_at(problem['loc'], model))}"
-    if problem["type"] == "missing":
-        return "is missing"
-    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"{message[:1].lower()}{message[1:]}"
-
-
-class SeveralError(ConfigurationError):
-    """Several problems in one error."""
-
-    def __init__(self, problems: Sequence[str]) -> None:
-        self.problems = tuple(problems)
-        lines = "".join(f"\n  - {problem}" for problem in problems)
-        super().__init__(f"{len(problems)} problems:{lines}")
-
-
-def joined(problems: Sequence[str]) -> ConfigurationError:
-    """One error with every problem in it."""
-    return ConfigurationError(problems[0]) if len(problems) == 1 else SeveralError(problems)
-
-
-def sentences_of(exc: ConfigurationError) -> tuple[str, ...]:
-    """Each problem that an error has in it."""
-    return exc.problems if isinstance(exc, SeveralError) else (str(exc),)
 
 
 def automatic() -> type[BaseDispatcher]:

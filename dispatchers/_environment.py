@@ -11,8 +11,8 @@ from pydantic.errors import PydanticUserError
 from pydantic_core import from_json
 
 from ._errors import ConfigurationError, nearest
+from ._layers import CONFIG, Keys, Layer, Tree, normalised
 from ._options import _models_in
-from ._sources import CONFIG, Keys, Layer, Tree, normalised
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from ._check import check, problems, raise_all
 from ._contract import BaseDispatcher
 from ._errors import ConfigurationError
+from ._layers import DEFAULT
 from ._override import explicit_layer, override
 from ._snapshot import CLOSE_WAIT, Snapshot
-from ._sources import DEFAULT
 from ._state import View, reload, state
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from typing import Any, ParamSpec, Self, TypeVar, cast
 
 from ._check import raise_all
 from ._errors import ConfigurationError
+from ._layers import Layer, code_layer
 from ._snapshot import Given, Overriding, is_dispatcher
-from ._sources import Layer, code_layer
 from ._state import View, state
 
 __all__ = ["explicit_layer", "override"]

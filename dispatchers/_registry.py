@@ -12,12 +12,12 @@ from typing import Literal, NamedTuple, TypeVar, overload
 
 from ._backend_check import class_problems
 from ._contract import BaseDispatcher
+from ._entry_points import Claim, entry_points
 from ._errors import ConfigurationError, MissingDependencyError, RegistrationError, nearest
 from ._library import cause, import_object, install, is_importable
 
 __all__ = ["BUILT_IN", "BackendInfo", "backends", "load_backend", "refresh", "register"]
 
-GROUP = "dispatchers.backends"
 CORE = "dispatchers"
 
 BUILT_IN: Mapping[str, str] = {
@@ -38,23 +38,6 @@ LIBRARIES: Mapping[str, str] = {
 
 State = Literal["installed", "missing", "broken", "conflict"]
 D = TypeVar("D", bound=type[BaseDispatcher])
-
-
-class Claim(NamedTuple):
-    """Somebody's word that a backend's name is theirs."""
-
-    owner: str
-    """A distribution and its version, `dispatchers`, or `code`."""
-    reference: str
-    """`module:Class`."""
-
-    def __str__(self) -> str:
-        return f"{self.owner} ({self.reference})"
-
-    @property
-    def distribution(self) -> str:
-        """The owner without its version."""
-        return self.owner.partition(" ")[0]
 
 
 class BackendInfo(NamedTuple):
@@ -305,40 +288,8 @@ def _scan() -> dict[str, tuple[Claim, ...]]:
 def _with_entry_points() -> dict[str, tuple[Claim, ...]]:
     found: dict[str, tuple[Claim, ...]] = {}
     found.update((name, (Claim(CORE, reference),)) for name, reference in BUILT_IN.items())
-    for name, claim in _entry_points():
+    for name, claim in entry_points():
         known = found.get(name, ())
         ours = any((claim.distribution, claim.reference) == (c.distribution, c[1]) for c in known)
         found[name] = known if ours else (*known, claim)
     return found
-
-
-def _entry_points() -> list[tuple[str, Claim]]:
-    """Every entry point of the group; a distribution whose metadata is broken has none.
-
-    The text is searched before it is parsed, which is most of the time that a scan takes.
-    """
-    from importlib import metadata
-
-    owners = {name for each in metadata.distributions() if (name := _owner_name(each))}
-    return [found for name in sorted(owners) for found in _points_of(name)]
-
-
-def _owner_name(distribution: object) -> str | None:
-    try:
-        text = distribution.read_text("entry_points.txt")  # type: ignore[attr-defined]
-        return str(distribution.name) if text and GROUP in text else None  # type: ignore[attr-defined]
-    except Exception:  # noqa: BLE001 - somebody else's broken installation
-        return None
-
-
-def _points_of(name: str) -> list[tuple[str, Claim]]:
-    """The points of the distribution of that name which comes first on the path."""
-    from importlib import metadata
-
-    try:
-        first = metadata.distribution(name)
-        owner = f"{first.name} {first.version}"
-        points = [point for point in first.entry_points if point.group == GROUP]
-    except Exception:  # noqa: BLE001 - somebody else's broken installation
-        return []
-    return [(point.name, Claim(owner, point.value.replace(" ", ""))) for point in points]

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, TypeGuard, cast
 from ._backend_check import FINAL
 from ._contract import BaseDispatcher
 from ._errors import ConfigurationError, ErrorCategory, RejectedError
+from ._layers import DEFAULT, Layer
 from ._library import cause
-from ._sources import DEFAULT, Layer
 from ._verdict import safe_text, secrets_of
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from typing import NamedTuple
 from . import _registry
 from ._contract import BaseDispatcher
 from ._fork import renew_after_fork
+from ._layers import Layer
 from ._snapshot import CLOSE_WAIT, Overriding, Snapshot, close, on_build
-from ._sources import Layer
 
 __all__ = ["State", "View", "reload", "state"]
 

@@ -25,8 +25,8 @@ from dispatchers import (
 )
 from dispatchers import _registry as registry
 from dispatchers._config import Configuration, read
+from dispatchers._layers import Layer, code_layer
 from dispatchers._settings_schema import settings_schema
-from dispatchers._sources import Layer, code_layer
 
 
 class AcmeOptions(BackendOptions):

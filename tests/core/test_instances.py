@@ -42,8 +42,8 @@ from dispatchers._instances import (
     settings_of_task,
     state,
 )
+from dispatchers._layers import Layer
 from dispatchers._snapshot import Snapshot
-from dispatchers._sources import Layer
 from dispatchers._state import View
 
 WAIT = 20.0

@@ -11,15 +11,9 @@ import pytest
 from dispatchers import ConfigurationError
 from dispatchers._config import Configuration, read
 from dispatchers._environment import EnvironmentText, converted, environment_layer, meaning
+from dispatchers._layers import Layer, code_layer, dotted, merged
 from dispatchers._options import BackendOptions
-from dispatchers._sources import (
-    Layer,
-    code_layer,
-    dotted,
-    file_layer,
-    merged,
-    set_framework_source,
-)
+from dispatchers._sources import file_layer, set_framework_source
 
 FIELDS = {"target": None, "targets": None, "tasks": None, "modules": None, "hooks": None}
 NOTHING = Layer({})
