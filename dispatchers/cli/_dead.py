@@ -168,7 +168,7 @@ def edit(args: argparse.Namespace, shown: Screen) -> Exit:
         changes["queue"] = args.queue
     if not changes:
         raise ConfigurationError("nothing to change: give key=value, --args or --queue")
-    found.where.store.edit(args.id, encode(_changed(request, changes)))
+    found.where.edit(args.id, encode(_changed(request, changes)))
     shown.line(f"changed; to dispatch it: dispatchers dead replay {args.id}")
     return Exit.OK
 
@@ -206,7 +206,7 @@ def delete(args: argparse.Namespace, shown: Screen) -> Exit:
 
 
 def _deleted(found: Found) -> Verdict:
-    gone = found.where.store.delete(found.letter.id)
+    gone = found.where.delete(found.letter.id)
     if gone:
         return Verdict(found.letter.id, "deleted")
     return Verdict(found.letter.id, "kept", "it is gone already")

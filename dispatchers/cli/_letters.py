@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 from dispatchers._contract import BaseDispatcher
 from dispatchers._dead import DeadLetter, DeadLetterStore
 from dispatchers._envelope import EnvelopeError, decode
 from dispatchers._errors import ConfigurationError
 from dispatchers._instances import get_dispatcher
+from dispatchers._library import cause
 from dispatchers._request import DispatchRequest
 from dispatchers._response import DispatchResponse, DispatchStatus
 from dispatchers._stores import dead_letters
@@ -18,6 +19,8 @@ from ._places import dispatchers, places
 
 __all__ = ["Found", "Graveyard", "Verdict", "as_new", "find", "graveyards", "matching", "replay"]
 
+T = TypeVar("T")
+
 PAGE = 500
 """Letters that are in memory at a time, each with its envelope."""
 GONE = frozenset({DispatchStatus.ACCEPTED, DispatchStatus.EXECUTED, DispatchStatus.DEFERRED})
@@ -25,11 +28,47 @@ GONE = frozenset({DispatchStatus.ACCEPTED, DispatchStatus.EXECUTED, DispatchStat
 only because the work ran, and died, under it."""
 
 
-class Graveyard(NamedTuple):
-    """One store, and the dispatcher whose work it keeps."""
+class Graveyard:
+    """One store of dead letters; what it raises is told in one line.
 
-    dispatcher: BaseDispatcher
-    store: DeadLetterStore
+    Args:
+        dispatcher: The dispatcher whose work it keeps.
+
+        store: The store.
+    """
+
+    def __init__(self, dispatcher: BaseDispatcher, store: DeadLetterStore) -> None:
+        self.dispatcher = dispatcher
+        self.store = store
+
+    def list(self, *, limit: int, task: str | None, queue: str | None) -> list[DeadLetter]:
+        """The newest letters first."""
+        return self._ask(lambda: self.store.list(limit=limit, task=task, queue=queue))
+
+    def get(self, id: str) -> DeadLetter | None:  # noqa: A002 - the protocol's word
+        """One letter."""
+        return self._ask(lambda: self.store.get(id))
+
+    def edit(self, id: str, body: bytes) -> bool:  # noqa: A002
+        """Replace the envelope of a letter."""
+        return self._ask(lambda: self.store.edit(id, body))
+
+    def delete(self, id: str) -> bool:  # noqa: A002
+        """Forget a letter."""
+        return self._ask(lambda: self.store.delete(id))
+
+    def replay(self, id: str) -> bool | None:  # noqa: A002
+        """Let a store that can do so put the letter back by itself; None if it cannot."""
+        own: Callable[[str], bool] | None = getattr(self.store, "replay", None)
+        return None if own is None else self._ask(lambda: own(id))
+
+    def _ask(self, call: Callable[[], T]) -> T:
+        try:
+            return call()
+        except Exception as exc:
+            raise ConfigurationError(
+                f"the dead letters of {self.dispatcher.alias!r} could not be asked: {cause(exc)}"
+            ) from exc
 
 
 class Found(NamedTuple):
@@ -85,7 +124,7 @@ def find(id: str, alias: str | None = None) -> Found:  # noqa: A002
         ConfigurationError: There is none.
     """
     for where in graveyards(alias):
-        if (letter := where.store.get(id)) is not None:
+        if (letter := where.get(id)) is not None:
             return Found(where, letter)
     raise ConfigurationError(f"there is no dead letter {id!r}: see dispatchers dead list")
 
@@ -96,24 +135,24 @@ def matching(
     """Letters newest first, also while those that came before are removed."""
     left = limit if limit is not None else 2**63
     for where in graveyards(alias):
-        for letter in _each(where.store, task, queue):
+        for letter in _each(where, task, queue):
             if left <= 0:
                 return
             left -= 1
             yield Found(where, letter)
 
 
-def _each(store: DeadLetterStore, task: str | None, queue: str | None) -> Iterator[DeadLetter]:
+def _each(where: Graveyard, task: str | None, queue: str | None) -> Iterator[DeadLetter]:
     seen: set[str] = set()
     kept = 0
     while True:
-        page = store.list(limit=kept + PAGE, task=task, queue=queue)
+        page = where.list(limit=kept + PAGE, task=task, queue=queue)
         fresh = [letter for letter in page if letter.id not in seen]
         if not fresh:
             return
         seen.update(letter.id for letter in fresh)
         yield from fresh
-        kept = sum(store.get(letter.id) is not None for letter in fresh) + kept
+        kept = sum(where.get(letter.id) is not None for letter in fresh) + kept
 
 
 # Replay.
@@ -121,17 +160,16 @@ def _each(store: DeadLetterStore, task: str | None, queue: str | None) -> Iterat
 
 def replay(found: Found) -> Verdict:
     """Dispatch a letter again under its id; it is removed only once the backend has the work."""
-    own: Callable[[str], bool] | None = getattr(found.where.store, "replay", None)
-    if own is not None:
-        gone = own(found.letter.id)
-        return Verdict(found.letter.id, *_WORDS[gone])
-    return _dispatched(found)
-
-
-_WORDS: dict[bool, tuple[Literal["replayed", "kept"], str]] = {
-    True: ("replayed", ""),
-    False: ("kept", "it is gone already: somebody else replayed or deleted it"),
-}
+    number = found.letter.id
+    try:
+        gone = found.where.replay(number)
+        if gone is None:
+            return _dispatched(found)
+    except ConfigurationError as exc:
+        return Verdict(number, "kept", str(exc))
+    if gone:
+        return Verdict(number, "replayed")
+    return Verdict(number, "kept", "somebody else has replayed or deleted it")
 
 
 def _dispatched(found: Found) -> Verdict:
@@ -143,7 +181,7 @@ def _dispatched(found: Found) -> Verdict:
     response = found.where.dispatcher.dispatch(request)
     if response.status not in GONE:
         return Verdict(letter.id, "kept", _why(response))
-    found.where.store.delete(letter.id)
+    found.where.delete(letter.id)
     return Verdict(letter.id, "replayed", str(response.status))
 
 

@@ -61,7 +61,7 @@ def run(args: argparse.Namespace, shown: Screen) -> Exit:
     _log(args.log_level)
     target = selected_target(args.target)
     import_modules()
-    dispatcher, others = chosen(args.alias)
+    dispatcher, aliases = chosen(args.alias)
     options = WorkerOptions(
         concurrency=args.concurrency or processors(),
         queues=args.queues,
@@ -70,8 +70,8 @@ def run(args: argparse.Namespace, shown: Screen) -> Exit:
         drain=args.drain,
     )
     worker = dispatcher._worker(options)
-    shown.note(_introduction(dispatcher, others, options, target))
     with stopped_by_signals(worker):
+        shown.note(_introduction(dispatcher, aliases, options, target))
         if args.until_eof:
             _stop_at_eof(worker)
         return Exit.OK if worker.run() == 0 else Exit.PROBLEMS
@@ -91,12 +91,12 @@ def processors() -> int:
 
 
 def _introduction(
-    dispatcher: BaseDispatcher, others: list[str], options: WorkerOptions, target: str | None
+    dispatcher: BaseDispatcher, aliases: list[str], options: WorkerOptions, target: str | None
 ) -> str:
-    aliases = ", ".join(map(repr, [dispatcher.alias, *others]))
+    names = ", ".join(map(repr, aliases))
     queues = ", ".join(options.queues) or "all queues"
     return (
-        f"worker for {aliases} of target {target!r}: backend {dispatcher.name!r}, {queues}, "
+        f"worker for {names} of target {target!r}: backend {dispatcher.name!r}, {queues}, "
         f"{options.concurrency} at once, tasks: {len(catalogue.all())}; "
         f"stop with Ctrl-C (grace {spoken(options.grace)})"
     )
@@ -106,13 +106,13 @@ def _introduction(
 
 
 def chosen(alias: str | None) -> tuple[BaseDispatcher, list[str]]:
-    """The dispatcher whose work is to be run, and the other aliases that are served with it.
+    """The dispatcher whose work is to be run, and the aliases that are served.
 
     Raises:
         ConfigurationError: It is not clear which, or there is none that needs a worker.
     """
     if alias is not None:
-        return get_dispatcher(alias), []
+        return get_dispatcher(alias), [alias]
     found = dispatchers()
     able = {name: each for name, each in found.items() if each.capabilities.worker}
     if not able:
@@ -120,8 +120,7 @@ def chosen(alias: str | None) -> tuple[BaseDispatcher, list[str]]:
     grouped = places(able)
     if len(grouped) > 1:
         raise ConfigurationError(_several(grouped, able))
-    first, *others = grouped[0]
-    return able[first], others
+    return able[grouped[0][0]], grouped[0]
 
 
 def _none(found: Mapping[str, BaseDispatcher]) -> str:
@@ -153,12 +152,17 @@ def stopped_by_signals(worker: Worker) -> Iterator[None]:
             raise KeyboardInterrupt
         worker.stop()
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    mine = (signal.SIGTERM, signal.SIGINT) if _may_handle_signals() else ()
+    before = {number: signal.signal(number, stop) for number in mine}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _may_handle_signals() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def _stop_at_eof(worker: Worker) -> None:

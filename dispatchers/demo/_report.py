@@ -9,6 +9,7 @@ from typing import NamedTuple
 from dispatchers.cli._durations import spoken
 from dispatchers.cli._screen import Screen
 
+from . import tasks
 from ._folder import Folder
 from ._index import Found
 from .tasks import index_file
@@ -128,10 +129,10 @@ def _say_next(shown: Screen, folder: Folder) -> None:
     shown.heading("What to do next")
     shown.fields(
         {
-            "the poisoned file": f"{program} dead list",
-            "what would happen": f"{program} explain",
-            "your own tasks": "from dispatchers import task",
-            "your own queue": "dispatchers list",
+            "look at the poisoned file": f"{program} dead list",
+            "read what a failure leads to": f"{program} explain",
+            "see which queues there are": "dispatchers list",
+            "look at the task": tasks.__file__,
         }
     )
 

@@ -86,14 +86,12 @@ def shop(
     for name in [name for name in os.environ if name.startswith("DISPATCHERS_")]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
-    before = {id(each) for each in catalogue.all()}
+    monkeypatch.setattr(catalogue, "_tasks", {})
+    monkeypatch.setattr(catalogue, "_former", {})
     found = Shop(tmp_path, capsys)
     found.module("cli_shop", TASKS)
     found.configure(f'{SHOP}default = "inline"\n')
     yield found
-    for each in catalogue.all():
-        if id(each) not in before:
-            catalogue.remove(each)
     for name in [name for name in sys.modules if name.startswith("cli_shop")]:
         del sys.modules[name]
     monkeypatch.undo()

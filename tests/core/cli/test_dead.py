@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 
 import pytest
 
@@ -31,8 +32,8 @@ class Burying(BaseDispatcher):
     contract = 1
     capabilities = Capabilities(queues=True)
 
-    def __init__(self, alias: str = "default") -> None:
-        super().__init__(alias=alias, breaker=False)
+    def __init__(self, alias: str = "default", **options: object) -> None:
+        super().__init__(alias=alias, breaker=False, **options)
         self.letters = MemoryDeadLetters()
         self.taken: list[DispatchRequest] = []
         self.answer: Callable[[], Sent] = Sent
@@ -144,7 +145,7 @@ def test_an_id_that_is_not_there_is_an_error(shop: Shop, burying: Burying) -> No
 
 def test_replay_dispatches_under_the_same_id_and_then_removes(shop: Shop, burying: Burying) -> None:
     """C9: a letter is removed once the backend has the work, which keeps its id."""
-    burying.bury(1, expires="PT1S", delay="PT1S")
+    burying.bury(1, expires=timedelta(seconds=1), delay=timedelta(seconds=1))
 
     said = shop("dead", "replay", "id-1")
 
@@ -265,7 +266,7 @@ def test_edit_refuses_what_the_task_would_not_accept(
 
 def test_the_letters_of_all_dispatchers_are_found(shop: Shop, burying: Burying) -> None:
     """Without `--alias` every store of the target is looked into; with it, one."""
-    other = Burying("other")
+    other = Burying("other", max_deliveries=9)
     burying.bury(1)
     other.bury(2)
 
@@ -277,3 +278,47 @@ def test_the_letters_of_all_dispatchers_are_found(shop: Shop, burying: Burying) 
     assert {each["dispatcher"] for each in both} == {"default", "other"}
     assert [each["id"] for each in one] == ["id-2"]
     assert [each.id for each in other.taken] == ["id-2"]
+
+
+class Failing(MemoryDeadLetters):
+    """A store that is out of order."""
+
+    def list(self, **wanted: object) -> list[DeadLetter]:
+        raise OSError("disk on fire")
+
+    def replay(self, id: str) -> bool:  # noqa: A002
+        raise OSError("disk on fire")
+
+
+@pytest.mark.parametrize("action", ["list", "replay"])
+def test_a_store_that_is_out_of_order_is_one_line(
+    shop: Shop, burying: Burying, action: str
+) -> None:
+    """What a store raises is told in one line, and no letter is lost by it."""
+    burying.letters = Failing()
+    burying.bury(1)
+
+    said = shop("dead", action, *(["id-1"] if action == "replay" else []))
+
+    assert said.code != 0
+    assert "OSError: disk on fire" in said.out + said.err
+    assert burying.letters.get("id-1") is not None
+
+
+class Replaying(MemoryDeadLetters):
+    """A store that puts letters back by itself."""
+
+    def replay(self, id: str) -> bool:  # noqa: A002
+        return self.delete(id)
+
+
+def test_a_store_that_replays_by_itself_does_so(shop: Shop, burying: Burying) -> None:
+    """C9: a queue that keeps its own dead letters moves them back in one step."""
+    burying.letters = Replaying()
+    burying.bury(1)
+
+    said = shop("dead", "replay", "id-1")
+
+    assert said.code == 0
+    assert burying.taken == []
+    assert burying.letters.list() == []
