@@ -142,17 +142,28 @@ class BridgeLoop:
     def _running(self) -> asyncio.AbstractEventLoop:
         with self._lock:
             if self._loop is None or self._loop.is_closed():
-                self._loop = asyncio.new_event_loop()
-                threading.Thread(
-                    target=self._loop.run_forever, name="dispatchers-loop", daemon=True
-                ).start()
+                self._loop = _started()
             return self._loop
 
 
+def _started() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="dispatchers-loop", daemon=True)
+    try:
+        thread.start()
+    except BaseException:
+        loop.close()
+        raise
+    return loop
+
+
 bridge = BridgeLoop()
+_inherited: list[object] = []
 
 
 def _fresh_in_child() -> None:
+    """The parent's are kept, unused: their destructors would speak of what is not the child's."""
+    _inherited.extend((bridge._loop, _pool._executor, *_tasks))
     _pool.__init__()  # type: ignore[misc]
     bridge.__init__()  # type: ignore[misc]
     _tasks.clear()
