@@ -145,8 +145,8 @@ def _by_name(name: str, payload: Mapping[str, Any], options: dict[str, Any]) -> 
     host = {
         key: value for key, value in settings_of_task(name).items() if key != "on_handler_error"
     }
-    values = {**host, **options}
-    alias = values.pop("dispatcher", None)
+    values: dict[str, Any] = {**host, **options}
+    alias: str | None = values.pop("dispatcher", None)
     try:
         request = DispatchRequest.model_validate({**values, "task": name, "payload": payload})
     except ValidationError as exc:

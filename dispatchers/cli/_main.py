@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from dispatchers._errors import ConfigurationError
@@ -80,7 +80,7 @@ def _run(args: argparse.Namespace, shown: Screen) -> Exit:
 
 
 @contextlib.contextmanager
-def _others_on_stderr(wanted: bool) -> Iterator[None]:
+def _others_on_stderr(wanted: bool) -> Generator[None]:
     """Keep what modules and tasks print out of JSON that a program reads."""
     with contextlib.redirect_stdout(sys.stderr) if wanted else contextlib.nullcontext():
         yield

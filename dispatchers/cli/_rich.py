@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -74,7 +74,7 @@ class RichScreen(Screen):
         self._errors.print(Text.assemble(("dispatchers: ", "bold red"), text), soft_wrap=True)
 
     @contextmanager
-    def progress(self, label: str, total: int) -> Iterator[Bar]:
+    def progress(self, label: str, total: int) -> Generator[Bar]:
         """A bar that shows how far something is."""
         words = TextColumn("{task.description}"), TextColumn("{task.fields[words]}")
         with Progress(

@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -76,7 +76,7 @@ class Screen:
         self._write(self._err, f"{text}\n")
 
     @contextmanager
-    def progress(self, label: str, total: int) -> Iterator[Bar]:
+    def progress(self, label: str, total: int) -> Generator[Bar]:
         """A bar that shows how far something is; only lines now and then where nobody watches."""
         kind = TerminalBar if self.is_terminal else LineBar
         bar = kind(label, total, lambda text: self._write(self._out, text))
@@ -145,7 +145,7 @@ class JsonScreen(Screen):
         """Nothing."""
 
     @contextmanager
-    def progress(self, label: str, total: int) -> Iterator[Bar]:
+    def progress(self, label: str, total: int) -> Generator[Bar]:
         """Shows nothing."""
         del label, total
         yield SilentBar()

@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +24,7 @@ TARGET = "DISPATCHERS_TARGET"
 
 
 @contextmanager
-def variables(values: Mapping[str, str | None]) -> Iterator[None]:
+def variables(values: Mapping[str, str | None]) -> Generator[None]:
     """Set environment variables for a while, and read the configuration with them; None unsets."""
     before = {name: os.environ.get(name) for name in values}
     if before == values:
@@ -48,7 +48,7 @@ def _put(values: Mapping[str, str | None]) -> None:
 
 
 @contextmanager
-def selected(*, config: str | None, target: str | None) -> Iterator[None]:
+def selected(*, config: str | None, target: str | None) -> Generator[None]:
     """Run with the file and the target of the command line.
 
     They are set as variables, so that the worker processes which a command starts see them too.
@@ -60,7 +60,7 @@ def selected(*, config: str | None, target: str | None) -> Iterator[None]:
 
 
 @contextmanager
-def _module_path() -> Iterator[None]:
+def _module_path() -> Generator[None]:
     """Import modules from the working directory, as `python -m` does, and the configuration's."""
     before = list(sys.path)
     sys.path[:0] = [folder for folder in _folders() if folder not in map(_absolute, sys.path)]
@@ -97,7 +97,7 @@ def file_in_force() -> Path | None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """Keep the library's records off the terminal, where nobody has said what to do with them.
 
     The commands say by themselves what the records would.

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -140,7 +140,7 @@ def _several(grouped: list[list[str]], able: Mapping[str, BaseDispatcher]) -> st
 
 
 @contextmanager
-def stopped_by_signals(worker: Worker) -> Iterator[None]:
+def stopped_by_signals(worker: Worker) -> Generator[None]:
     """Stop a worker at SIGTERM and SIGINT, where it does not see to that itself; twice ends it."""
     count = 0
 

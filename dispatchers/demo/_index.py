@@ -9,7 +9,7 @@ import re
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any, NamedTuple
 
@@ -158,7 +158,7 @@ class Index:
             return connection.execute(sql, values).fetchall()
 
     @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
+    def _open(self) -> Generator[sqlite3.Connection]:
         """A transaction of its own, once the others have written.
 
         SQLite's own waiting starves some where many write, so this asks again by itself.
