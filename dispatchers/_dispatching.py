@@ -13,7 +13,7 @@ from ._contract import BaseDispatcher, Dispatcher
 from ._envelope import Head
 from ._errors import ConfigurationError, ErrorCategory
 from ._errors import RejectedError as Rejected
-from ._instances import resolve, settings_of_task, state
+from ._instances import get_dispatcher, resolve, settings_of_task, state
 from ._options import options_error
 from ._payload_errors import DeclarationError, PayloadError
 from ._refusal import refused
@@ -113,11 +113,17 @@ class Dispatching(Generic[P]):
         generation = state.generation
         if routed is not None and routed[0] == generation:
             return routed[1], routed[2]
-        chosen = self._values().get("dispatcher")
-        dispatcher = resolve(chosen) if isinstance(chosen, str | None) else _a_dispatcher(chosen)
+        dispatcher = self._dispatcher()
         head = self._head()
         self._routed = (generation, dispatcher, head)
         return dispatcher, head
+
+    def _dispatcher(self) -> Dispatcher:
+        """A task's own alias falls back to the default; one that a caller names must exist."""
+        chosen = self._options.get("dispatcher")
+        if chosen is None:
+            return resolve(self._values()["dispatcher"])
+        return get_dispatcher(chosen) if isinstance(chosen, str) else _a_dispatcher(chosen)
 
     def _values(self) -> dict[str, Any]:
         """Options beat the host's word on the task, that beats the task's own."""

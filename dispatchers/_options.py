@@ -11,6 +11,7 @@ from ._breaker import BreakerSettings
 from ._capabilities import OPTIONS
 from ._errors import ConfigurationError, nearest
 from ._model import Model
+from ._payload_errors import type_name
 
 __all__ = ["BackendOptions", "OnHandlerError", "options_error"]
 
@@ -73,8 +74,15 @@ def _line(problem: ErrorDetails, model: type[BaseModel]) -> str:
         return f"unknown option {path!r}{nearest(key, _known_at(problem['loc'], model))}"
     if problem["type"] == "missing":
         return f"option {path!r} is missing"
-    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"option {path!r} {message[:1].lower()}{message[1:]}"
+    return f"option {path!r} {_said_of(problem)}"
+
+
+def _said_of(problem: ErrorDetails) -> str:
+    """pydantic's words; where the type is wrong, which type it was. Never the value."""
+    message = problem["msg"].removeprefix("Value error, ")
+    if (rest := message.removeprefix("Input ")) != message:
+        return f"is {type_name(problem['input'])}, and {rest}"
+    return f"{message[:1].lower()}{message[1:]}"
 
 
 def _known_at(loc: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
