@@ -57,6 +57,7 @@ OPTIONS = (
 def add(commands: Any) -> None:
     """Add the command."""
     parser = add_command(commands, "dispatch", run, TEXT, as_json=True)
+    parser.set_defaults(logs=True)  # a run in this process may fail after the dispatch was ok
     parser.add_argument("task", metavar="TASK", help="the registered name")
     parser.add_argument(
         "pairs", metavar="key=value", nargs="*", type=pair, help="arguments of the task"

@@ -48,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     as_json = bool(getattr(args, "json", False))
     shown = screen(plain=args.plain, as_json=as_json)
     try:
-        with _others_on_stderr(as_json), selected(config=args.config, target=args.target):
+        place = selected(config=args.config, target=args.target, logs=hasattr(args, "logs"))
+        with _others_on_stderr(as_json), place:
             return int(_run(args, shown))
     finally:
         shown.flush()

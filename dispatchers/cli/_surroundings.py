@@ -48,14 +48,22 @@ def _put(values: Mapping[str, str | None]) -> None:
 
 
 @contextmanager
-def selected(*, config: str | None, target: str | None) -> Generator[None]:
+def selected(*, config: str | None, target: str | None, logs: bool) -> Generator[None]:
     """Run with the file and the target of the command line.
 
     They are set as variables, so that the worker processes which a command starts see them too.
+
+    Args:
+        config: The file, None for the one there is.
+
+        target: The target, None for the selected one.
+
+        logs: Whether the library's records reach standard error where nobody configures logging.
     """
     given = {CONFIG: config and str(Path(config).absolute()), TARGET: target}
     chosen = {name: value for name, value in given.items() if value is not None}
-    with variables(chosen), _module_path(), _quiet():
+    quiet = contextlib.nullcontext() if logs else _quiet()
+    with variables(chosen), _module_path(), quiet:
         yield
 
 

@@ -7,6 +7,7 @@ import getpass
 import json
 import os
 import stat
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -78,6 +79,8 @@ class Folder:
             time.sleep(0.05)
 
     def _orphan(self) -> bool:
+        if sys.platform == "win32":  # there, signal 0 is Ctrl-C
+            return False
         try:
             number = int(self.pid.read_text())
             os.kill(number, 0)

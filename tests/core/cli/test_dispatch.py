@@ -220,3 +220,13 @@ def test_work_that_is_left_undone_ends_with_1(shop: Shop) -> None:
 
     assert done.returncode == 1
     assert b"1 pieces of accepted work" in done.stderr
+
+
+def test_a_run_that_fails_after_the_dispatch_is_seen(shop: Shop) -> None:
+    """C4: what fails in this process after it was accepted reaches standard error."""
+    shop.configure(f'{SHOP}default = "thread"\n')
+
+    done = shop.process("dispatch", "shop.boom")
+
+    assert b"accepted" in done.stdout
+    assert b"RuntimeError" in done.stderr
