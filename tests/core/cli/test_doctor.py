@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 
 import pytest
+
+from dispatchers import BaseDispatcher, Capabilities, override
 
 from .conftest import Shop
 
@@ -164,3 +167,36 @@ def test_with_contact_the_stores_are_asked(shop: Shop) -> None:
 
     assert reached.code == 1
     assert "OSError: disk on fire" in reached.out
+
+
+class Short(BaseDispatcher):
+    """Keeps work back for a minute at most."""
+
+    name = "short"
+    contract = 1
+    capabilities = Capabilities(retries=True, delay=True, max_delay=timedelta(minutes=1))
+
+    def _send(self, request, body, *, timeout):
+        raise NotImplementedError
+
+    def _category(self, exc):
+        return None
+
+    def _maybe_sent(self, exc):
+        return False
+
+
+def test_a_back_off_beyond_what_the_backend_keeps_is_an_error(shop: Shop) -> None:
+    """C10: waits between attempts must fit what the backend can keep back."""
+    with override(default=Short()):
+        wrong = [each for each in findings(shop) if each[1] == "error"]
+
+    assert [each[0] for each in wrong] == ["shop.welcome"]
+    assert "waits up to 1 min 20 s" in wrong[0][2]
+
+
+def test_attempts_that_are_never_made_are_a_warning(shop: Shop) -> None:
+    """A backend that tries once, where the task asks for more, is a warning."""
+    found = findings(shop)
+
+    assert any("makes one attempt, the task asks for 5" in message for _, _, message in found)
