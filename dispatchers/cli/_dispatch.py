@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from datetime import datetime
+from time import monotonic
 from typing import Any
 
 from pydantic import ValidationError
 
 from dispatchers._catalogue import catalogue
 from dispatchers._errors import ConfigurationError, RejectedError, nearest
-from dispatchers._instances import close_all, current, resolve, settings_of_task
+from dispatchers._instances import close_all, current, get_dispatcher, resolve, settings_of_task
 from dispatchers._options import options_error
 from dispatchers._refusal import refused
 from dispatchers._request import DispatchRequest
@@ -143,19 +144,21 @@ def _dispatched(args: argparse.Namespace, options: dict[str, Any]) -> DispatchRe
 
 
 def _by_name(name: str, payload: Mapping[str, Any], options: dict[str, Any]) -> DispatchResponse:
-    host = {
-        key: value for key, value in settings_of_task(name).items() if key != "on_handler_error"
-    }
-    values: dict[str, Any] = {**host, **options}
+    """Hand over a task that only its worker knows; what the host says of it by name counts."""
+    values: dict[str, Any] = {**settings_of_task(name)}
+    values.pop("on_handler_error", None)
+    named: str | None = options.pop("dispatcher", None)
     alias: str | None = values.pop("dispatcher", None)
     try:
-        request = DispatchRequest.model_validate({**values, "task": name, "payload": payload})
+        request = DispatchRequest.model_validate(
+            {**values, **options, "task": name, "payload": payload}
+        )
     except ValidationError as exc:
         raise options_error(exc, DispatchRequest, f"task {name!r}") from None
     try:
-        return resolve(alias).dispatch(request)
+        return (get_dispatcher(named) if named else resolve(alias)).dispatch(request)
     except (ConfigurationError, RejectedError) as exc:
-        return refused(alias or "default", "", exc, 0.0)
+        return refused(named or alias or "default", "", exc, monotonic())
 
 
 def _show(shown: Screen, response: DispatchResponse, left: int, *, as_json: bool) -> None:

@@ -230,3 +230,12 @@ def test_a_run_that_fails_after_the_dispatch_is_seen(shop: Shop) -> None:
 
     assert b"accepted" in done.stdout
     assert b"RuntimeError" in done.stderr
+
+
+@pytest.mark.parametrize("argv", [["shop.boom"], ["far.away", "--by-name"]])
+def test_a_dispatcher_that_is_not_configured_is_refused(shop: Shop, argv: list[str]) -> None:
+    """A misspelt `--dispatcher` does not fall back to another one."""
+    said = shop("dispatch", *argv, "--dispatcher", "trakcing", "--json")
+
+    assert said.code == 1
+    assert json.loads(said.out)["error"]["category"] == "configuration"
