@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from ._jobs import Job
 
-__all__ = ["any_waiting", "claim", "promote", "purge"]
+__all__ = ["any_left", "any_waiting", "claim", "promote", "purge"]
 
 # Jobs whose time has come that one transaction takes over into the queue.
 _PROMOTED = 500
@@ -46,6 +47,16 @@ _ANY_READY = """
 SELECT 1 FROM jobs WHERE state = 0 AND queue = ? AND seq NOT IN (SELECT seq FROM running) LIMIT 1
 """
 _ANY_DUE = "SELECT 1 FROM jobs WHERE state = 1 AND run_at <= ? LIMIT 1"
+
+_ANY_LEFT = """
+SELECT 1 FROM (SELECT 1 FROM jobs WHERE state = 0 UNION ALL SELECT 1 FROM jobs WHERE state = 1)
+LIMIT 1
+"""
+_ANY_LEFT_OF = """
+SELECT 1 FROM (
+    SELECT queue FROM jobs WHERE state = 0 UNION ALL SELECT queue FROM jobs WHERE state = 1
+) WHERE queue IN (SELECT value FROM json_each(:queues)) LIMIT 1
+"""
 
 _PURGE = """
 DELETE FROM jobs WHERE seq IN (
@@ -111,6 +122,15 @@ def any_waiting(
         connection.execute(statement, (value,)).fetchone() is not None
         for statement, value in [*probes, (_ANY_DUE, now)]
     )
+
+
+def any_left(connection: sqlite3.Connection, *, queues: Sequence[str] | None) -> bool:
+    """Whether jobs of these queues wait, delayed ones included, or run."""
+    if queues is None:
+        found = connection.execute(_ANY_LEFT).fetchone()
+    else:
+        found = connection.execute(_ANY_LEFT_OF, {"queues": json.dumps(list(queues))}).fetchone()
+    return found is not None
 
 
 def purge(connection: sqlite3.Connection, *, before: float, limit: int) -> int:

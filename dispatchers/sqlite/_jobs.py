@@ -86,6 +86,7 @@ class Outcome(StrEnum):
     RETRY = "retry"
     RETURNED = "returned"
     DEAD = "dead"
+    FORGOTTEN = "forgotten"
 
 
 class Finish(NamedTuple):
@@ -127,6 +128,11 @@ class Finish(NamedTuple):
     def dead(cls, job: Job, *, reason: str, error_type: str = "", error: str = "") -> Finish:
         """Nothing more is tried: it is kept with its body for somebody to look at."""
         return cls(job, Outcome.DEAD, reason=reason, error_type=error_type, error=error)
+
+    @classmethod
+    def forget(cls, job: Job) -> Finish:
+        """It ended, and its id and key are free at once."""
+        return cls(job, Outcome.FORGOTTEN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import time
 import uuid
+from collections.abc import Iterable
 
 from ._connection import Database
 from ._lease import Watch
@@ -23,6 +25,9 @@ UPDATE jobs SET deliveries = running.deliveries FROM running
 WHERE jobs.seq = running.seq AND running.owner = ?
 """
 _RELEASE = "DELETE FROM running WHERE owner = ?"
+_RELEASE_REST = """
+DELETE FROM running WHERE owner = ? AND fence NOT IN (SELECT value FROM json_each(?))
+"""
 
 
 class Owners:
@@ -56,6 +61,23 @@ class Owners:
         with self._database.transaction(timeout=timeout) as connection:
             connection.execute(_REMOVE_SELF, (owner,))
             return release(connection, owner, counted=False)
+
+    def release_all_but(self, owner: str, fences: Iterable[int], *, timeout: float) -> int:
+        """Give back what the owner holds and does not know of, after an unclear answer.
+
+        Args:
+            owner: Who.
+
+            fences: The claims it knows of.
+
+            timeout: Seconds.
+
+        Returns:
+            How many jobs went back.
+        """
+        with self._database.transaction(timeout=timeout) as connection:
+            known = json.dumps(list(fences))
+            return connection.execute(_RELEASE_REST, (owner, known)).rowcount
 
     def reap(self, *, timeout: float) -> int:
         """Look at all owners, and take the jobs back from those that are gone.

@@ -30,7 +30,12 @@ WHERE seq = :seq
 """
 _WAS_DONE = "SELECT 1 FROM jobs WHERE seq = ? AND fence = ? AND state = 2"
 
-_STATEMENTS = {Outcome.RETRY: _RETRY, Outcome.RETURNED: _RETURN, Outcome.DEAD: _DEAD}
+_STATEMENTS = {
+    Outcome.RETRY: _RETRY,
+    Outcome.RETURNED: _RETURN,
+    Outcome.DEAD: _DEAD,
+    Outcome.FORGOTTEN: _FORGET,
+}
 
 
 def settle(

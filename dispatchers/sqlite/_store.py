@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
-from ._claim import any_waiting, claim, promote, purge
+from ._claim import any_left, any_waiting, claim, promote, purge
 from ._connection import Database
 from ._counts import count
 from ._dead import DeadJobs
@@ -119,6 +119,11 @@ class SQLiteStore:
             )
             purge(connection, before=now - self.retention, limit=_PURGED + 2 * len(finished))
         return Exchange(jobs, lost, alive=alive, expired=expired)
+
+    def is_empty(self, queues: Sequence[str] | None, *, timeout: float) -> bool:
+        """Whether nothing waits or runs in these queues, None for all; delayed jobs wait too."""
+        look = partial(any_left, queues=queues)
+        return not self.database.run(look, deadline=time.monotonic() + timeout)
 
     def purge(self, *, timeout: float, limit: int = 1000) -> int:
         """Forget finished jobs that are past their retention, at most `limit` of each kind.

@@ -1,0 +1,331 @@
+"""The child processes of a worker: giving them jobs, hearing from them, replacing them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import selectors
+from collections import deque
+from collections.abc import Iterable
+from time import monotonic
+
+from dispatchers._dead import DeadLetterStore
+from dispatchers._outcome import Outcome
+
+from ._frames import NUMBER, SECONDS, Kind
+from ._jobs import Finish, Job
+from ._outcomes import after_crash, settlement
+from ._process import ChildProcess
+
+__all__ = ["BrokenError", "Crew"]
+
+log = logging.getLogger("dispatchers")
+
+# Seconds that a run takes before the jobs behind it are given to another child.
+_HOLDS_UP = 0.1
+
+# Seconds that a job waits for a child before it goes back to the queue, where others see it.
+_TOO_LONG = 0.5
+
+# Children that end before they are ready, one after the other, before the worker gives up.
+_FALSE_STARTS = 3
+
+_ENDS = frozenset({Kind.DONE, Kind.OUTCOME, Kind.CRASHED})
+
+
+class BrokenError(Exception):
+    """The children cannot do their work: the tasks cannot be imported, say."""
+
+
+class Crew:
+    """Children that run jobs. Used by one thread, but for `wake`.
+
+    Args:
+        setup: The first frame for each child.
+
+        size: How many.
+
+        letters: Where dead letters go; None is the queue's own file.
+    """
+
+    def __init__(self, setup: bytes, size: int, letters: DeadLetterStore | None) -> None:
+        self.finished: list[Finish] = []
+        self._setup = setup
+        self._size = size
+        self._letters = letters
+        self._waiting: deque[tuple[Job, float]] = deque()
+        self._judging: deque[Job] = deque()
+        self._children: list[ChildProcess] = []
+        self._retired: list[ChildProcess] = []
+        self._false_starts = 0
+        self._stopping = False
+        self._selector = selectors.DefaultSelector()
+        self._woken, self._waker = os.pipe()
+        for end in (self._woken, self._waker):
+            os.set_blocking(end, False)
+        self._selector.register(self._woken, selectors.EVENT_READ, None)
+
+    # What the worker asks, and tells.
+
+    @property
+    def wants(self) -> int:
+        """How many more jobs it could do with, to keep all children at work."""
+        if self._stopping:
+            return 0
+        return max(0, sum(child.wants for child in self._children) - len(self._waiting))
+
+    @property
+    def room(self) -> int:
+        """How many jobs all children together should have in hand."""
+        return sum(child.window for child in self._children)
+
+    @property
+    def hungry(self) -> bool:
+        """Whether a child has nothing to do."""
+        return not self._waiting and not self._stopping and self._any_idle(self._children)
+
+    @property
+    def busy(self) -> bool:
+        """Whether any job is in hand."""
+        return bool(self._waiting or self._judging or any(child.jobs for child in self._children))
+
+    @property
+    def held(self) -> list[int]:
+        """The claims whose jobs are in hand or finished."""
+        jobs = [job for child in self._children for job in child.jobs.values()]
+        jobs += [job for job, _ in self._waiting]
+        jobs += [*self._judging, *(finish.job for finish in self.finished)]
+        return [job.fence for job in jobs]
+
+    def start(self) -> None:
+        """Start the children that are missing."""
+        while len(self._children) < self._size and not self._stopping:
+            child = ChildProcess(self._setup)
+            self._children.append(child)
+            self._selector.register(child.incoming, selectors.EVENT_READ, child)
+
+    def take(self, jobs: Iterable[Job]) -> None:
+        """Let jobs be run."""
+        now = monotonic()
+        self._waiting.extend((job, now) for job in jobs)
+        self._feed()
+
+    def wake(self) -> None:
+        """End a `wait`, from another thread or a signal handler."""
+        with contextlib.suppress(OSError):  # it is awake already, or over
+            os.write(self._waker, b"!")
+
+    def wait(self, timeout: float) -> None:
+        """Wait until a child says something, and heed it.
+
+        Raises:
+            BrokenError: The children cannot do their work.
+        """
+        self._watch_writing()
+        for key, events in self._selector.select(timeout):
+            if key.data is None:
+                os.read(self._woken, 4096)
+            elif events & selectors.EVENT_WRITE:
+                key.data.flush()
+            else:
+                self._hear(key.data)
+        self._feed()
+
+    def tick(self) -> None:
+        """Do what is a matter of time: limits, jobs held up, children that ended in silence."""
+        now = monotonic()
+        for child in [*self._children, *self._retired]:
+            if child.limit_at is not None and now >= child.limit_at:
+                self._overrun(child)
+            elif child.poll() is not None:
+                self._ended(child)
+        for child in self._children:
+            if child.holds_up(_HOLDS_UP):
+                child.recall()
+        while self._waiting and now - self._waiting[0][1] > _TOO_LONG:
+            self._return(self._waiting.popleft()[0])
+        self.start()
+
+    def stop(self) -> None:
+        """Take no more jobs, give back those that have not begun, ask the others to end soon."""
+        self._stopping = True
+        self._return_all()
+        for child in self._children:
+            child.recall(stop=True)
+
+    def retire(self) -> None:
+        """Part with the children and all jobs: what becomes of them does not count any more."""
+        for child in self._children:
+            child.recall(stop=True)
+            child.dismiss()
+            child.jobs.clear()
+        self._retired += self._children
+        self._children = []
+        self._waiting.clear()
+        self._judging.clear()
+        self.finished.clear()
+
+    def kill(self) -> list[Job]:
+        """End all children at once; the jobs that they were at, which are given back."""
+        cut = [child.running for child in self._children if child.running is not None]
+        for child in [*self._children, *self._retired]:
+            child.kill()
+            self._discard(child)
+            for job in child.jobs.values():
+                self._return(job)
+        return cut
+
+    def close(self, timeout: float) -> None:
+        """Let the children end, who have nothing to do any more."""
+        until = monotonic() + timeout
+        for child in self._children:
+            child.dismiss()
+        for child in [*self._children, *self._retired]:
+            self._discard(child, max(0.0, until - monotonic()))
+        self._selector.close()
+        os.close(self._woken)
+        os.close(self._waker)
+
+    # Giving.
+
+    def _feed(self) -> None:
+        for child in self._children:
+            if self._judging and child.idle:
+                child.give(self._judging.popleft(), judge=True)
+        room = {child: child.wants for child in self._children if child.wants}
+        while self._waiting and room:
+            for child in sorted(room, key=lambda child: len(child.jobs)):
+                room[child] -= self._give_next(child)
+            room = {child: left for child, left in room.items() if left > 0 and child.wants}
+            if self._waiting and self._waiting[0][0].deliveries > 1 and not self._any_idle(room):
+                break
+        for child in self._children:
+            child.flush()
+
+    def _give_next(self, child: ChildProcess) -> int:
+        """One job for a child; one that was interrupted before runs with no others in hand."""
+        if not self._waiting or (self._waiting[0][0].deliveries > 1 and not child.idle):
+            return 0
+        child.give(self._waiting.popleft()[0])
+        return 1
+
+    def _any_idle(self, children: Iterable[ChildProcess]) -> bool:
+        return any(child.idle for child in children)
+
+    def _return(self, job: Job) -> None:
+        """Give a job back to the queue that was not begun."""
+        self.finished.append(Finish.give_back(job, counted=False))
+
+    def _return_all(self) -> None:
+        for job in [*(job for job, _ in self._waiting), *self._judging]:
+            self._return(job)
+        self._waiting.clear()
+        self._judging.clear()
+
+    def _watch_writing(self) -> None:
+        """Be told when there is room in the pipe to a child for which frames wait."""
+        for child in self._children:
+            watched = child.outgoing in self._selector.get_map()
+            if child.has_unsent and not watched:
+                self._selector.register(child.outgoing, selectors.EVENT_WRITE, child)
+            elif watched and not child.has_unsent:
+                self._selector.unregister(child.outgoing)
+
+    # Hearing.
+
+    def _hear(self, child: ChildProcess) -> None:
+        frames = child.frames()
+        if frames is None:
+            self._ended(child)
+            return
+        child.measured(sum(self._heed(child, *frame) for frame in frames))
+
+    def _heed(self, child: ChildProcess, kind: int, number: int, payload: bytes) -> bool:
+        """Heed one frame; whether it ends a job."""
+        if kind in _ENDS:
+            job = child.settled(number)
+            if job is not None:
+                self.finished.append(self._settlement(job, kind, payload))
+            return True
+        if kind == Kind.LIMIT:
+            child.limit_in(SECONDS.unpack(payload)[0])
+        elif kind == Kind.RECALLED:
+            self._recalled(child, [number for (number,) in NUMBER.iter_unpack(payload)])
+        elif kind == Kind.READY:
+            child.ready = True
+            self._false_starts = 0
+        elif kind == Kind.BROKEN:
+            raise BrokenError(payload.decode())
+        return False
+
+    def _settlement(self, job: Job, kind: int, payload: bytes) -> Finish:
+        if kind == Kind.DONE:
+            return Finish.done(job)
+        if kind == Kind.OUTCOME:
+            return settlement(job, Outcome.model_validate_json(payload), self._letters)
+        log.error("a run of %s was ended by %s: it is delivered again", job.task, payload.decode())
+        return after_crash(job)
+
+    def _recalled(self, child: ChildProcess, numbers: list[int]) -> None:
+        child.recalled = False
+        jobs = [job for number in numbers if (job := child.jobs.pop(number, None)) is not None]
+        self._again(jobs)
+
+    def _again(self, jobs: list[Job]) -> None:
+        """Jobs that one child did not begin are another's, or the queue's."""
+        now = monotonic()
+        self._waiting.extendleft((job, now) for job in reversed(jobs))
+        if self._stopping:
+            self._return_all()
+
+    # Ending.
+
+    def _overrun(self, child: ChildProcess) -> None:
+        job = child.running
+        log.warning("a run of %s is killed at its time limit", job.task if job else "a task")
+        child.overran = True
+        child.kill()
+        self._ended(child)
+
+    def _ended(self, child: ChildProcess) -> None:
+        """A child has ended: what it was at counts as delivered, what it had not begun does not."""
+        for frame in child.last_frames():
+            self._heed(child, *frame)
+        retired = child in self._retired
+        code = self._discard(child)
+        if retired:
+            return
+        jobs = list(child.jobs.values())
+        self._again(jobs[1:])
+        if jobs:
+            self._cut_short(child, jobs[0], code)
+        elif not child.ready:
+            self._false_start(code)
+        else:
+            log.warning("worker process %d ended with code %d", child.pid, code)
+
+    def _cut_short(self, child: ChildProcess, job: Job, code: int) -> None:
+        if child.overran and not child.judging:
+            self._judging.append(job)
+            return
+        log.error(
+            "worker process %d ended with code %d in a run of %s: it is delivered again",
+            child.pid, code, job.task, extra={"request_id": job.id},
+        )  # fmt: skip
+        self.finished.append(after_crash(job))
+
+    def _false_start(self, code: int) -> None:
+        self._false_starts += 1
+        if self._false_starts >= _FALSE_STARTS:
+            raise BrokenError(f"worker processes end with code {code} before they are ready")
+
+    def _discard(self, child: ChildProcess, timeout: float = 1.0) -> int:
+        """Reap a child and forget it; its exit code."""
+        for pipe in (child.incoming, child.outgoing):
+            if not pipe.closed and pipe in self._selector.get_map():
+                self._selector.unregister(pipe)
+        for group in (self._children, self._retired):
+            if child in group:
+                group.remove(child)
+        return child.bury(timeout)
