@@ -306,6 +306,27 @@ class TestOverdue:
         assert not ran.is_set()
         assert guard.abandoned == 0
 
+    def test_an_outcome_that_misses_its_caller_by_a_hair_is_told(self, guard):
+        """C3: given up between the return and its announcement, the outcome is late, not lost."""
+        lates: list[Late[object]] = []
+        call = _guard._Call(lambda: "late", lates.append)
+        lock = call.done
+
+        class GivenUp:
+            """A lock whose release comes a moment too late."""
+
+            acquire = lock.acquire
+
+            def release(self) -> None:
+                assert guard._pool.leave(call)
+                lock.release()
+
+        call.done = GivenUp()
+        _guard._Helper(guard._pool)._run(call)
+
+        assert lates == [Late("late", None)]
+        assert guard.abandoned == 0
+
     def test_every_outcome_is_told_once(self, guard):
         """C3: returned, or abandoned and told of later, or never begun: never two, never none."""
         told: Counter[int] = Counter()
@@ -543,6 +564,17 @@ class TestClose:
 
         assert guard.call(lambda: 1, timeout=GENEROUS) == 1
 
+    def test_a_helper_that_was_called_after_all_stays(self, guard):
+        """A caller that was slow between taking a helper and calling it gets its answer."""
+        guard.call(lambda: None, timeout=GENEROUS)
+        (helper,) = guard._pool.idle
+        helper.lost = True
+
+        answer = guard.call(lambda: 1, timeout=GENEROUS)
+
+        assert answer == 1
+        assert not helper.lost
+
 
 class Interrupted(BaseException):
     """Like KeyboardInterrupt, or gevent's timeout."""
@@ -670,9 +702,37 @@ class TestFork:
 
     def test_a_call_that_forks_leaves_a_child_that_ends(self, guard):
         """C8: a child forked on a helper thread runs the call to its end, and then ends."""
-        pid = guard.call(os.fork, timeout=GENEROUS)
+
+        def fork() -> int:
+            pid = os.fork()
+            if pid == 0:
+                signal.alarm(10)
+            return pid
+
+        pid = guard.call(fork, timeout=GENEROUS)
 
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+    def test_a_child_forked_by_a_call_closes_nothing(self, guard):
+        """C8: what the helper opened is the parent's; the child ends without closing it."""
+        reading, writing = os.pipe()
+        os.set_blocking(reading, False)
+
+        def fork() -> int:
+            register_closer(lambda: os.write(writing, b"closed"))
+            pid = os.fork()
+            if pid == 0:
+                signal.alarm(10)
+            return pid
+
+        os.waitpid(guard.call(fork, timeout=GENEROUS), 0)
+        with pytest.raises(BlockingIOError):
+            os.read(reading, 100)
+        guard.close(GENEROUS)
+
+        assert os.read(reading, 100) == b"closed"
+        os.close(reading)
+        os.close(writing)
 
 
 class TestShutdown:
