@@ -86,12 +86,8 @@ class LoopWork:
         work_here.set(work)
         try:
             await self._settle(work, await self._outcome(work))
-        except asyncio.CancelledError:
+        except BaseException:  # the loop ends, or somebody's Ctrl-C met the handler
             self._give_up(work)
-            raise
-        except KeyboardInterrupt as exc:  # somebody's Ctrl-C, while the handler was on the loop
-            self._over(work)
-            crashed(work, exc)
             raise
 
     async def _outcome(self, work: Work) -> Outcome:
@@ -103,12 +99,7 @@ class LoopWork:
                 settings=self._settings,
                 stopping=self._is_closing,
             )
-        except asyncio.CancelledError as exc:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            return crashed(work, exc)
-        except KeyboardInterrupt:
+        except (asyncio.CancelledError, KeyboardInterrupt):
             raise
         except BaseException as exc:  # noqa: BLE001 - a task that exits must not end the loop
             return crashed(work, exc)
@@ -144,16 +135,18 @@ class LoopWork:
     # Draining.
 
     async def drained(self, work: Work | None) -> None:
-        """Return when nothing is pending but what is itself waiting for that, as `work` is."""
-        if work is not None:
-            self._draining.add(work)
-            self._wake()
+        """Return when nothing is pending; `work`, which waits for that, waits for no such other."""
+        if work is None:
+            while self.pending:
+                await self._change()
+            return
+        self._draining.add(work)
+        self._wake()
         try:
             while not self.pending <= self._draining:
                 await self._change()
         finally:
-            if work is not None:
-                self._draining.discard(work)
+            self._draining.discard(work)
 
     async def _change(self) -> None:
         waiter = self.loop.create_future()
