@@ -1,0 +1,366 @@
+"""Write the parts of the documentation that are facts of the code: `python docs/_generate.py`.
+
+Each stands between `<!-- name: begin -->` and `<!-- name: end -->`; a test compares them.
+"""  # noqa: INP001 - a script, not a package
+
+from __future__ import annotations
+
+import argparse
+import ast
+import inspect
+import json
+import re
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from enum import Enum
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from dispatchers import (
+    Action,
+    BackendOptions,
+    BaseDispatcher,
+    Capabilities,
+    DispatchStatus,
+    ErrorCategory,
+    Reason,
+    WorkerOptions,
+)
+from dispatchers._breaker import BreakerSettings
+from dispatchers._config import Settings, TaskOverride
+from dispatchers._errors import RETRYABLE
+from dispatchers._registry import BUILT_IN, load_backend
+from dispatchers._response import OK
+from dispatchers.cli._exit import Exit
+from dispatchers.cli._main import _parser
+from dispatchers.testing import ABILITIES, DispatcherConformance, RecordingOptions
+
+ROOT = Path(__file__).resolve().parent.parent
+BLOCK = re.compile(r"(<!-- ([\w-]+): begin -->\n).*?(<!-- \2: end -->)", re.DOTALL)
+RULE = re.compile(r"C\d+")
+
+
+def pages() -> list[Path]:
+    """Every page of the documentation."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def regenerated(text: str) -> str:
+    """A page with everything between its markers written anew.
+
+    Raises:
+        KeyError: A marker names nothing that is generated.
+    """
+    return BLOCK.sub(lambda found: f"{found[1]}{TABLES[found[2]]()}\n{found[3]}", text)
+
+
+def markers(text: str) -> list[str]:
+    """The names of what is generated into a page."""
+    return [found[2] for found in BLOCK.finditer(text)]
+
+
+def main() -> int:
+    """Write every page; with `--check`, say which are not up to date instead."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--check", action="store_true")
+    checking = parser.parse_args().check
+    stale = [page for page in pages() if regenerated(page.read_text()) != page.read_text()]
+    for page in stale:
+        print(page.relative_to(ROOT))  # noqa: T201 - a script
+        if not checking:
+            page.write_text(regenerated(page.read_text()))
+    return 1 if checking and stale else 0
+
+
+# How tables are written.
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Rows of Markdown under their columns."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(_flat(cell) for cell in line)} |" for line in lines)
+
+
+def _flat(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def code(text: object) -> str:
+    """Text as code."""
+    return f"`{text}`"
+
+
+def docs_of(enum: type[Enum]) -> dict[str, str]:
+    """What stands under each member of an enum, by value."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(enum))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    found: dict[str, str] = {}
+    for before, after in zip(body.body, body.body[1:], strict=False):
+        if isinstance(before, ast.Assign) and isinstance(before.targets[0], ast.Name):
+            assert isinstance(after, ast.Expr)
+            member = enum[before.targets[0].id]
+            found[str(member.value)] = str(ast.literal_eval(after.value))
+    assert len(found) == len(enum)
+    return found
+
+
+# What backends can do.
+
+WORDS: Mapping[str, str] = {
+    "runs_here": "runs in the call",
+    "durable": "durable",
+    "confirmed": "confirmed",
+    "delay": "delay",
+    "priority": "priority",
+    "expires": "expiry",
+    "time_limit": "time limit",
+    "kills": "kills at the time limit",
+    "retries": "retries",
+    "deduplicate": "deduplicates",
+    "queues": "queues",
+    "batch": "one round trip for many",
+    "worker": "`dispatchers worker`",
+    "dead_letters": "dead letters",
+    "max_delay": "longest delay",
+    "max_size": "largest envelope",
+}
+"""Every capability, in words."""
+NEEDED: Mapping[str, Mapping[str, Any]] = {"sqlite": {"path": "work.sqlite3"}}
+"""Options that a backend cannot be built without."""
+
+
+def _built(name: str) -> BaseDispatcher:
+    return load_backend(name)(**NEEDED.get(name, {}))
+
+
+def capabilities() -> str:
+    """What each built-in backend can do."""
+    built = {name: _built(name) for name in BUILT_IN}
+    rows = [
+        (words, *(_ability(each, field) for each in built.values()))
+        for field, words in WORDS.items()
+    ]
+    return table(["", *map(code, built)], [row for row in rows if any(row[1:])])
+
+
+def _ability(dispatcher: BaseDispatcher, field: str) -> str:
+    """`option` where the class can and the instance by default does not."""
+    exactly = getattr(dispatcher.capabilities, field)
+    if not isinstance(exactly, bool):
+        return "" if exactly is None else _amount(exactly)
+    return "yes" if exactly else "option" * getattr(type(dispatcher).capabilities, field)
+
+
+def _amount(value: timedelta | int) -> str:
+    return str(value) if isinstance(value, timedelta) else f"{value // 2**20} MiB"
+
+
+def capability_fields() -> str:
+    """What each capability means."""
+    assert set(WORDS) == set(Capabilities.model_fields)
+    return table(["capability", "what it means"], _described(Capabilities))
+
+
+def _described(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
+    for name, field in model.model_fields.items():
+        yield code(name), field.description or ""
+
+
+# The contract.
+
+
+def statuses() -> str:
+    """Every status."""
+    said = docs_of(DispatchStatus)
+    return table(
+        ["status", "`ok`", "what is known"],
+        [
+            (code(each.value), "yes" if each in OK else "no", said[each.value])
+            for each in DispatchStatus
+        ],
+    )
+
+
+def categories() -> str:
+    """Every category of failure."""
+    said = docs_of(ErrorCategory)
+    return table(
+        ["category", "what happened", "`retryable` when rejected"],
+        [
+            (code(each.value), said[each.value], "yes" if each in RETRYABLE else "no")
+            for each in ErrorCategory
+        ],
+    )
+
+
+def cases(rule: str) -> str:
+    """The conformance cases of one rule."""
+    found = []
+    for name, member in inspect.getmembers(DispatcherConformance, inspect.isfunction):
+        rules, _, fact = (member.__doc__ or "").partition(":")
+        if name.startswith("test_") and rule in RULE.findall(rules):
+            sentence = " ".join(fact.split("\n\n")[0].split())
+            found.append((_line(member), f"- {code(name)}: {sentence}"))
+    assert found, rule
+    return "\n".join(line for _, line in sorted(found))
+
+
+def _line(member: Callable[..., Any]) -> tuple[str, int]:
+    return member.__module__, inspect.unwrap(member).__code__.co_firstlineno
+
+
+def outcomes() -> str:
+    """What an adapter does with a delivery."""
+    return table(["action", "what the adapter does"], _pairs(Action))
+
+
+def reasons() -> str:
+    """Why a run ended as it did."""
+    return table(["reason", "what happened"], _pairs(Reason))
+
+
+def _pairs(enum: type[Enum]) -> list[tuple[str, str]]:
+    return [(code(value), said) for value, said in docs_of(enum).items()]
+
+
+# Configuration.
+
+
+def options(model: type[BaseModel], beyond: type[BaseModel] | None = None) -> str:
+    """Every option of a model, or those that it has beyond another one's."""
+    known = {} if beyond is None else beyond.model_fields
+    rows = [
+        (code(name), _default(field), _takes(field), field.description or "")
+        for name, field in model.model_fields.items()
+        if name not in known or field.default != known[name].default
+    ]
+    return table(["option", "default", "takes", "effect"], rows)
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    value = field.get_default(call_default_factory=True)
+    if value is None or value in ((), {}):
+        return ""
+    if isinstance(value, BaseModel):
+        return "on"
+    return code(json.dumps(value))
+
+
+NAMES: Mapping[str, str] = {
+    "str": "text",
+    "int": "whole number",
+    "float": "number",
+    "bool": "true or false",
+    "timedelta": "seconds, or `PT5M`",
+    "Names": "list of names",
+    "BreakerSettings": "table",
+    "Backoff": "table",
+    "TaskOverride": "table",
+    "Any": "table",
+}
+
+
+def _takes(field: FieldInfo) -> str:
+    return f"{_kind(field.annotation)}{_bounds([*field.metadata, *_inner(field.annotation)])}"
+
+
+def _inner(annotation: Any) -> Iterator[Any]:
+    """What stands beside the types within an annotation."""
+    for each in getattr(annotation, "__metadata__", ()):
+        yield from each.metadata if isinstance(each, FieldInfo) else ()
+    for argument in getattr(annotation, "__args__", ()):
+        yield from _inner(argument)
+
+
+def _kind(annotation: Any) -> str:
+    name = getattr(annotation, "__name__", str(annotation))
+    arguments = getattr(annotation, "__args__", ())
+    if name == "Literal":
+        return " or ".join(code(json.dumps(each)) for each in arguments)
+    if name == "tuple":
+        return "list of names"
+    if name == "dict":
+        return "tables by name"
+    if arguments:
+        parts = [_kind(each) for each in arguments if each is not type(None)]
+        return " or ".join(dict.fromkeys(parts))
+    return NAMES[name]
+
+
+SIGNS = (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
+
+
+def _bounds(metadata: Iterable[Any]) -> str:
+    found = [
+        f"{sign} {_number(getattr(each, name))}"
+        for each in metadata
+        for name, sign in SIGNS
+        if getattr(each, name, None) is not None
+    ]
+    return f", {' and '.join(found)}" if found else ""
+
+
+def _number(value: Any) -> str:
+    return "0" if value == timedelta(0) else f"{value:_}".replace("_", " ")
+
+
+# The command line.
+
+
+def commands() -> str:
+    """Every command."""
+    (actions,) = (each for each in _parser()._actions if isinstance(each.choices, dict))
+    return table(
+        ["command", "what it does"],
+        [(code(f"dispatchers {each.dest}"), str(each.help)) for each in actions._choices_actions],  # type: ignore[attr-defined]
+    )
+
+
+def exits() -> str:
+    """Every exit code."""
+    said = docs_of(Exit)
+    return table(["code", "meaning"], [(code(number), text) for number, text in said.items()])
+
+
+def abilities() -> str:
+    """What a harness is asked to do."""
+    return table(
+        ["name", "the harness is asked to"], [(code(n), said) for n, said in ABILITIES.items()]
+    )
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "capabilities": capabilities,
+    "capability-fields": capability_fields,
+    "statuses": statuses,
+    "categories": categories,
+    "outcomes": outcomes,
+    "reasons": reasons,
+    "settings": lambda: options(Settings),
+    "task-overrides": lambda: options(TaskOverride),
+    "options": lambda: options(BackendOptions),
+    "breaker": lambda: options(BreakerSettings),
+    "options-recording": lambda: options(RecordingOptions, BackendOptions),
+    "worker-options": lambda: options(WorkerOptions),
+    "commands": commands,
+    "exits": exits,
+    "abilities": abilities,
+    **{
+        f"options-{name}": partial(options, load_backend(name).Options, BackendOptions)
+        for name in BUILT_IN
+        if load_backend(name).Options is not BackendOptions
+    },
+    **{f"cases-c{n}": partial(cases, f"C{n}") for n in range(1, 13)},
+}
+"""What is generated, by its marker."""
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,101 @@
+"""The documentation says what is: its blocks run, its tables are the code's, its links lead on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+LEFT_OUT = {
+    "README.md": [
+        "sh: python -m pip install '.[cli]' && dispatchers demo",
+        "sh: python -m pip install '.[tests]' && pytest",
+        "sh: pip install dispatchers",
+    ],
+}
+"""The blocks that are not run, with their first lines."""
+
+
+@pytest.mark.dispatchers_unchecked
+def test_every_block_runs(name: str, page: Callable[[str], Any]) -> None:
+    """Each block of a page runs, one after the other, and shows what the page says."""
+    page(name).run()
+
+
+def test_blocks_that_are_not_run_are_listed(name: str, page: Callable[[str], Any]) -> None:
+    """What is not run is known, and little."""
+    left_out = page(name).left_out
+
+    assert left_out == LEFT_OUT.get(name, [])
+
+
+def test_generated_parts_are_up_to_date(name: str, generate: ModuleType) -> None:
+    """Every table that comes from the code is what the code says: python docs/_generate.py."""
+    text = (ROOT / name).read_text()
+
+    assert text == generate.regenerated(text)
+
+
+def test_everything_generated_is_shown(generate: ModuleType) -> None:
+    """Each table stands somewhere."""
+    shown = {name for path in generate.pages() for name in generate.markers(path.read_text())}
+
+    assert shown == set(generate.TABLES)
+
+
+LINK = re.compile(r"(?<!!)\[[^\]]+\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+
+
+def test_links_lead_somewhere(name: str) -> None:
+    """A link to another page, or a heading in it, finds it."""
+    text = without_code((ROOT / name).read_text())
+    links = [link for link in LINK.findall(text) if "://" not in link]
+
+    lost = [link for link in links if not leads(ROOT / name, link)]
+
+    assert lost == []
+
+
+def leads(page: Path, link: str) -> bool:
+    path, _, anchor = link.partition("#")
+    target = (page.parent / path).resolve() if path else page
+    if not target.exists():
+        return False
+    headings = HEADING.findall(without_code(target.read_text())) if anchor else []
+    return not anchor or anchor in map(anchor_of, headings)
+
+
+def without_code(text: str) -> str:
+    return re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def anchor_of(heading: str) -> str:
+    kept = re.sub(r"[^\w\- ]", "", heading.lower().strip())
+    return kept.replace(" ", "-")
+
+
+def test_one_sentence_per_line(name: str) -> None:
+    """A sentence ends where its line does, so that a change shows what changed."""
+    text = without_code((ROOT / name).read_text())
+    prose = [line for line in text.splitlines() if not line.startswith("|")]
+
+    several = [line for line in prose if re.search(r"[a-z`)]\. [A-Z]", line)]
+
+    assert several == []
+
+
+def test_the_readme_and_ci_run_the_same_test_command() -> None:
+    """What the README promises is what is checked."""
+    command = "python -m pip install '.[tests]' && pytest"
+
+    checked = (ROOT / ".ci" / "run").read_text().replace("--quiet ", "")
+
+    assert f"\n{command}\n" in (ROOT / "README.md").read_text()
+    assert f"\n{command}\n" in checked
