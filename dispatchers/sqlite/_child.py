@@ -123,7 +123,7 @@ class Child:
 
     def _report(self, number: int, outcome: Outcome) -> None:
         if outcome.action is Action.DONE and outcome.reason is Reason.SUCCEEDED:
-            self._pipes.send(Kind.DONE, number)
+            self._pipes.send(Kind.DONE, number, SECONDS.pack(outcome.elapsed))
         else:
             self._pipes.send(Kind.OUTCOME, number, outcome.model_dump_json().encode())
 

@@ -7,7 +7,8 @@ import logging
 import os
 import selectors
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from time import monotonic
 
 from dispatchers._dead import DeadLetterStore
@@ -31,7 +32,12 @@ _TOO_LONG = 0.5
 # Children that end before they are ready, one after the other, before the worker gives up.
 _FALSE_STARTS = 3
 
-_ENDS = frozenset({Kind.DONE, Kind.OUTCOME, Kind.CRASHED})
+# Seconds of work that each child has in hand at least, and how many exchanges it should outlast.
+_AHEAD = 0.02
+_EXCHANGES = 3
+
+# How much of the estimated time of an exchange the latest one makes up.
+_WEIGHT = 0.2
 
 
 class BrokenError(Exception):
@@ -60,6 +66,7 @@ class Crew:
         self._retired: list[ChildProcess] = []
         self._false_starts = 0
         self._stopping = False
+        self._ahead = _AHEAD
         self._selector = selectors.DefaultSelector()
         self._woken, self._waker = os.pipe()
         for end in (self._woken, self._waker):
@@ -73,12 +80,13 @@ class Crew:
         """How many more jobs it could do with, to keep all children at work."""
         if self._stopping:
             return 0
-        return max(0, sum(child.wants for child in self._children) - len(self._waiting))
+        wanted = sum(child.wants(self._ahead) for child in self._children)
+        return max(0, wanted - len(self._waiting))
 
     @property
     def room(self) -> int:
         """How many jobs all children together should have in hand."""
-        return sum(child.window for child in self._children)
+        return sum(child.window(self._ahead) for child in self._children)
 
     @property
     def hungry(self) -> bool:
@@ -105,8 +113,16 @@ class Crew:
             self._children.append(child)
             self._selector.register(child.incoming, selectors.EVENT_READ, child)
 
-    def take(self, jobs: Iterable[Job]) -> None:
-        """Let jobs be run."""
+    def take(self, jobs: Iterable[Job], *, elapsed: float) -> None:
+        """Let jobs be run.
+
+        Args:
+            jobs: Which.
+
+            elapsed: Seconds that it took to claim them; while that goes on, children have to have
+                something to do.
+        """
+        self._ahead += _WEIGHT * (max(_AHEAD, _EXCHANGES * elapsed) - self._ahead)
         now = monotonic()
         self._waiting.extend((job, now) for job in jobs)
         self._feed()
@@ -193,19 +209,26 @@ class Crew:
         for child in self._children:
             if self._judging and child.idle:
                 child.give(self._judging.popleft(), judge=True)
-        room = {child: child.wants for child in self._children if child.wants}
-        while self._waiting and room:
-            for child in sorted(room, key=lambda child: len(child.jobs)):
-                room[child] -= self._give_next(child)
-            room = {child: left for child, left in room.items() if left > 0 and child.wants}
-            if self._waiting and self._waiting[0][0].deliveries > 1 and not self._any_idle(room):
-                break
+        while self._waiting and self._feed_round():
+            pass
         for child in self._children:
             child.flush()
 
+    def _feed_round(self) -> bool:
+        """Share jobs out evenly, a few for each child; whether any child took one."""
+        wanting = [(child, child.wants(self._ahead)) for child in self._children]
+        share = 1 + len(self._waiting) // (2 * len(wanting))
+        given = 0
+        for child, wants in sorted(wanting, key=lambda pair: len(pair[0].jobs)):
+            for _ in range(min(wants, share)):
+                given += self._give_next(child)
+        return given > 0
+
     def _give_next(self, child: ChildProcess) -> int:
         """One job for a child; one that was interrupted before runs with no others in hand."""
-        if not self._waiting or (self._waiting[0][0].deliveries > 1 and not child.idle):
+        if not self._waiting or child.alone:
+            return 0
+        if self._waiting[0][0].deliveries > 1 and not child.idle:
             return 0
         child.give(self._waiting.popleft()[0])
         return 1
@@ -239,16 +262,19 @@ class Crew:
         if frames is None:
             self._ended(child)
             return
-        child.measured(sum(self._heed(child, *frame) for frame in frames))
+        for frame in frames:
+            self._heed(child, *frame)
 
-    def _heed(self, child: ChildProcess, kind: int, number: int, payload: bytes) -> bool:
-        """Heed one frame; whether it ends a job."""
-        if kind in _ENDS:
-            job = child.settled(number)
-            if job is not None:
-                self.finished.append(self._settlement(job, kind, payload))
-            return True
-        if kind == Kind.LIMIT:
+    def _heed(self, child: ChildProcess, kind: int, number: int, payload: bytes) -> None:
+        if kind == Kind.DONE:
+            self._settled(child, number, SECONDS.unpack(payload)[0], Finish.done)
+        elif kind == Kind.OUTCOME:
+            outcome = Outcome.model_validate_json(payload)
+            then = partial(settlement, outcome=outcome, letters=self._letters)
+            self._settled(child, number, outcome.elapsed, then)
+        elif kind == Kind.CRASHED:
+            self._settled(child, number, 0.0, partial(_crashed, kind=payload.decode()))
+        elif kind == Kind.LIMIT:
             child.limit_in(SECONDS.unpack(payload)[0])
         elif kind == Kind.RECALLED:
             self._recalled(child, [number for (number,) in NUMBER.iter_unpack(payload)])
@@ -257,15 +283,14 @@ class Crew:
             self._false_starts = 0
         elif kind == Kind.BROKEN:
             raise BrokenError(payload.decode())
-        return False
 
-    def _settlement(self, job: Job, kind: int, payload: bytes) -> Finish:
-        if kind == Kind.DONE:
-            return Finish.done(job)
-        if kind == Kind.OUTCOME:
-            return settlement(job, Outcome.model_validate_json(payload), self._letters)
-        log.error("a run of %s was ended by %s: it is delivered again", job.task, payload.decode())
-        return after_crash(job)
+    def _settled(
+        self, child: ChildProcess, number: int, elapsed: float, then: Callable[[Job], Finish]
+    ) -> None:
+        """A job has ended; one of a retired child does not count."""
+        job = child.settled(number, elapsed)
+        if job is not None:
+            self.finished.append(then(job))
 
     def _recalled(self, child: ChildProcess, numbers: list[int]) -> None:
         child.recalled = False
@@ -329,3 +354,8 @@ class Crew:
             if child in group:
                 group.remove(child)
         return child.bury(timeout)
+
+
+def _crashed(job: Job, *, kind: str) -> Finish:
+    log.error("a run of %s was ended by %s: it is delivered again", job.task, kind)
+    return after_crash(job)

@@ -37,7 +37,7 @@ class Kind(IntEnum):
     BROKEN = 11
     """They could not be; the payload says why."""
     DONE = 12
-    """The job succeeded."""
+    """The job succeeded after `SECONDS` in its handler."""
     OUTCOME = 13
     """It ended otherwise: an `Outcome` as JSON."""
     LIMIT = 14

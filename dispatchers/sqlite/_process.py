@@ -31,13 +31,14 @@ main()
 """
 _CHUNK = 1 << 18
 
-# Seconds of work that a child has in hand, so that it need not wait for the next commit, and the
-# most jobs that this may be.
-_AHEAD = 0.02
-_MOST = 100
+# The most jobs that a child has in hand, and the longest run time of which it has two.
+_MOST = 200
+_SHORT = 0.1
 
-# How much of the measured time per job the latest measurement makes up.
+# How much of the estimated time per job the latest one makes up, and what is there to do for each
+# beside its handler: measured for a task that does nothing.
 _WEIGHT = 0.2
+_BESIDE = 4e-5
 
 # Seconds beyond a time limit after which the process is killed: an async run ends by itself.
 _LIMIT_MARGIN = 0.3
@@ -58,7 +59,7 @@ class ChildProcess:
         self.limit_at: float | None = None
         self.overran = False
         self.since = monotonic()
-        self._per_job = _AHEAD / 2
+        self._per_job = 0.01
         self._number = 0
         self._unsent = bytearray()
         self._parser = Parser()
@@ -95,26 +96,29 @@ class ChildProcess:
         """Whether frames wait for room in the pipe."""
         return bool(self._unsent)
 
-    @property
-    def window(self) -> int:
-        """How many jobs it should have in hand: by their run time, also of the one it is at."""
+    def window(self, ahead: float) -> int:
+        """How many jobs it should have in hand, by their run time, also of the one it is at.
+
+        Args:
+            ahead: Seconds of work that should do until the next are claimed.
+        """
         running = monotonic() - self.since if self.jobs else 0.0
-        return max(1, min(_MOST, int(_AHEAD / max(self._per_job, running))))
+        per_job = max(self._per_job, running)
+        return 1 if per_job > _SHORT else min(_MOST, 2 + int(ahead / per_job))
 
     @property
     def idle(self) -> bool:
         """Whether it is there and has nothing to do."""
         return self.ready and not self.jobs and not self.recalled
 
-    @property
-    def wants(self) -> int:
-        """How many more jobs it could have in hand."""
-        if not self.ready or self.recalled or self._alone:
+    def wants(self, ahead: float) -> int:
+        """How many more jobs it should have in hand; see `window`."""
+        if not self.ready or self.recalled or self.alone:
             return 0
-        return max(0, self.window - len(self.jobs))
+        return max(0, self.window(ahead) - len(self.jobs))
 
     @property
-    def _alone(self) -> bool:
+    def alone(self) -> bool:
         """Whether it is at a job that should have no company, as it may end the process."""
         return self.judging or any(job.deliveries > 1 for job in self.jobs.values())
 
@@ -162,19 +166,13 @@ class ChildProcess:
             frames += found
         return frames
 
-    def settled(self, number: int) -> Job | None:
-        """A job that it has ended."""
+    def settled(self, number: int, elapsed: float) -> Job | None:
+        """A job that it has ended, after `elapsed` seconds in the handler."""
         self.limit_at = None
         self.judging = False
+        self.since = monotonic()
+        self._per_job += _WEIGHT * (elapsed + _BESIDE - self._per_job)
         return self.jobs.pop(number, None)
-
-    def measured(self, ended: int) -> None:
-        """It has ended so many jobs since the last measurement."""
-        now = monotonic()
-        if ended:
-            taken = (now - self.since) / ended
-            self._per_job += _WEIGHT * (max(taken, 1e-6) - self._per_job)
-            self.since = now
 
     def flush(self) -> None:
         """Write what waits, as far as the pipe has room."""

@@ -143,6 +143,7 @@ class SQLiteWorker:
     def _exchange(self, crew: Crew, wanted: int) -> bool:
         """Settle what is finished and claim what is wanted; whether the file answered."""
         finished = crew.finished
+        begun = monotonic()
         try:
             exchange = self._store.exchange(
                 finished,
@@ -159,7 +160,7 @@ class SQLiteWorker:
         if len(exchange.jobs) < wanted:
             self._poll_at = now + _POLL
         crew.finished = []
-        crew.take(exchange.jobs)
+        crew.take(exchange.jobs, elapsed=now - begun)
         for lost in exchange.lost:
             log.warning("a result of %s does not count: others have it now", lost.job.task)
         if self._work.drain and not (finished or exchange.jobs or crew.busy):
