@@ -24,7 +24,7 @@ _CONFIG = CoreConfig(
     ser_json_bytes="base64",
     val_json_bytes="base64",
     ser_json_timedelta="iso8601",
-    ser_json_inf_nan="constants",
+    ser_json_inf_nan="null",
 )
 
 
@@ -131,8 +131,6 @@ def _rewrite_schema(node: dict[str, Any]) -> dict[str, Any]:
     }
     if node["type"] in _CONFIGURED:
         copy["config"] = {**node.get("config", {}), **_CONFIG}
-    if "computed_fields" in copy:
-        copy["computed_fields"] = []
     if node.get("init") is False:  # computed when it arrives, and compared
         copy["serialization_exclude"] = True
     if node["type"] == "datetime":

@@ -13,6 +13,7 @@ import sys
 import typing
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Generic, TypeVar
+from uuid import UUID
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, NaiveDatetime, field_validator
@@ -184,6 +185,14 @@ def test_what_check_refuses_is_refused_at_first_use_too(use: str) -> None:
     for _ in range(2):
         with pytest.raises(DeclarationError, match="annotated with Plain"):
             uses[use]()
+
+
+def test_an_ambiguous_union_of_plain_types_is_refused_at_first_use_too() -> None:
+    """C5: the short way through `encode` is none around the checks."""
+    codec = codec_of(UUID | str)
+
+    with pytest.raises(DeclarationError, match="a union of UUID and str"):
+        codec.encode({"x": "a"})
 
 
 def default_type(x: int = "1") -> None: ...  # type: ignore[assignment]

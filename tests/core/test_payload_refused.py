@@ -20,6 +20,7 @@ from pydantic import (
     Field,
     GetCoreSchemaHandler,
     JsonValue,
+    PlainValidator,
     PrivateAttr,
     Secret,
     SecretStr,
@@ -233,6 +234,7 @@ REFUSED = [
             (Decimal, Decimal("NaN"), "x"),
             (Decimal, Decimal("-Infinity"), "x"),
             (JsonValue, [NAN], "x[0]"),
+            (Any, [-INFINITY], "x[0]"),
         )
     ],
     (
@@ -418,6 +420,36 @@ REFUSED = [
         re.compile("a", re.IGNORECASE),
         "x",
         "is a Pattern whose value would arrive altered",
+    ),
+    (
+        Annotated[float, AfterValidator(abs)],
+        -0.0,
+        "x",
+        "is a float whose value would arrive altered",
+    ),
+    (
+        Annotated[Decimal, AfterValidator(Decimal.normalize)],
+        Decimal("1.10"),
+        "x",
+        "is a Decimal whose",
+    ),
+    (
+        Annotated[set[int], AfterValidator(lambda v: v | {9})],
+        {1},
+        "x",
+        "is a set whose value would",
+    ),
+    (
+        Annotated[list[Any], AfterValidator(lambda v: [bool(v)])],
+        [1],
+        "x[0]",
+        "is an int, which JSON",
+    ),
+    (
+        Annotated[dt.datetime, PlainValidator(dt.datetime.fromisoformat)],
+        NAIVE,
+        "x",
+        "is a datetime without a time zone",
     ),
     (Colour, Colour.MIXED, "x", "is a Colour, and should be 1 or (1, 2)"),
     (Colour, 1, "x", "is an int, which JSON would turn into a Colour: pass a Colour"),

@@ -125,6 +125,7 @@ def test_a_payload_that_does_not_fit_is_refused(
         (dt.datetime, "1700000000", "x", "is an int, and should be a valid datetime"),
         (uuid.UUID, '"swordfish"', "x", "is a str, and should be a valid uuid"),
         (Decimal, '"NaN"', "x", "is NaN or infinite"),
+        (Annotated[Decimal, Field(allow_inf_nan=True)], '"NaN"', "x", "is NaN or infinite"),
         (Word, '"no"', "x", "is a str, and should be 'yes'"),
         (bool, "1", "x", "is an int, and should be a valid boolean"),
         (float, "NaN", "x", "is NaN or infinite"),
