@@ -67,6 +67,7 @@ class Folder:
     def clear(self) -> None:
         """Remove what an earlier run has left: its own files, nothing else."""
         self._await_orphan()
+        self.index.close()
         for file in (self.queue, self.index_file):
             for suffix in ("", "-wal", "-shm"):
                 file.with_name(file.name + suffix).unlink(missing_ok=True)

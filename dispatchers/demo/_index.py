@@ -7,13 +7,15 @@ import keyword
 import random
 import re
 import sqlite3
+import threading
 import time
 from collections import Counter
 from collections.abc import Generator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
+from functools import cache
 from typing import Any, NamedTuple
 
-__all__ = ["Facts", "Found", "Index", "facts"]
+__all__ = ["Facts", "Found", "Index", "facts", "index_at"]
 
 DEFINITION = re.compile(r"^[ \t]*+(?:async )?(def|class) (\w+)", re.MULTILINE)
 CALL = re.compile(r"\b([^\W\d]\w*+)\(")
@@ -99,11 +101,14 @@ class Index:
     """The results in one SQLite file; every write is a transaction that may be repeated.
 
     Args:
-        path: The file, created if need be.
+        path: The file, created if need be. It stays open until `close`: opening and closing it
+            for each result would write to the disk each time.
     """
 
     def __init__(self, path: str) -> None:
         self._path = path
+        self._connection: sqlite3.Connection | None = None
+        self._lock = threading.RLock()
 
     def create(self) -> None:
         """Lay the tables out."""
@@ -157,6 +162,13 @@ class Index:
         with self._open() as connection:
             return connection.execute(sql, values).fetchall()
 
+    def close(self) -> None:
+        """Close the file; the next use opens it again."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+            self._connection = None
+
     @contextmanager
     def _open(self) -> Generator[sqlite3.Connection]:
         """A transaction of its own, once the others have written.
@@ -164,21 +176,37 @@ class Index:
         SQLite's own waiting starves some where many write, so this asks again by itself.
         """
         until = time.monotonic() + PATIENCE
-        while (connection := self._begun(until)) is None:
-            time.sleep(random.uniform(0.0005, 0.005))  # noqa: S311 - spreads load, no secret
-        with closing(connection), connection:
-            yield connection
+        with self._lock:
+            while (connection := self._begun(until)) is None:
+                time.sleep(random.uniform(0.0005, 0.005))  # noqa: S311 - spreads load, no secret
+            with connection:
+                yield connection
 
     def _begun(self, until: float) -> sqlite3.Connection | None:
-        """A connection in a transaction; None if others are at it."""
-        connection = sqlite3.connect(self._path, timeout=0, isolation_level=None)
+        """The connection in a transaction; None if others are at it."""
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
-            connection.execute("BEGIN IMMEDIATE")
+            self._connection = self._connection or self._connected()
+            self._connection.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError:
-            connection.close()
             if time.monotonic() > until:
                 raise
             return None
+        return self._connection
+
+    def _connected(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._path, timeout=0, isolation_level=None, check_same_thread=False
+        )
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+        except sqlite3.OperationalError:
+            connection.close()
+            raise
         return connection
+
+
+@cache
+def index_at(path: str) -> Index:
+    """The index in a file, opened once per process."""
+    return Index(path)

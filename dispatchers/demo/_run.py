@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from time import monotonic
 
@@ -58,19 +59,27 @@ def run(
     """
     place = chosen(folder)
     files = library_files(limit)
-    before = _begun(place, limit, fresh=fresh)
-    count = workers or min(MOST_WORKERS, processors())
-    introduce(shown, place, len(files), before)
+    with closing(place.index):
+        before = _begun(place, limit, fresh=fresh)
+        count = workers or min(MOST_WORKERS, processors())
+        introduce(shown, place, len(files), before)
+        figures = _worked(shown, place, files, count)
+        if figures is None:
+            return Exit.INTERRUPTED
+        place.index.note("finished", "yes")
+        report(shown, place, figures._replace(before=before or 0, workers=count))
+    return Exit.PROBLEMS if figures.lost else Exit.OK
+
+
+def _worked(shown: Screen, place: Folder, files: Sequence[Path], count: int) -> Figures | None:
+    """What a run counted; None if Ctrl-C ended it."""
     with variables(_ours_only(place)), DemoWorker(place, count) as worker:
         try:
-            figures = _work(shown, place, worker, files)
+            return _work(shown, place, worker, files)
         except KeyboardInterrupt:
             shown.line()
             shown.line("Interrupted. Start it again, and it goes on where it was.", "yellow")
-            return Exit.INTERRUPTED
-    place.index.note("finished", "yes")
-    report(shown, place, figures._replace(before=before or 0, workers=count))
-    return Exit.PROBLEMS if figures.lost else Exit.OK
+            return None
 
 
 def _begun(place: Folder, limit: int | None, *, fresh: bool) -> int | None:

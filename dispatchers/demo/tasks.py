@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dispatchers import Backoff, current_run, task
 
-from ._index import Index, facts
+from ._index import facts, index_at
 
 __all__ = ["index_file"]
 
@@ -17,7 +17,7 @@ def index_file(path: str, index: str) -> None:
     """Read one file, and write into the index what it holds."""
     if is_flaky(path) and current_run().attempt == 1:
         raise OSError("simulated: the disk was busy")
-    Index(index).add(path, facts(Path(path).read_bytes()), current_run().attempt)
+    index_at(index).add(path, facts(Path(path).read_bytes()), current_run().attempt)
 
 
 def is_flaky(path: str) -> bool:

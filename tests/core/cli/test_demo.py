@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -35,17 +36,26 @@ def finished(folder: Path, *argv: str) -> str:
     return out
 
 
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder in which the demo has run, and what it said."""
+    folder = tmp_path_factory.mktemp("demo")
+    return folder, finished(folder)
+
+
 def rows(folder: Path) -> list[tuple[str, int]]:
     with closing(sqlite3.connect(folder / "index.sqlite3")) as connection:
         return connection.execute("SELECT path, attempt FROM files").fetchall()
 
 
-def test_every_file_is_indexed_once_and_the_poisoned_one_is_dead(tmp_path: Path) -> None:
-    """The demo indexes every file, retries what failed, and keeps the poisoned one."""
-    out = finished(tmp_path)
+def test_every_file_is_indexed_once_and_what_fails_at_first_is_retried(
+    once: tuple[Path, str],
+) -> None:
+    """The demo indexes every file once; reading some fails in the first attempt."""
+    folder, out = once
 
     files = [str(file) for file in library_files(FILES)]
-    indexed = dict(rows(tmp_path))
+    indexed = dict(rows(folder))
     assert sorted(indexed) == files
     assert [path for path in files if indexed[path] > 1] == [p for p in files if tasks.is_flaky(p)]
     assert "accepted" in out
@@ -124,11 +134,11 @@ def test_ctrl_c_ends_it_in_order_and_it_can_go_on(tmp_path: Path) -> None:
     assert "going on" in finished(tmp_path)
 
 
-def test_a_finished_run_begins_anew(tmp_path: Path) -> None:
-    """After a run that finished, and with `--fresh`, it begins with nothing."""
-    finished(tmp_path)
+def test_a_finished_run_begins_anew(once: tuple[Path, str]) -> None:
+    """After a run that finished the next one begins with nothing."""
+    folder, _ = once
 
-    again = finished(tmp_path)
+    again = finished(folder)
 
     assert "going on" not in again
     assert "duplicate" not in again
@@ -145,11 +155,11 @@ def test_what_is_configured_around_it_does_not_change_it(tmp_path: Path, shop: S
     assert done.returncode == 0, done.stderr
 
 
-def test_its_dead_letter_can_be_looked_at_as_it_says(tmp_path: Path, shop: Shop) -> None:
-    """The command that the demo names shows the poisoned file."""
-    finished(tmp_path)
+def test_its_dead_letter_can_be_looked_at_as_it_says(once: tuple[Path, str], shop: Shop) -> None:
+    """The poisoned file ends as a dead letter, and the command that the demo names shows it."""
+    folder, _ = once
 
-    listed = shop("--config", str(tmp_path / "dispatchers.toml"), "dead", "list")
+    listed = shop("--config", str(folder / "dispatchers.toml"), "dead", "list")
 
     assert listed.code == 0
     assert "demo.index_file" in listed.out
@@ -157,10 +167,10 @@ def test_its_dead_letter_can_be_looked_at_as_it_says(tmp_path: Path, shop: Shop)
 
 
 @pytest.fixture
-def index(tmp_path: Path) -> Index:
-    found = Index(str(tmp_path / "index.sqlite3"))
-    found.create()
-    return found
+def index(tmp_path: Path) -> Iterator[Index]:
+    with closing(Index(str(tmp_path / "index.sqlite3"))) as found:
+        found.create()
+        yield found
 
 
 def test_writing_twice_leaves_one_row(index: Index) -> None:
