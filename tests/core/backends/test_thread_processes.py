@@ -227,7 +227,10 @@ arrived.wait(30)
 
 
 def test_dispatch_at_the_very_end_is_answered(python):
-    """C1: exit functions and threads that outlive the main one get an answer, and nothing hangs."""
+    """C1: exit functions and threads that outlive the main one get a true answer; nothing hangs.
+
+    Python 3.12 starts no threads at that time, the versions before and after it do.
+    """
     result = python(
         PRELUDE
         + """
@@ -252,8 +255,7 @@ logging.disable()
 """
     )
 
-    lines = result.stdout.splitlines()
+    first, *late, last = result.stdout.splitlines()
     assert result.returncode == 0
-    assert lines[0] == "True 0"
-    assert sorted(lines[1:3]) == ["True 2", "thread: accepted"]
-    assert lines[3:] == ["exit function: rejected closed"]
+    assert (first, last) == ("True 0", "exit function: rejected closed")
+    assert sorted(late) in (["True 2", "thread: accepted"], ["thread: rejected"])
