@@ -9,14 +9,23 @@ from __future__ import annotations
 import socket
 import socketserver
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import Any
 
 from pydantic import Field, SecretStr
 
-from dispatchers import BackendOptions, BaseDispatcher, DispatchRequest, DispatchStatus, ErrorCategory, Sent
+from dispatchers import (
+    BackendOptions,
+    BaseDispatcher,
+    DispatchRequest,
+    DispatchStatus,
+    ErrorCategory,
+    Sent,
+)
+from dispatchers._contract import Item
 from dispatchers._envelope import decode
 from dispatchers.backends.inline import InlineDispatcher
 from dispatchers.backends.memory import MemoryDispatcher, MemoryOptions
@@ -44,16 +53,26 @@ class ShelfDispatcher(MemoryDispatcher):
     name = "shelf"
     Options = ShelfOptions
 
-    def put(self, request: DispatchRequest, body: bytes) -> Sent:
+    def put(self, request: DispatchRequest, body: bytes, timeout: float) -> Sent:
         """The client: takes an envelope, or raises."""
-        return super()._send(request, body, timeout=1.0)
+        return super()._send(request, body, timeout=timeout)
+
+    def wait_in_vain(self, request: DispatchRequest, body: bytes, timeout: float) -> Sent:
+        """The client of a backend that does not answer: keeps to the time it is given."""
+        del request, body
+        time.sleep(timeout)
+        raise TimeoutError("no answer")
 
     def _send(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:
-        del timeout
-        return self.put(request, body)
+        return self.put(request, body, timeout)
 
     async def _asend(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:
-        return self._send(request, body, timeout=timeout)
+        return await BaseDispatcher._asend(self, request, body, timeout=timeout)
+
+    async def _asend_many(
+        self, items: Sequence[Item], *, timeout: float
+    ) -> Sequence[Sent | Exception]:
+        return await BaseDispatcher._asend_many(self, items, timeout=timeout)
 
 
 class ShelfHarness(Harness):
@@ -86,16 +105,8 @@ class ShelfHarness(Harness):
 
     @contextmanager
     def stalled(self, dispatcher: Any) -> Iterator[None]:
-        """A client that keeps to the time it is given, and gets no answer within it."""
-        self._need_stall(dispatcher)
         with _put(dispatcher, dispatcher.wait_in_vain):
             yield
-
-    def _need_stall(self, dispatcher: Any) -> None:
-        if not hasattr(dispatcher, "wait_in_vain"):
-            import pytest
-
-            pytest.skip("a put into memory waits for nobody")
 
     @contextmanager
     def broken(self, dispatcher: Any, exc: BaseException) -> Iterator[None]:
@@ -293,7 +304,11 @@ class SocketHarness(Harness):
 
     def make_dispatcher(self, **options: Any) -> SocketDispatcher:
         self.broker.queue._settings = MemoryDispatcher(
-            **{k: v for k, v in options.items() if k in ("skew_grace", "max_deliveries", "idempotency")}
+            **{
+                k: v
+                for k, v in options.items()
+                if k in ("skew_grace", "max_deliveries", "idempotency")
+            }
         )._settings
         return self.connect(*self.upstream, **options)
 
@@ -316,5 +331,3 @@ class SocketHarness(Harness):
 
     def close(self) -> None:
         self.broker.stop()
-
-

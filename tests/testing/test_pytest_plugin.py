@@ -8,7 +8,6 @@ from itertools import count
 
 import pytest
 
-
 pytest_plugins = ["pytester"]
 pytestmark = pytest.mark.dispatchers_unchecked  # what happens inside is no business of this run
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any
@@ -21,7 +20,7 @@ from dispatchers.testing.harness import Harness
 from dispatchers.testing.journal import Journal
 
 from ._never_raises import every_way
-from ._tools import arrived, refused_with, told
+from ._tools import arrived, awaited, refused_with, told
 
 __all__ = ["AnswersEach"]
 
@@ -33,7 +32,7 @@ def _sync(dispatcher: BaseDispatcher, requests: Iterable[Any]) -> DispatchRespon
 
 
 def _awaited(dispatcher: BaseDispatcher, requests: Iterable[Any]) -> DispatchResponses:
-    return asyncio.run(dispatcher.adispatch_many(requests))
+    return awaited(dispatcher.adispatch_many(requests))
 
 
 WAYS: dict[str, Many] = {"dispatch_many": _sync, "adispatch_many": _awaited}

@@ -18,7 +18,7 @@ from dispatchers.testing.journal import Journal
 
 from ._never_hangs import proxied
 from ._never_raises import every_way
-from ._tools import PATIENCE, arrived, in_child, refused_with, send, told
+from ._tools import PATIENCE, arrived, awaited, in_child, refused_with, send, told
 
 __all__ = ["ServesMany"]
 
@@ -114,17 +114,17 @@ class ServesMany:
         if harness.has("network"):
             with proxied(harness, deadline=LEISURE) as (proxy, dispatcher):
                 proxy.black_hole()
-                turns = asyncio.run(_turns_during(dispatcher, request))
+                turns = awaited(_turns_during(dispatcher, request))
         else:
             dispatcher = harness.dispatcher(deadline=LEISURE)
             if dispatcher.capabilities.runs_here:
-                turns = asyncio.run(
+                turns = awaited(
                     _turns_during(dispatcher, tasks.sleep.request(journal.path, LEISURE))
                 )
             else:
                 harness.need("stall")
                 with harness.stalled(dispatcher):
-                    turns = asyncio.run(_turns_during(dispatcher, request))
+                    turns = awaited(_turns_during(dispatcher, request))
 
         assert turns >= 5, f"the loop had {turns} turns in {LEISURE} s"
 
@@ -134,7 +134,7 @@ class ServesMany:
         request = tasks.note.request(journal.path)
 
         with told() as seen:
-            asyncio.run(_cancelled(dispatcher, request, lambda: bool(seen)))
+            awaited(_cancelled(dispatcher, request, lambda: bool(seen)))
 
         assert [answer.request_id for answer in seen] == [request.id]
 
@@ -148,7 +148,7 @@ class ServesMany:
             async def main() -> list[DispatchResponse]:
                 return list(await asyncio.gather(*map(dispatcher.adispatch, requests)))
 
-            return asyncio.run(main())
+            return awaited(main())
 
         one_after_the_other = [loop(0), loop(1)]
         with ThreadPoolExecutor(2) as pool:

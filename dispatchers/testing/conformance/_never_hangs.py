@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -13,7 +12,7 @@ from dispatchers.testing import FaultProxy, tasks
 from dispatchers.testing.harness import Harness
 from dispatchers.testing.journal import Journal
 
-from ._tools import DEADLINE, answered, send
+from ._tools import DEADLINE, answered, awaited, send
 
 __all__ = ["NeverHangs", "proxied"]
 
@@ -85,7 +84,7 @@ class NeverHangs:
             async def call() -> list[DispatchResponse]:
                 return [await dispatcher.adispatch(request) for _ in range(2)]
 
-            answers = answered(2 * DEADLINE, lambda: asyncio.run(call()))
+            answers = answered(2 * DEADLINE, lambda: awaited(call()))
 
         assert not any(answers)
 
@@ -127,7 +126,7 @@ class NeverHangs:
 
         with harness.stalled(dispatcher):
             answers = [answered(DEADLINE, lambda: send(dispatcher, journal)) for _ in range(3)]
-            awaited = answered(DEADLINE, lambda: asyncio.run(dispatcher.adispatch(requests[0])))
+            awaited = answered(DEADLINE, lambda: awaited(dispatcher.adispatch(requests[0])))
             batch = answered(DEADLINE, lambda: dispatcher.dispatch_many(requests))
 
         assert not any([*answers, awaited, *batch])
@@ -150,7 +149,7 @@ class NeverHangs:
             pytest.skip("the work does not run during the call")
         request = tasks.sleep.request(journal.path, 0.2)
 
-        answers = [dispatcher.dispatch(request), asyncio.run(dispatcher.adispatch(request))]
+        answers = [dispatcher.dispatch(request), awaited(dispatcher.adispatch(request))]
 
         assert [each.status for each in answers] == [DispatchStatus.EXECUTED] * 2
         assert journal.texts == ["slept", "slept"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -20,9 +20,9 @@ from dispatchers.testing import tasks
 from dispatchers.testing.harness import Harness
 from dispatchers.testing.journal import Journal
 
-from ._tools import arrived, refused_with, send
+from ._tools import arrived, awaited, refused_with, send
 
-__all__ = ["NeverRaises", "every_way"]
+__all__ = ["WAYS", "NeverRaises", "every_way"]
 
 
 class UnspeakableError(Exception):
@@ -61,14 +61,18 @@ PASSING: dict[str, BaseException] = {
 }
 
 
+WAYS: dict[str, Callable[[BaseDispatcher, Any], DispatchResponse]] = {
+    "dispatch": lambda dispatcher, request: dispatcher.dispatch(request),
+    "adispatch": lambda dispatcher, request: awaited(dispatcher.adispatch(request)),
+    "dispatch_many": lambda dispatcher, request: dispatcher.dispatch_many([request])[0],
+    "adispatch_many": lambda dispatcher, request: awaited(dispatcher.adispatch_many([request]))[0],
+}
+"""The four ways to dispatch."""
+
+
 def every_way(dispatcher: BaseDispatcher, request: Any) -> dict[str, DispatchResponse]:
     """The answers of `dispatch` and its kin to one request, by their names."""
-    return {
-        "dispatch": dispatcher.dispatch(request),
-        "adispatch": asyncio.run(dispatcher.adispatch(request)),
-        "dispatch_many": dispatcher.dispatch_many([request])[0],
-        "adispatch_many": asyncio.run(dispatcher.adispatch_many([request]))[0],
-    }
+    return {name: way(dispatcher, request) for name, way in WAYS.items()}
 
 
 class NeverRaises:

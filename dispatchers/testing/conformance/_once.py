@@ -79,9 +79,7 @@ class LosesNothing:
 
         assert all(answers.values())
 
-    def test_work_with_a_known_key_is_a_duplicate(
-        self, harness: Harness, journal: Journal
-    ) -> None:
+    def test_work_with_a_known_key_is_a_duplicate(self, harness: Harness, journal: Journal) -> None:
         """C10: a backend that deduplicates answers DUPLICATE and keeps one; by task and key."""
         dispatcher = harness.dispatcher()
         if not dispatcher.capabilities.deduplicate:

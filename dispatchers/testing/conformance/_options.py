@@ -68,9 +68,7 @@ class HonoursOptions:
         assert not harness.has("received") or harness.received(dispatcher) == []
 
     @pytest.mark.parametrize("option", OPTIONS)
-    def test_a_waived_option_is_told(
-        self, harness: Harness, journal: Journal, option: str
-    ) -> None:
+    def test_a_waived_option_is_told(self, harness: Harness, journal: Journal, option: str) -> None:
         """C6: where the configuration waives what the backend lacks, the response lists it."""
         need = NEEDS[option]
         dispatcher = harness.dispatcher(waive=[need])
@@ -144,7 +142,7 @@ class HonoursOptions:
         _needs(dispatcher, "time_limit")
         limited = tasks.overrun.options(dispatcher=dispatcher, time_limit=0.1)
 
-        limited.dispatch(journal.path, 60.0)
+        limited.dispatch(journal.path, 3.0)
         run_until(harness, dispatcher, lambda: bool(journal.texts))
 
         assert journal.texts == ["cancelled"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import select
 import signal
+import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from time import monotonic, sleep
 from typing import Any, TypeVar
@@ -32,6 +34,7 @@ __all__ = [
     "PATIENCE",
     "answered",
     "arrived",
+    "awaited",
     "in_child",
     "log_records",
     "refused_with",
@@ -46,6 +49,8 @@ DEADLINE = 0.3
 """Seconds that the cases give a dispatcher."""
 MARGIN = 0.25
 """C2: the answer comes within the deadline and so many seconds."""
+HOPELESS = 5.0
+"""Seconds beyond a deadline after which nobody waits any more."""
 PATIENCE = 20.0
 """Seconds until the suite gives up on something that should happen at some time."""
 
@@ -56,12 +61,29 @@ def send(dispatcher: BaseDispatcher, journal: Journal, text: str = "") -> Dispat
 
 
 def answered(deadline: float, call: Callable[[], T]) -> T:
-    """What `call` returns, if it does so within the deadline and the margin (C2)."""
-    started = monotonic()
-    answer = call()
-    took = monotonic() - started
+    """What `call` returns, if it does so within the deadline and the margin (C2).
+
+    It is called on a thread of its own, so that a call that hangs fails the case and no more.
+    """
+    timed: list[tuple[float, T | BaseException]] = []
+    thread = threading.Thread(target=lambda: timed.append(_timed(call)), daemon=True)
+    thread.start()
+    thread.join(deadline + HOPELESS)
+    assert timed, f"no answer after {deadline + HOPELESS:.1f} s, the deadline is {deadline} s"
+    took, answer = timed[0]
     assert took <= deadline + MARGIN, f"answered after {took:.2f} s, the deadline is {deadline} s"
+    if isinstance(answer, BaseException):
+        raise answer
     return answer
+
+
+def _timed(call: Callable[[], T]) -> tuple[float, T | BaseException]:
+    started = monotonic()
+    try:
+        answer: T | BaseException = call()
+    except BaseException as exc:  # noqa: BLE001 - raised again on the case's own thread
+        answer = exc
+    return monotonic() - started, answer
 
 
 def refused_with(response: DispatchResponse, *categories: ErrorCategory) -> None:
@@ -93,6 +115,25 @@ def arrived(harness: Harness, dispatcher: BaseDispatcher, journal: Journal) -> l
     last = send(dispatcher, journal, "last").raise_for_error().request_id
     run_until(harness, dispatcher, lambda: bool(journal.of(last)))
     return [entry.request_id for entry in journal.entries if entry.request_id != last]
+
+
+def awaited(work: Coroutine[Any, Any, T]) -> T:
+    """What a coroutine gives, on an event loop of its own.
+
+    What it raises is carried around asyncio, which is thrown off its feet by an exception that
+    cannot be shown (3.11 to 3.13: its handler of SIGINT stays behind).
+    """
+
+    async def caught() -> tuple[T | None, BaseException | None]:
+        try:
+            return await work, None
+        except BaseException as exc:  # noqa: BLE001 - raised again outside
+            return None, exc
+
+    answer, error = asyncio.run(caught())
+    if error is not None:
+        raise error
+    return answer  # type: ignore[return-value]
 
 
 @contextmanager
