@@ -5,7 +5,8 @@
 - A block whose first line is a comment with a file's name is that file; a Python one is imported.
 - `toml`: also parsed, and taken by `dispatchers.configure` for each of its targets.
 - `console`: each line behind `$` is run; the lines below are looked for in its output, in order,
-  `...` for anything. The exit code is 0, unless `$ echo $?` asks for it.
+  `...` for anything. The exit code is 0, unless `$ echo $?` asks for it. `ID` in a command is the
+  newest dead letter's.
 - `json` and `ini` are parsed.
 - Everything else is not run, and stands in a list in test_pages.py.
 """
@@ -39,6 +40,7 @@ from sybil.parsers.markdown.lexers import FencedCodeBlockLexer
 
 import dispatchers
 from dispatchers._instances import close_all, reload, state
+from dispatchers._layers import Layer
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = re.compile(r"# ([\w./-]+\.(?:py|toml))\n")
@@ -166,10 +168,17 @@ class Page:
                 os.environ[name] = shlex.split(value)[0]
                 reload()
                 continue
-            code, printed = self.shell(command)
+            code, printed = self.shell(self.filled(command))
             if problem := unlike(expected, printed):
                 return f"$ {command}\n{problem}"
         return f"the exit code was {code}" if code else None
+
+    def filled(self, command: str) -> str:
+        """A command with the newest dead letter's id in its place."""
+        if not re.search(r"\bID\b", command):
+            return command
+        _, listed = self.shell("dispatchers dead list --json")
+        return re.sub(r"\bID\b", json.loads("\n".join(listed))[0]["id"], command)
 
     def shell(self, command: str) -> tuple[int, list[str]]:
         """The exit code and the output of a command."""
@@ -233,6 +242,11 @@ def surroundings() -> dict[str, str]:
     return {"PATH": path, "NO_COLOR": "1", "COLUMNS": "200", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
+def restore(explicit: Layer) -> None:
+    """Read all sources again, with what code configured before; nothing is validated."""
+    state.change(lambda view: view.changed(view.stack, explicit, anew=True))
+
+
 @contextlib.contextmanager
 def placed(folder: Path) -> Iterator[None]:
     """Work in a folder, and import from it; variables are afterwards what they were."""
@@ -245,7 +259,7 @@ def placed(folder: Path) -> Iterator[None]:
             yield
         finally:
             close_all()
-            dispatchers.configure()
+            restore(Layer({}))
     os.environ.clear()
     os.environ.update(before)
     sys.path.remove(str(folder))
@@ -272,8 +286,7 @@ def nothing_else_configured(folder: Path) -> Iterator[None]:
         os.environ.clear()
         os.environ.update(before)
         empty.unlink()
-        dispatchers.configure(explicit.values)
-        reload()
+        restore(explicit)
 
 
 @pytest.fixture
