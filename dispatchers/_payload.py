@@ -102,11 +102,12 @@ class PayloadCodec:
         # A longer one may contain an integer that would not be read again.
         return payload if len(payload) <= LONGEST_INTEGER else self._encode_exactly(arguments)
 
-    def decode(self, payload: bytes | str) -> dict[str, Any]:
+    def decode(self, payload: bytes | bytearray | str) -> dict[str, Any]:
         """The arguments from `encode`, or from any JSON object that fits the task.
 
         Raises:
             PayloadError: It is not JSON, or does not fit the task.
+            Exception: Whatever else a validator of the task's types raises; in `encode`, too.
 
         """
         try:

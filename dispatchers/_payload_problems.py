@@ -43,7 +43,7 @@ def explain(error: ValidationError, values: Any) -> PayloadError:
     listed = error.errors(include_url=False, include_input=False)
     if listed[0]["type"] in _NOT_JSON and not listed[0]["loc"]:
         return PayloadError("the payload is not JSON, or was cut short: pass what `encode` wrote")
-    if isinstance(values, (bytes, str)):
+    if isinstance(values, (bytes, bytearray, str)):
         values = from_json(values)
     path, value, alike = _deepest(listed, values)
     subject = "" if path else "the payload "

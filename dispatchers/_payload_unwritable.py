@@ -47,14 +47,14 @@ def check_depth(payload: bytes) -> None:
             raise PayloadError(f"the payload {_NESTED}") from None
 
 
-def refuse_constants(payload: bytes | str) -> None:
+def refuse_constants(payload: bytes | bytearray | str) -> None:
     """Accept a JSON text without NaN and Infinity, which pydantic reads although JSON has neither.
 
     Raises:
         PayloadError: One occurs, outside of strings.
 
     """
-    names: Any = (b"NaN", b"Infinity") if isinstance(payload, bytes) else ("NaN", "Infinity")
+    names: Any = ("NaN", "Infinity") if isinstance(payload, str) else (b"NaN", b"Infinity")
     if names[0] in payload or names[1] in payload:
         try:
             from_json(payload, allow_inf_nan=False)

@@ -31,7 +31,7 @@ class Parameters:
     def __init__(self, function: Callable[..., Any]) -> None:
         self.owner = getattr(function, "__name__", type(function).__name__)
         self._globals = _globals_of(function)
-        parameters = _signature(function).parameters
+        parameters = _readable_signature(function).parameters
         for parameter in parameters.values():
             _check(parameter)
         self.names = tuple(parameters)
@@ -161,6 +161,16 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature:
         lazily = annotationlib.Format.FORWARDREF
         return inspect.signature(function, annotation_format=lazily)
     return inspect.signature(function)
+
+
+def _readable_signature(function: Callable[..., Any]) -> inspect.Signature:
+    try:
+        return _signature(function)
+    except (TypeError, ValueError) as exc:
+        raise DeclarationError(
+            f"{type_name(function)} has no signature that can be read: declare a function "
+            "that is written in Python"
+        ) from exc
 
 
 def _check(parameter: inspect.Parameter) -> None:

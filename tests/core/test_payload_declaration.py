@@ -98,6 +98,13 @@ def test_a_parameter_that_no_name_fills_is_refused_at_once(
     assert message.replace('"', "'") in str(caught.value).replace('"', "'")
 
 
+@pytest.mark.parametrize("function", [max, 5])
+def test_what_has_no_signature_is_refused_at_once(function: Any) -> None:
+    """C5: a builtin says nothing about its parameters."""
+    with pytest.raises(DeclarationError, match="has no signature that can be read: declare a func"):
+        PayloadCodec(function)
+
+
 @pytest.mark.parametrize(
     ("annotation", "message"),
     [

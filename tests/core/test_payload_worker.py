@@ -53,7 +53,10 @@ def codec_of(annotation: Any) -> PayloadCodec:
     return PayloadCodec(task)
 
 
-@pytest.mark.parametrize("payload", [b'{"user_id":42}', '{"user_id":42}', b' { "user_id" : 42 } '])
+@pytest.mark.parametrize(
+    "payload",
+    [b'{"user_id":42}', bytearray(b'{"user_id":42}'), '{"user_id":42}', b' { "user_id" : 42 } '],
+)
 def test_a_payload_may_be_bytes_or_text(payload: bytes | str) -> None:
     """C5: transports hand over either."""
     assert PayloadCodec(task).decode(payload) == {"user_id": 42}
