@@ -58,9 +58,10 @@ class Batch:
 
     def take(self, results: Sequence[Sent | Exception]) -> None:
         """Fill the slots from an adapter's results, one for each item, in order."""
-        given = len(results) if isinstance(results, Sequence) else None
-        if given != len(self.items):
-            raise AnswerError(f"_send_many gave {given} results for {len(self.items)} items")
+        given: object = results
+        count = len(given) if isinstance(given, Sequence) else None
+        if count != len(self.items):
+            raise AnswerError(f"_send_many gave {count} results for {len(self.items)} items")
         for (request, _), place, result in zip(self.items, self._places, results, strict=True):
             self._responses[place] = self._response(request, result)
 

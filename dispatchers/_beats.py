@@ -8,10 +8,9 @@ from collections.abc import Callable
 from time import monotonic
 
 from ._fork import renew_after_fork
+from ._log import say
 
 __all__ = ["Beater", "Heartbeat", "beater"]
-
-log = logging.getLogger("dispatchers")
 
 
 class Heartbeat:
@@ -37,7 +36,7 @@ class Heartbeat:
         try:
             self.lost = not self.renew()
         except Exception as exc:  # noqa: BLE001 - anything a store raises
-            log.warning("a lease could not be renewed: %s", type(exc).__name__)
+            say(logging.WARNING, "a lease could not be renewed: %s", type(exc).__name__)
 
 
 class Beater:
@@ -54,12 +53,18 @@ class Beater:
         with self._changed:
             self._beats.add(beat)
             if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._run, name="dispatchers-beats", daemon=True
-                )
-                self._thread.start()
+                self._begin()
             self._changed.notify()
         return beat
+
+    def _begin(self) -> None:
+        thread = threading.Thread(target=self._run, name="dispatchers-beats", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as exc:  # too many threads, or the end of the interpreter
+            say(logging.ERROR, "leases are not renewed: no thread could be started: %s", exc)
+        else:
+            self._thread = thread
 
     def stop(self, beat: Heartbeat) -> None:
         """Renew `beat` no more."""

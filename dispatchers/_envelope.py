@@ -116,7 +116,10 @@ def task_name(body: bytes) -> str:
         EnvelopeError: It is no envelope.
     """
     if found := START.match(body):
-        return found[1].decode()
+        try:
+            return found[1].decode()
+        except UnicodeDecodeError:
+            pass  # then the rest is no JSON either, which `decode` says
     return decode(body).task
 
 

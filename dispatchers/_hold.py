@@ -7,13 +7,12 @@ from typing import Any
 
 from ._beats import Heartbeat, beater
 from ._current import Run, RunSettings
-from ._idempotency import IdempotencyStore
+from ._idempotency import Claim, IdempotencyStore
+from ._log import say
 from ._outcome import Action, Outcome, Reason
 from ._request import new_id
 
 __all__ = ["Hold"]
-
-log = logging.getLogger("dispatchers")
 
 
 class Hold:
@@ -39,9 +38,9 @@ class Hold:
             return None
         ttl = self._settings.claim_ttl
         try:
-            claim = self._store.claim(self._key, self._owner, ttl)
+            claim = Claim(*self._store.claim(self._key, self._owner, ttl))
         except Exception as exc:  # noqa: BLE001 - anything a store raises
-            log.error("idempotency store: %s; work is handed back", type(exc).__name__)  # noqa: TRY400
+            say(logging.ERROR, "idempotency store: %s; work is handed back", type(exc).__name__)
             return self._refused(Action.RETURN, Reason.STORE_UNAVAILABLE, 5.0)
         if claim.state == "done":
             return self._refused(Action.DONE, Reason.DUPLICATE)
@@ -82,14 +81,14 @@ class Hold:
         return self.outcome
 
     def _settle(self, store: IdempotencyStore) -> None:
-        done = self.outcome is not None and self.outcome.action is Action.DONE
+        done = self.outcome is not None and self.outcome.ok
         try:
             if done:
                 store.complete(self._key, self._owner, self._settings.remember)
             else:
                 store.release(self._key, self._owner)
         except Exception as exc:  # noqa: BLE001 - the run is over; the claim runs out by itself
-            log.error("idempotency store: %s after a run", type(exc).__name__)  # noqa: TRY400
+            say(logging.ERROR, "idempotency store: %s after a run", type(exc).__name__)
 
 
 def _key(envelope: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from ._classify import failure_kind, nearest_class, permanence
+from ._log import say
 from ._model import build
 from ._opening import Unfit
 from ._outcome import Action, Discard, Outcome, Reason, Retry, RunFailure
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from ._current import Run, RunSettings
 
 __all__ = ["after_failure", "succeeded", "unfit"]
-
-log = logging.getLogger("dispatchers")
 
 DONE = Action.DONE
 SUCCEEDED = Reason.SUCCEEDED
@@ -43,7 +42,7 @@ def succeeded(run: Run) -> Outcome:
     )
 
 
-def after_failure(run: Run, exc: Exception, settings: RunSettings) -> Outcome:
+def after_failure(run: Run, exc: BaseException, settings: RunSettings) -> Outcome:
     """The handler raised `exc`."""
     if isinstance(exc, Discard) or _among(exc, run.task.discard_on):
         return _outcome(run, Action.DONE, Reason.DISCARDED)
@@ -51,17 +50,17 @@ def after_failure(run: Run, exc: Exception, settings: RunSettings) -> Outcome:
         return _outcome(run, Action.RETURN, Reason.STOPPING)
     reason = _reason(run, exc)
     outcome = _outcome(run, _action(run, reason, settings), reason, _after(run, exc, reason), exc)
-    _log(run, outcome)
+    _log(outcome)
     return outcome
 
 
-def _reason(run: Run, exc: Exception) -> Reason:
+def _reason(run: Run, exc: BaseException) -> Reason:
     if not _worth_another(run, exc):
         return Reason.PERMANENT
     return Reason.FAILED if run.attempt < run.max_attempts else Reason.EXHAUSTED
 
 
-def _worth_another(run: Run, exc: Exception) -> bool:
+def _worth_another(run: Run, exc: BaseException) -> bool:
     """`retry_on` is the whole list where it is given; otherwise the classes decide."""
     if isinstance(exc, Retry):
         return True
@@ -70,7 +69,7 @@ def _worth_another(run: Run, exc: Exception) -> bool:
     return permanence(exc) == "transient"
 
 
-def _among(exc: Exception, classes: tuple[type[BaseException], ...]) -> bool:
+def _among(exc: BaseException, classes: tuple[type[BaseException], ...]) -> bool:
     return bool(classes) and nearest_class(type(exc), classes) is not None
 
 
@@ -81,7 +80,7 @@ def _action(run: Run, reason: Reason, settings: RunSettings) -> Action:
     return Action.DONE if policy == "log" else Action.DEAD
 
 
-def _after(run: Run, exc: Exception, reason: Reason) -> float:
+def _after(run: Run, exc: BaseException, reason: Reason) -> float:
     if reason is not Reason.FAILED:
         return 0.0
     if isinstance(exc, Retry) and exc.after is not None:
@@ -91,7 +90,11 @@ def _after(run: Run, exc: Exception, reason: Reason) -> float:
 
 
 def _outcome(
-    run: Run, action: Action, reason: Reason, after: float = 0.0, exc: Exception | None = None
+    run: Run,
+    action: Action,
+    reason: Reason,
+    after: float = 0.0,
+    exc: BaseException | None = None,
 ) -> Outcome:
     values = {
         "action": action,
@@ -107,7 +110,7 @@ def _outcome(
     return build(Outcome, values, None if exc is None else {"_exception": exc})
 
 
-def _failure(exc: Exception) -> RunFailure:
+def _failure(exc: BaseException) -> RunFailure:
     return RunFailure(
         kind=failure_kind(exc),
         exception_type=type_name(exc),
@@ -116,11 +119,11 @@ def _failure(exc: Exception) -> RunFailure:
     )
 
 
-def _log(run: Run, outcome: Outcome) -> None:
+def _log(outcome: Outcome) -> None:
     """Type and place only: an exception's words may quote the payload (C4)."""
     error = outcome.error
     again = f"; again in {outcome.after:.1f} s" if outcome.action is Action.RETRY else ""
-    log.log(
+    say(
         logging.WARNING if again else logging.ERROR,
         "run of %s failed (%s, attempt %d of %d): %s at %s%s",
         outcome.task,
@@ -134,13 +137,13 @@ def _log(run: Run, outcome: Outcome) -> None:
     )
 
 
-def unfit(why: Unfit) -> Outcome:
+def unfit(why: Unfit, attempt: int = 1) -> Outcome:
     """The envelope was not run."""
     if why.reason in SETTLED:
         action = Action.DONE
     else:
         action = Action.DEAD if why.after is None else Action.RETURN
-    log.log(
+    say(
         logging.ERROR if action is Action.DEAD else logging.WARNING,
         "%s is not run here (%s): %s",
         why.task or "a message",
@@ -153,6 +156,7 @@ def unfit(why: Unfit) -> Outcome:
         action=action,
         reason=why.reason,
         after=why.after or 0.0,
+        attempt=attempt,
         task=why.task,
         request_id=why.request_id,
         error=error,

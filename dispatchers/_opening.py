@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 from pydantic_core import from_json
 
 from ._catalogue import catalogue
@@ -14,6 +14,7 @@ from ._errors import nearest
 from ._outcome import Reason
 from ._payload_errors import PayloadError
 from ._request import Instant, Span
+from ._verdict import place_of, type_name
 
 if TYPE_CHECKING:
     from ._current import RunSettings
@@ -23,6 +24,8 @@ __all__ = ["Unfit", "opened"]
 
 LONGEST_RETURN = 60.0
 """Seconds between two looks at what this worker does not understand."""
+MOST_PAUSES = 10_000
+"""More add up to a week, which is beyond any grace."""
 
 
 class Unfit(Exception):  # noqa: N818 - carries an outcome from the opening to the end
@@ -62,20 +65,16 @@ def opened(body: bytes, deliveries: int, settings: RunSettings) -> tuple[AnyTask
     try:
         name = task_name(body)
         task = catalogue.find(name)
-        if task is None or not task.implemented:
-            raise _skew(body, settings, Reason.UNKNOWN_TASK, _unknown(name, task))
-        envelope = task.reader(body)
-    except NewerEnvelopeError as exc:
-        raise _skew(body, settings, Reason.NEWER_ENVELOPE, str(exc)) from None
-    except PayloadError as exc:
-        raise _skew(body, settings, Reason.INVALID_ARGUMENTS, str(exc)) from None
-    except EnvelopeError as exc:
-        raise Unfit(Reason.NO_ENVELOPE, str(exc)) from None
+        envelope = None if task is None or not task.implemented else task.reader(body)
+    except Exception as exc:
+        raise _unread(body, deliveries, settings, exc) from exc
+    if task is None or envelope is None:
+        raise _skew(body, deliveries, settings, Reason.UNKNOWN_TASK, _unknown(name, task))
     if envelope["task"] != name:
         raise Unfit(Reason.NO_ENVELOPE, "no envelope: it names two tasks")
     if deliveries > settings.max_deliveries:
         raise _killer(task, envelope, deliveries, settings)
-    if "expires" in envelope and _expired(envelope):
+    if envelope.get("expires") is not None and _expired(envelope):
         raise Unfit(Reason.EXPIRED, "it was late", task=task.name, request_id=envelope["id"])
     return task, envelope
 
@@ -99,13 +98,48 @@ def _unknown(name: str, task: AnyTask | None) -> str:
     return f"no task {name!r} is registered in this worker{known}"
 
 
-def _skew(body: bytes, settings: RunSettings, reason: Reason, message: str) -> Unfit:
+def _unread(body: object, deliveries: int, settings: RunSettings, exc: Exception) -> Unfit:
+    """Why an envelope could not be read; validators of the task's own types raise anything."""
+    if not isinstance(body, bytes):
+        return Unfit(Reason.NO_ENVELOPE, f"no envelope: {type(body).__name__} instead of bytes")
+    if isinstance(exc, NewerEnvelopeError):
+        return _skew(body, deliveries, settings, Reason.NEWER_ENVELOPE, str(exc))
+    if isinstance(exc, EnvelopeError):
+        return Unfit(Reason.NO_ENVELOPE, str(exc))
+    message = str(exc)
+    if not isinstance(exc, PayloadError):
+        message = f"reading the arguments raised {type_name(exc)} at {place_of(exc)}"
+    return _skew(body, deliveries, settings, Reason.INVALID_ARGUMENTS, message)
+
+
+def _skew(
+    body: bytes, deliveries: int, settings: RunSettings, reason: Reason, message: str
+) -> Unfit:
     """Handed back with growing pauses for `skew_grace`, then dead (C11)."""
     header = _header(body)
-    age = (datetime.now(UTC) - header["due"]).total_seconds()
-    late = age >= settings.skew_grace
-    after = None if late else min(1.0 + max(age, 0.0) / 2, LONGEST_RETURN)
+    age = _age(header["created"], header["due"], deliveries)
+    after = None if age >= settings.skew_grace else _pause(age)
     return Unfit(reason, message, after=after, task=header["task"], request_id=header["id"])
+
+
+def _age(created: datetime, due: datetime, deliveries: int) -> float:
+    """Seconds since it could first have been handed back.
+
+    Work that comes before it is due was not held back: it counts from its creation. Where that lies
+    in the future, too, a clock was put back, and the deliveries tell the time.
+    """
+    now = datetime.now(UTC)
+    start = due if due <= now else created
+    if start <= now:
+        return (now - start).total_seconds()
+    age = 0.0
+    for _ in range(min(deliveries - 1, MOST_PAUSES)):
+        age += _pause(age)
+    return age
+
+
+def _pause(age: float) -> float:
+    return min(1.0 + age / 2, LONGEST_RETURN)
 
 
 _instant: TypeAdapter[datetime] = TypeAdapter(Instant)
@@ -118,11 +152,12 @@ def _header(body: bytes) -> dict[str, Any]:
     try:
         raw = from_json(body)
         created = _instant.validate_python(raw["created_at"])
-        due = _instant.validate_python(raw["eta"]) if "eta" in raw else created
-        due += _span.validate_python(raw["delay"]) if "delay" in raw else timedelta()
-    except (ValueError, TypeError, KeyError, OverflowError, ValidationError):
-        return {"task": None, "id": None, "due": epoch}
-    return {"task": _text(raw.get("task")), "id": _text(raw.get("id")), "due": due}
+        due = _instant.validate_python(raw.get("eta") or created)
+        due += _span.validate_python(raw.get("delay") or timedelta())
+    except (ValueError, TypeError, KeyError, OverflowError, AttributeError):
+        return {"task": None, "id": None, "created": epoch, "due": epoch}
+    known = {"task": _text(raw.get("task")), "id": _text(raw.get("id"))}
+    return {**known, "created": created, "due": due}
 
 
 def _text(value: object) -> str | None:
@@ -131,5 +166,8 @@ def _text(value: object) -> str | None:
 
 def _expired(envelope: dict[str, Any]) -> bool:
     limit = envelope["expires"]
-    until = envelope["created_at"] + limit if isinstance(limit, timedelta) else limit
+    try:
+        until = envelope["created_at"] + limit if isinstance(limit, timedelta) else limit
+    except OverflowError:  # beyond the year 9999
+        return False
     return bool(datetime.now(UTC) >= until)

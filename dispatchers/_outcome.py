@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 from enum import StrEnum
 
@@ -20,12 +21,27 @@ class Retry(Exception):  # noqa: N818 - a request, not an error
         after: Seconds or a timedelta to wait; None leaves it to the back-off.
 
         reason: For people.
+
+    Raises:
+        TypeError: `after` is neither a number nor a timedelta.
+
+        ValueError: `after` is no finite number.
     """
 
     def __init__(self, after: float | timedelta | None = None, reason: str = "") -> None:
         super().__init__(reason or "the task asked for another attempt")
-        self.after = after.total_seconds() if isinstance(after, timedelta) else after
+        self.after = None if after is None else _as_seconds(after)
         self.reason = reason
+
+
+def _as_seconds(after: object) -> float:
+    if isinstance(after, timedelta):
+        return after.total_seconds()
+    if isinstance(after, bool) or not isinstance(after, int | float):
+        raise TypeError(f"Retry(after=...) takes seconds or a timedelta, not {after!r}")
+    if not math.isfinite(after):
+        raise ValueError(f"Retry(after=...) takes a finite number, not {after!r}")
+    return float(after)
 
 
 class Discard(Exception):  # noqa: N818 - a request, not an error

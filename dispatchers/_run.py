@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Callable
-from contextvars import Token
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from . import hooks
 from ._beats import Heartbeat
@@ -15,6 +15,9 @@ from ._judgement import after_failure, succeeded, unfit
 from ._loops import limited, run_coroutine
 from ._opening import Unfit, opened
 from ._outcome import Outcome
+
+if TYPE_CHECKING:
+    from ._task import AnyTask
 
 __all__ = ["Run", "RunSettings", "arun_envelope", "current_run", "run_envelope", "run_here"]
 
@@ -51,7 +54,7 @@ def run_envelope(
     try:
         task, envelope = opened(body, deliveries, settings)
     except Unfit as exc:
-        return unfit(exc)
+        return unfit(exc, attempt)
     run = Run(task, envelope, body, attempt, deliveries, stopping)
     if heartbeat is None and settings.idempotency is None:
         return _executed(run, settings) or succeeded(run)
@@ -65,7 +68,7 @@ def run_here(body: bytes, *, attempt: int, settings: RunSettings) -> Outcome | N
     try:
         task, envelope = opened(body, 1, settings)
     except Unfit as exc:
-        return unfit(exc)
+        return unfit(exc, attempt)
     return _executed(Run(task, envelope, body, attempt, 1, None), settings)
 
 
@@ -82,7 +85,7 @@ async def arun_envelope(
     try:
         task, envelope = opened(body, deliveries, settings)
     except Unfit as exc:
-        return unfit(exc)
+        return unfit(exc, attempt)
     run = Run(task, envelope, body, attempt, deliveries, stopping)
     if not task.is_async:
         return await asyncio.to_thread(_held, run, heartbeat, settings)
@@ -116,42 +119,56 @@ def _held(run: Run, heartbeat: Heartbeat | None, settings: RunSettings) -> Outco
 
 def _executed(run: Run, settings: RunSettings) -> Outcome | None:
     """Run the handler; None is success, for which most callers need no more words."""
-    token = _begin(run)
+    token = current.set(run)
     task = run.task
+    outcome: Outcome | None = None
     try:
-        work = task.function(**run.envelope["payload"])
-        if task.is_async:
-            run_coroutine(limited(work, run.time_left))
-    except Exception as exc:  # noqa: BLE001 - whatever a handler raises is an outcome
-        return _ended(run, token, after_failure(run, exc, settings))
-    except BaseException:
+        try:
+            if hooks.hooks.before_run:
+                hooks.tell("before_run", run)
+            work = task.function(**run.envelope["payload"])
+            if work is not None and _goes_on(task, work):
+                run_coroutine(limited(work, run.time_left))
+        except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - all are outcomes here
+            outcome = after_failure(run, exc, settings)
+        return _told(run, outcome) if hooks.hooks.after_run else outcome
+    finally:
         current.reset(token)
-        raise
-    return _ended(run, token, None)
 
 
 async def _aexecuted(run: Run, settings: RunSettings) -> Outcome | None:
-    token = _begin(run)
-    try:
-        await limited(run.task.function(**run.envelope["payload"]), run.time_left)
-    except Exception as exc:  # noqa: BLE001 - whatever a handler raises is an outcome
-        return _ended(run, token, after_failure(run, exc, settings))
-    except BaseException:
-        current.reset(token)
-        raise
-    return _ended(run, token, None)
-
-
-def _begin(run: Run) -> Token[Run]:
     token = current.set(run)
-    if hooks.hooks.before_run:
-        hooks.tell("before_run", run)
-    return token
+    outcome: Outcome | None = None
+    try:
+        try:
+            if hooks.hooks.before_run:
+                hooks.tell("before_run", run)
+            work = run.task.function(**run.envelope["payload"])
+            if _goes_on(run.task, work):
+                await limited(work, run.time_left)
+        except Exception as exc:  # noqa: BLE001 - whatever a handler raises is an outcome
+            outcome = after_failure(run, exc, settings)
+        except asyncio.CancelledError as exc:
+            if _is_cancelled():
+                raise
+            outcome = after_failure(run, exc, settings)
+        return _told(run, outcome) if hooks.hooks.after_run else outcome
+    finally:
+        current.reset(token)
 
 
-def _ended(run: Run, token: Token[Run], outcome: Outcome | None) -> Outcome | None:
-    if hooks.hooks.after_run:
-        outcome = outcome or succeeded(run)
-        hooks.tell("after_run", run, outcome)
-    current.reset(token)
-    return outcome
+def _goes_on(task: AnyTask, work: object) -> bool:
+    """Whether a call gave something to await: a decorator may hide, or end, what is async."""
+    return inspect.iscoroutine(work) or (task.is_async and inspect.isawaitable(work))
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody cancelled the run, rather than the handler something of its own."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _told(run: Run, outcome: Outcome | None) -> Outcome:
+    found = outcome or succeeded(run)
+    hooks.tell("after_run", run, found)
+    return found

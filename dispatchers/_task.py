@@ -12,6 +12,7 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar, cast, overload
 from ._catalogue import catalogue
 from ._dispatching import Dispatching
 from ._envelope_reader import envelope_reader
+from ._errors import ConfigurationError
 from ._instances import settings_of_task
 from ._options import OnHandlerError
 from ._origin import origin_of, refuse_unfindable, registered_name
@@ -79,8 +80,11 @@ class Task(Dispatching[P], Generic[P, R]):
     @property
     def on_handler_error(self) -> OnHandlerError | None:
         """`raise` or `log`; the host's word on this task goes first."""
-        host = cast("OnHandlerError | None", settings_of_task(self.name).get("on_handler_error"))
-        return host or self.policy.on_handler_error
+        try:
+            host = settings_of_task(self.name).get("on_handler_error")
+        except ConfigurationError:  # said at start-up, and no reason to lose a run's outcome
+            host = None
+        return cast("OnHandlerError | None", host) or self.policy.on_handler_error
 
     @cached_property
     def reader(self) -> Callable[[bytes], dict[str, Any]]:

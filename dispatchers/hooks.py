@@ -13,6 +13,7 @@ A hook that raises changes nothing: the error is logged and the work goes on.
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
@@ -22,8 +23,8 @@ from ._request import DispatchRequest
 from ._response import DispatchResponse
 
 if TYPE_CHECKING:
-    from ._outcome import Outcome
     from ._current import Run
+    from ._outcome import Outcome
 
 __all__ = ["after_dispatch", "after_run", "before_dispatch", "before_run", "remove"]
 
@@ -36,6 +37,7 @@ _B = TypeVar("_B", bound=BeforeDispatch)
 _A = TypeVar("_A", bound=AfterDispatch)
 _R = TypeVar("_R", bound=BeforeRun)
 _O = TypeVar("_O", bound=AfterRun)
+_H = TypeVar("_H", bound=Callable[..., object])
 
 
 class Hooks:
@@ -52,26 +54,54 @@ hooks = Hooks()
 
 
 def before_dispatch(hook: _B) -> _B:
-    """Call `hook(request)` before each dispatch; a request that it returns takes its place."""
-    hooks.before_dispatch += (hook,)
+    """Call `hook(request)` before each dispatch; a request that it returns takes its place.
+
+    Raises:
+        TypeError: It is no function, or an async one.
+    """
+    hooks.before_dispatch += (_callable(hook),)
     return hook
 
 
 def after_dispatch(hook: _A) -> _A:
-    """Call `hook(response)` after each dispatch, whatever became of it."""
-    hooks.after_dispatch += (hook,)
+    """Call `hook(response)` after each dispatch, whatever became of it.
+
+    Raises:
+        TypeError: It is no function, or an async one.
+    """
+    hooks.after_dispatch += (_callable(hook),)
     return hook
 
 
 def before_run(hook: _R) -> _R:
-    """Call `hook(run)` in the worker before each run, in the context of the run."""
-    hooks.before_run += (hook,)
+    """Call `hook(run)` in the worker before each run, in the context of the run.
+
+    Raises:
+        TypeError: It is no function, or an async one.
+    """
+    hooks.before_run += (_callable(hook),)
     return hook
 
 
 def after_run(hook: _O) -> _O:
-    """Call `hook(run, outcome)` in the worker after each run."""
-    hooks.after_run += (hook,)
+    """Call `hook(run, outcome)` in the worker after each run.
+
+    Raises:
+        TypeError: It is no function, or an async one.
+    """
+    hooks.after_run += (_callable(hook),)
+    return hook
+
+
+def _callable(hook: _H) -> _H:
+    given: object = hook
+    if not callable(given):
+        raise TypeError(f"a hook is a function, not {type(hook).__name__}")
+    if inspect.iscoroutinefunction(hook):
+        raise TypeError(
+            f"hook {getattr(hook, '__qualname__', '')} is async, and nobody would await it: "
+            "write a function that starts what must be awaited"
+        )
     return hook
 
 
