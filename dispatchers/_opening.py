@@ -12,7 +12,7 @@ from ._catalogue import catalogue
 from ._envelope import EnvelopeError, NewerEnvelopeError, task_name
 from ._errors import nearest
 from ._outcome import Reason
-from ._payload_errors import PayloadError
+from ._payload_errors import DeclarationError, PayloadError
 from ._request import Instant, Span
 from ._verdict import place_of, type_name
 
@@ -107,7 +107,7 @@ def _unread(body: object, deliveries: int, settings: RunSettings, exc: Exception
     if isinstance(exc, EnvelopeError):
         return Unfit(Reason.NO_ENVELOPE, str(exc))
     message = str(exc)
-    if not isinstance(exc, PayloadError):
+    if not isinstance(exc, PayloadError | DeclarationError):
         message = f"reading the arguments raised {type_name(exc)} at {place_of(exc)}"
     return _skew(body, deliveries, settings, Reason.INVALID_ARGUMENTS, message)
 
