@@ -285,6 +285,13 @@ class TestInterruptedResolve:
 
         assert found == [[entry("127.0.0.1", 80)]]
 
+    def test_one_that_ends_while_somebody_begins_to_wait_is_not_missed(self):
+        """Who comes a moment too late to be woken sees that it ended."""
+        lookup = _resolve._Lookup(("up.example", 80))
+        lookup.end()
+
+        assert lookup.wait(GENEROUS)
+
     @forks
     def test_a_forked_child_begins_its_own(self, names):
         """C8: a lookup that hangs in the parent is not waited for in the child."""
@@ -352,6 +359,7 @@ class TestKeeping:
             answer = resolver.resolve("up.example", 80, timeout=GENEROUS)
             assert answer
             answer.clear()
+        assert names.asked == ["up.example"]
         resolver.close(GENEROUS)
 
 
@@ -424,6 +432,22 @@ class TestConnect:
 
                 assert sock.getpeername() == second.getsockname()
                 assert elapsed <= _net.STAGGER_SECONDS + SLACK
+
+    @linux
+    def test_an_address_that_fails_gives_way_at_once(self, full, listener, monkeypatch):
+        """RFC 8305: after a failure the next address does not wait for its turn."""
+        monkeypatch.setattr(_net, "STAGGER_SECONDS", GENEROUS)
+        hosts = [entry("127.0.0.1", full), entry("127.0.0.2", full)]
+        race = _net._Race([*hosts, entry(*listener.getsockname())], "name")
+        race._step(time.monotonic() + GENEROUS)
+        race.next_start = 0.0
+
+        begun = time.monotonic()
+        with race.run(begun + GENEROUS) as sock:
+            elapsed = time.monotonic() - begun
+
+            assert sock.getpeername() == listener.getsockname()
+            assert elapsed < GENEROUS / 2
 
     def test_many_addresses_that_do_not_answer_cost_one_timeout(self, full, names):
         """C2: all addresses of a name share one budget."""

@@ -217,6 +217,17 @@ class TestRefuse:
         assert proxy.port == port
         assert ask(connect()) == b"ping"
 
+    @linux
+    def test_refuses_although_a_forked_child_holds_the_listener(self, proxy, connect):
+        """A server process that was forked meanwhile does not keep the port open."""
+        with proxy._port.sock.dup():
+            proxy.refuse()
+
+            with pytest.raises(ConnectionRefusedError):
+                connect()
+            proxy.heal()
+            assert ask(connect()) == b"ping"
+
 
 class TestBlackHole:
     def test_accepts_and_never_answers(self, proxy, server, connect):
@@ -326,6 +337,20 @@ class TestBlackHole:
         proxy.heal()
 
         assert ask(connect()) == b"ping"
+
+    @linux
+    def test_lets_in_who_waited_meanwhile(self, proxy, server):
+        """A client that got into the backlog between our own connections is served."""
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            client = socket.create_connection(other.getsockname(), timeout=GENEROUS)
+            proxy.black_hole(accept=False)
+            proxy._port._left_over.append(other.accept()[0])
+
+        proxy.heal()
+
+        with client:
+            assert ask(client) == b"ping"
+        assert proxy.connections == 1
 
     def test_needs_no_server(self):
         """A proxy without an upstream server is a black hole from the beginning."""
@@ -477,6 +502,15 @@ class TestSlow:
 
         assert ask(client, b"r") == b"l"
         assert receive(client, 4) == b"ater"
+
+    def test_takes_no_more_than_it_can_pass_on(self, proxy, connect):
+        """What waits in the proxy is bounded: the client feels it."""
+        client = connect()
+        proxy.delay(GENEROUS * 10, direction="request")
+        client.settimeout(1.0)
+
+        with pytest.raises(TimeoutError):
+            client.sendall(bytes(100_000_000))
 
     def test_drips(self, proxy, connect):
         """So many bytes per second, no more."""
