@@ -133,7 +133,7 @@ class Harness(ABC):
         with _replaced(dispatcher, _Raising(exc)):
             yield
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - most have nothing to give back
         """Give everything back; dispatchers are closed already."""
 
     # What the suite uses.

@@ -214,7 +214,7 @@ class AsIfAlone(SocketDispatcher):
     def _one(self, request: DispatchRequest, body: bytes, timeout: float) -> Sent | Exception:
         try:
             return self._send(request, body, timeout=timeout)
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 - broken on purpose
             return exc
 
 
@@ -357,7 +357,7 @@ class Wordless(ShelfDispatcher):
     def _send(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:
         try:
             return super()._send(request, body, timeout=timeout)
-        except Exception:
+        except Exception:  # noqa: BLE001 - broken on purpose
             raise RejectedError(ErrorCategory.INTERNAL, "") from None
 
 

@@ -100,13 +100,13 @@ class AnswersEach:
         failing = tasks.fail.options(max_attempts=1).request(journal.path, 9)
 
         for request in (plain, wanting, failing, "no request"):
-            _agree(harness, every_way(dispatcher, request))
+            _agree(every_way(dispatcher, request))
         for exc in (RuntimeError("boom"), TimeoutError("boom"), ConnectionResetError("boom")):
             with harness.broken(dispatcher, exc):
-                _agree(harness, every_way(dispatcher, tasks.note.request(journal.path)))
+                _agree(every_way(dispatcher, tasks.note.request(journal.path)))
 
 
-def _agree(harness: Harness, answers: dict[str, DispatchResponse]) -> None:
+def _agree(answers: dict[str, DispatchResponse]) -> None:
     facts = {way: _facts(answer) for way, answer in answers.items()}
     assert len(set(facts.values())) == 1, facts
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ FAULTS: dict[str, Callable[[FaultProxy], None]] = {
 
 
 @contextmanager
-def proxied(harness: Harness, **options: object) -> Iterator[tuple[FaultProxy, BaseDispatcher]]:
+def proxied(harness: Harness, **options: Any) -> Iterator[tuple[FaultProxy, BaseDispatcher]]:
     """A dispatcher with a proxy before its server, healthy so far."""
     harness.need("network")
     host, port = harness.upstream
@@ -56,7 +57,6 @@ class NeverHangs:
 
             answers = [call(), call(), *_hasty(dispatcher, journal), call()]
 
-        assert len(answers) == 100
         assert not any(answers)
 
     @pytest.mark.parametrize("fault", FAULTS)
@@ -97,8 +97,7 @@ class NeverHangs:
 
             answers = answered(DEADLINE, lambda: dispatcher.dispatch_many(requests))
 
-        assert len(answers) == 10
-        assert not any(answers)
+        assert [answer.ok for answer in answers] == [False] * len(requests)
 
     def test_it_works_again_once_the_fault_is_gone(
         self, harness: Harness, journal: Journal
@@ -126,10 +125,10 @@ class NeverHangs:
 
         with harness.stalled(dispatcher):
             answers = [answered(DEADLINE, lambda: send(dispatcher, journal)) for _ in range(3)]
-            awaited = answered(DEADLINE, lambda: awaited(dispatcher.adispatch(requests[0])))
+            later = answered(DEADLINE, lambda: awaited(dispatcher.adispatch(requests[0])))
             batch = answered(DEADLINE, lambda: dispatcher.dispatch_many(requests))
 
-        assert not any([*answers, awaited, *batch])
+        assert not any([*answers, later, *batch])
         assert send(dispatcher, journal).ok
 
     def test_a_requests_own_deadline_rules(self, harness: Harness, journal: Journal) -> None:

@@ -41,7 +41,7 @@ class Interruption(BaseException):
 class OddOSError(OSError):
     """An error of the system whose number is none."""
 
-    errno = property(lambda _: 1 / 0)  # type: ignore[assignment]
+    errno = property(lambda _: 1 / 0)
 
 
 RAISED: dict[str, BaseException] = {
@@ -203,7 +203,8 @@ class NeverRaises:
     def test_a_missing_library_is_told_without_raising(self, harness: Harness) -> None:
         """C1, C12: with its library gone, `is_available` says no; it does not raise."""
         kind = type(harness.dispatcher())
-        lacking = type(kind.__name__, (kind,), {"library": "dispatchers_no_such_library"})
+        members = {"library": "dispatchers_no_such_library"}
+        lacking: type[BaseDispatcher] = type(kind.__name__, (kind,), members)
 
         assert kind.is_available() is True
         assert lacking.is_available() is False

@@ -112,11 +112,12 @@ class HonoursOptions:
         harness.need("worker", "stepping")
         dispatcher = harness.dispatcher()
         _needs(dispatcher, "priority")
-        for priority in (-100, 0, 100):
+        order = [-100, 0, 100]
+        for priority in order:
             note = tasks.note.options(dispatcher=dispatcher, priority=priority)
             note.dispatch(journal.path, str(priority)).raise_for_error()
 
-        run_until(harness, dispatcher, lambda: len(journal.texts) == 3)
+        run_until(harness, dispatcher, lambda: len(journal.texts) == len(order))
 
         assert journal.texts == ["100", "0", "-100"]
 

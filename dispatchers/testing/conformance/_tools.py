@@ -140,7 +140,7 @@ def awaited(work: Coroutine[Any, Any, T]) -> T:
 def told() -> Iterator[list[DispatchResponse]]:
     """The responses that the hooks are told of during the block."""
     seen: list[DispatchResponse] = []
-    hook = hooks.after_dispatch(lambda response: seen.append(response))
+    hook = hooks.after_dispatch(seen.append)
     try:
         yield seen
     finally:
