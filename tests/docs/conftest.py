@@ -1,7 +1,7 @@
 """Runs a page of the documentation: each block in its order, in a folder of the page's own.
 
 - `python`: run with the names of the page's earlier blocks. `await` may stand anywhere. A comment
-  behind a `print` is what it prints.
+  behind a `print`, or right below it, is what it prints.
 - A block whose first line is a comment with a file's name is that file; a Python one is imported.
 - `toml`: also parsed, and taken by `dispatchers.configure` for each of its targets.
 - `console`: each line behind `$` is run; the lines below are looked for in its output, in order,
@@ -44,7 +44,8 @@ from dispatchers._layers import Layer
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = re.compile(r"# ([\w./-]+\.(?:py|toml))\n")
-PRINTS = re.compile(r"^\s*print\(.*\)\s*# (?P<shown>.+)$", re.MULTILINE)
+PRINTS = re.compile(r"\s*print\(.*\)(?:\s*# (?P<shown>.+))?")
+BELOW = re.compile(r"\s*# (?P<shown>.+)")
 SECONDS = 60
 """Longer than any command takes, on a machine that is very busy."""
 
@@ -110,7 +111,7 @@ class Page:
             self.write(file[1], source)
             self.imported(file[1])
             return None
-        wanted = [found["shown"].strip() for found in PRINTS.finditer(source)]
+        wanted = said_to_print(source)
         printed = self.executed(source)
         return unlike(wanted, printed) if wanted else None
 
@@ -198,6 +199,18 @@ class Page:
         return done.returncode, done.stdout.splitlines()
 
 
+def said_to_print(source: str) -> list[str]:
+    """What comments behind `print`, or right below it, say that it prints."""
+    found: list[str] = []
+    after_print = False
+    for line in source.splitlines():
+        match = PRINTS.fullmatch(line)
+        below = BELOW.fullmatch(line) if after_print else None
+        after_print = match is not None or below is not None
+        found += [each["shown"] for each in (match, below) if each and each["shown"]]
+    return found
+
+
 def parse_json(source: str) -> None:
     """It is JSON."""
     json.loads(source)
@@ -253,21 +266,20 @@ def placed(folder: Path) -> Iterator[None]:
     before = dict(os.environ)
     known = set(sys.modules)
     sys.path.insert(0, str(folder))
-    with contextlib.chdir(folder):
-        reload()
-        try:
+    try:
+        with contextlib.chdir(folder):
+            reload()
             yield
-        finally:
-            close_all()
-            restore(Layer({}))
-    os.environ.clear()
-    os.environ.update(before)
-    sys.path.remove(str(folder))
-    for name in set(sys.modules) - known:
-        file = getattr(sys.modules[name], "__file__", None) or ""
-        if file.startswith(str(folder)):
-            del sys.modules[name]
-    reload()
+    finally:
+        close_all()
+        os.environ.clear()
+        os.environ.update(before)
+        sys.path.remove(str(folder))
+        for name in set(sys.modules) - known:
+            file = getattr(sys.modules[name], "__file__", None) or ""
+            if file.startswith(str(folder)):
+                del sys.modules[name]
+        restore(Layer({}))
 
 
 @contextlib.contextmanager
