@@ -114,6 +114,16 @@ class Breaker:
         self.suppressed += 1  # no lock: this is the answer that must cost nothing
         return False
 
+    def refuses(self) -> bool:
+        """Whether it is open, with no probe due: a quick look first, for whoever asks `allow` later.
+
+        A refusal is counted in `suppressed`.
+        """
+        if self._is_closed or self._clock() >= self._next_probe:
+            return False
+        self.suppressed += 1
+        return True
+
     def _take_probe(self, now: float) -> bool:
         """Whether the current caller is the probe, or no probe is needed any more."""
         with self._lock:

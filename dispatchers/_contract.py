@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from time import monotonic
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, final
 
@@ -164,6 +165,8 @@ class BaseDispatcher(ABC):
         started = monotonic()
         contacted = False
         try:
+            if self._breaker is not None and self._breaker.refuses():
+                return self._refused_at_once(request, started)
             request = admit(self, request)
             body = encoded(self, request)
             timeout = self._time_left(request, started)
@@ -314,11 +317,23 @@ class BaseDispatcher(ABC):
         if left <= 0:
             raise RejectedError(ErrorCategory.TIMEOUT, "the deadline passed before contact")
         if self._breaker is not None and not self._breaker.allow():
-            raise RejectedError(
-                ErrorCategory.CIRCUIT_OPEN,
-                f"backend {self.name!r} failed repeatedly: {self.alias!r} waits before it is tried",
-            )
+            raise RejectedError(ErrorCategory.CIRCUIT_OPEN, self._open_error.message)
         return left
+
+    @cached_property
+    def _open_error(self) -> DispatchFailure:
+        return DispatchFailure(
+            category=ErrorCategory.CIRCUIT_OPEN,
+            retryable=True,
+            message=f"backend {self.name!r} failed repeatedly: "
+            f"{self.alias!r} waits before it is tried",
+        )
+
+    def _refused_at_once(self, request: object, started: float) -> DispatchResponse:
+        """The answer while the breaker is open: there is nothing to find out, or to prepare."""
+        error, elapsed = self._open_error, monotonic() - started
+        rejected = DispatchStatus.REJECTED
+        return _report.told(unsent(self.alias, self.name, request, rejected, error, None, elapsed))
 
     def _bounded_send(self, request: DispatchRequest, body: bytes, timeout: float) -> Sent:
         if self._guard is None:

@@ -19,7 +19,7 @@ def unsent(
     request: object,
     status: DispatchStatus,
     error: DispatchFailure,
-    exc: Exception,
+    exc: Exception | None,
     elapsed: float,
 ) -> DispatchResponse:
     """A response that is not `ok`."""
@@ -37,7 +37,7 @@ def unsent(
         "elapsed": elapsed,
         "request": known,
     }
-    return build(DispatchResponse, values, {"_exception": exc})
+    return build(DispatchResponse, values, None if exc is None else {"_exception": exc})
 
 
 def refused(alias: str, backend: str, exc: Exception, started: float) -> DispatchResponse:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from . import hooks
 from ._errors import ErrorCategory
-from ._log import say
+from ._log import log, say
 from ._response import DispatchResponse
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ def not_ok(response: DispatchResponse) -> None:
     if error is None:
         return
     quiet = error.category is ErrorCategory.CIRCUIT_OPEN
+    if quiet and not log.isEnabledFor(logging.DEBUG):
+        return
     request = response.request
     say(
         logging.DEBUG if quiet else logging.ERROR,
