@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+
+from dispatchers import Task
+from dispatchers._policy import Policy
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -99,3 +103,22 @@ def test_the_readme_and_ci_run_the_same_test_command() -> None:
 
     assert f"\n{command}\n" in (ROOT / "README.md").read_text()
     assert f"\n{command}\n" in checked
+
+
+def test_every_keyword_of_a_task_is_described() -> None:
+    """The tables in docs/tasks.md have what `@task` and `options` take, and nothing else."""
+    text = (ROOT / "docs" / "tasks.md").read_text()
+    of_task, of_options = (
+        keywords(text, heading)
+        for heading in ("What a task says of itself", "Options of a dispatch")
+    )
+
+    assert of_task == {"name", *Policy.model_fields}
+    assert of_options == set(signature(Task.options).parameters) - {"self"}
+
+
+def keywords(text: str, heading: str) -> set[str]:
+    """The names in the first column of the first table under a heading."""
+    section = text.split(f"\n## {heading}\n")[1].split("\n## ", maxsplit=1)[0]
+    rows = re.findall(r"^\| (`.*?) \|", section, flags=re.MULTILINE)
+    return {name for row in rows for name in re.findall(r"`(\w+)`", row)}
