@@ -33,6 +33,8 @@ class Catalogue:
         with self._lock:
             for name in (task.name, *task.former_names):
                 self._refuse_taken(name, task)
+            replaced = self._tasks.get(task.name)
+            self._former = {n: t for n, t in self._former.items() if t is not replaced}
             self._tasks[task.name] = task
             self._former.update(dict.fromkeys(task.former_names, task))
 
@@ -41,8 +43,9 @@ class Catalogue:
         if owner is None or _same_again(owner, task):
             return
         raise DeclarationError(
-            f"two tasks are named {name!r}: {owner.origin} and {task.origin}; "
-            "give one of them another name with @task(name=...)"
+            f"two tasks are named {name!r}: {owner.origin} ({owner.definition}) and "
+            f"{task.origin} ({task.definition}); give one of them another name with "
+            "@task(name=...)"
         )
 
     def remove(self, task: AnyTask) -> None:
@@ -74,8 +77,11 @@ class Catalogue:
 
 
 def _same_again(old: AnyTask, new: AnyTask) -> bool:
-    """A module that is loaded anew (reload, notebook cell, `__mp_main__`) defines its tasks anew."""
-    return old is new or (old.name == new.name and old.origin == new.origin)
+    """A module that is loaded anew (reload, notebook cell, `__mp_main__`) defines tasks anew."""
+    if old is new:
+        return True
+    same = old.name == new.name and old.origin == new.origin
+    return same and not old.definition.beside(new.definition)
 
 
 catalogue = Catalogue()

@@ -8,14 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from ._payload_errors import DeclarationError
 from ._request import TaskName
 
-__all__ = ["origin_of", "refuse_unfindable", "registered_name"]
+__all__ = ["Definition", "origin_of", "refuse_unfindable", "registered_name"]
 
-_name: TypeAdapter[str] = TypeAdapter(TaskName)
+_name: TypeAdapter[str] = TypeAdapter(TaskName, config=ConfigDict(defer_build=True))
 
 
 def registered_name(function: Callable[..., Any], name: str | None) -> str:
@@ -37,6 +37,30 @@ def registered_name(function: Callable[..., Any], name: str | None) -> str:
 def origin_of(function: Callable[..., Any]) -> str:
     """`module.function`, with the name that a script has when it is imported."""
     return f"{_module_of(function)}.{getattr(function, '__qualname__', repr(function))}"
+
+
+class Definition:
+    """Where a function is written, and in which loading of its module."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        inner: Any = inspect.unwrap(function)
+        code = getattr(inner, "__code__", None)
+        self._file: str | None = getattr(code, "co_filename", None)
+        self._line: int = getattr(code, "co_firstlineno", 0)
+        # A reload gives the module another specification, and a notebook's cells have none.
+        self._loading = getattr(inner, "__globals__", {}).get("__spec__")
+
+    def beside(self, other: Definition) -> bool:
+        """Whether one loading of one module defines both."""
+        return (
+            self._loading is not None
+            and self._loading is other._loading
+            and self._file == other._file
+            and self._line != other._line
+        )
+
+    def __str__(self) -> str:
+        return f"{self._file}:{self._line}"
 
 
 def _module_of(function: Callable[..., Any]) -> str:

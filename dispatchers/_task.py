@@ -15,7 +15,7 @@ from ._envelope_reader import envelope_reader
 from ._errors import ConfigurationError
 from ._instances import settings_of_task
 from ._options import OnHandlerError
-from ._origin import origin_of, refuse_unfindable, registered_name
+from ._origin import Definition, origin_of, refuse_unfindable, registered_name
 from ._payload import PayloadCodec
 from ._payload_errors import DeclarationError
 from ._policy import Policy
@@ -43,6 +43,7 @@ class Task(Dispatching[P], Generic[P, R]):
         refuse_unfindable(function, name)
         self.name = registered_name(function, name)
         self.origin = origin_of(function)
+        self.definition = Definition(function)
         self.former_names = policy.former_names
         self.policy = policy
         self.time_limit = policy.time_limit
