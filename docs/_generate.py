@@ -38,7 +38,13 @@ from dispatchers._registry import BUILT_IN, load_backend
 from dispatchers._response import OK
 from dispatchers.cli._exit import Exit
 from dispatchers.cli._main import _parser
-from dispatchers.testing import ABILITIES, DispatcherConformance, RecordingOptions
+from dispatchers.testing import (
+    ABILITIES,
+    DispatcherConformance,
+    FaultProxy,
+    RecordingDispatcher,
+    RecordingOptions,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(<!-- ([\w-]+): begin -->\n).*?(<!-- \2: end -->)", re.DOTALL)
@@ -336,6 +342,37 @@ def abilities() -> str:
     )
 
 
+RECORDER = (
+    *("dispatched", "requests", "responses", "of", "assert_one", "assert_many", "assert_none"),
+    *("fail_next", "fail_when", "down", "up", "advance", "due", "run_due", "run_next", "dead"),
+    *("clear",),
+)
+"""What a test asks of a recorder, in the order of the page."""
+
+
+def recorder() -> str:
+    """What a test asks of a recorder."""
+    return _members(RecordingDispatcher, RECORDER)
+
+
+def proxy() -> str:
+    """What a fault proxy can be told to do."""
+    return _members(FaultProxy, [n for n, each in vars(FaultProxy).items() if _is_order(n, each)])
+
+
+def _is_order(name: str, member: object) -> bool:
+    return inspect.isfunction(member) and not name.startswith("_") and name != "close"
+
+
+def _members(cls: type, names: Iterable[str]) -> str:
+    return table(["name", "what it is or does"], [(code(n), _first(cls, n)) for n in names])
+
+
+def _first(cls: type, name: str) -> str:
+    """The first paragraph of what stands under a member."""
+    return (inspect.getdoc(getattr(cls, name)) or "").split("\n\n")[0]
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "capabilities": capabilities,
     "capability-fields": capability_fields,
@@ -352,6 +389,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "commands": commands,
     "exits": exits,
     "abilities": abilities,
+    "recorder": recorder,
+    "proxy": proxy,
     **{
         f"options-{name}": partial(options, load_backend(name).Options, BackendOptions)
         for name in BUILT_IN
