@@ -11,7 +11,7 @@ from pydantic_core import core_schema, from_json, to_json
 from ._fidelity import compare
 from ._payload_errors import PayloadError, type_name
 from ._payload_problems import why_unwritable
-from ._payload_unwritable import check_depth
+from ._payload_unwritable import check_depth, refuse_constants
 
 __all__ = ["JsonObject", "Model", "build"]
 
@@ -93,6 +93,7 @@ class JsonObject(Mapping[str, JsonValue]):
         try:
             json = to_json(given)
             compare(given, from_json(json))
+            refuse_constants(json)
             check_depth(json)
         except (ValueError, RecursionError) as exc:
             raise _placed(why_unwritable(given, exc)) from None
