@@ -508,6 +508,24 @@ def test_a_loop_closed_without_ceremony_is_noticed(looped, note, log):
     assert loop not in looped._loops
 
 
+def test_work_that_somebody_cancels_is_left(looped, stuck, seen, log):
+    """C8: a run that other code cancels is over, counted when its loop ends, and frees its key."""
+    keyed = stuck.options(dispatcher=looped, idempotency_key="k")
+
+    async def main():
+        keyed.dispatch()
+        while not seen.items:  # noqa: ASYNC110 - the handler's own steps are what it waits for
+            await asyncio.sleep(0)
+        for each in asyncio.all_tasks() - {asyncio.current_task()}:
+            each.cancel()
+        return await looped.adrain(GENEROUS), set(looped._keys)
+
+    left, keys = asyncio.run(main())
+
+    assert (left, keys) == (0, set())
+    assert errors_in(log) == ["'asyncio' (asyncio): its event loop ended with 1 undone"]
+
+
 def test_two_loops_are_apart(looped, seen):
     """C8: work runs on the loop it was dispatched on; each loop drains its own."""
     both = threading.Barrier(2)

@@ -262,6 +262,19 @@ def test_a_late_result_does_not_count(memory, note, fails):
     assert current.attempt == 2
 
 
+def test_a_late_failure_makes_no_dead_letter(memory, fails):
+    """C9: nor does the late worker's verdict bury what another one has."""
+    fails.options(dispatcher=memory).dispatch()
+    late = memory.claim()
+    memory.abandon(late)
+
+    outcome = outcomes.Outcome(action=outcomes.Action.DEAD, reason=outcomes.Reason.EXHAUSTED)
+    memory.settle(late, outcome)
+
+    assert memory.dead == []
+    assert len(memory.waiting) == 1
+
+
 def test_work_that_kills_its_workers_is_dead(memory, seen):
     """C10: beyond `max_deliveries` work is dead-lettered unrun, and its key is free again."""
     memory = MemoryDispatcher(max_deliveries=2)
