@@ -217,7 +217,7 @@ class Crew:
     def _feed_round(self) -> bool:
         """Share jobs out evenly, a few for each child; whether any child took one."""
         wanting = [(child, child.wants(self._ahead)) for child in self._children]
-        share = 1 + len(self._waiting) // (2 * len(wanting))
+        share = 1 + len(self._waiting) // max(1, 2 * len(wanting))
         given = 0
         for child, wants in sorted(wanting, key=lambda pair: len(pair[0].jobs)):
             for _ in range(min(wants, share)):

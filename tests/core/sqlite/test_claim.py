@@ -291,8 +291,16 @@ def test_purging_goes_in_small_steps(desk: Any, store: SQLiteStore, owner: str) 
 @pytest.mark.parametrize(
     ("statement", "values", "index"),
     [
-        (_candidates(1), {"q0": "a", "limit": 5}, "USING COVERING INDEX ready (state=? AND queue=?)"),
-        (_candidates(2), {"q0": "a", "q1": "b", "limit": 5}, "USING COVERING INDEX ready (state=? AND queue=?)"),
+        (
+            _candidates(1),
+            {"q0": "a", "limit": 5},
+            "USING COVERING INDEX ready (state=? AND queue=?)",
+        ),
+        (
+            _candidates(2),
+            {"q0": "a", "q1": "b", "limit": 5},
+            "USING COVERING INDEX ready (state=? AND queue=?)",
+        ),
         (_PROMOTE, {"now": 1.0, "limit": 5}, "USING COVERING INDEX delayed (state=? AND run_at<?)"),
         (_ANY_READY, ("a",), "USING COVERING INDEX ready (state=? AND queue=?)"),
         (_ANY_DUE, (1.0,), "USING COVERING INDEX delayed (state=? AND run_at<?)"),

@@ -25,9 +25,7 @@ def test_only_its_owner_may_read_the_file(desk: Any, store: SQLiteStore) -> None
     finally:
         os.umask(previous)
 
-    modes = {
-        path.name: stat.S_IMODE(path.stat().st_mode) for path in desk.path.parent.iterdir()
-    }
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in desk.path.parent.iterdir()}
 
     assert modes == {"queue.db": 0o600, "queue.db-wal": 0o600, "queue.db-shm": 0o600}
 
@@ -124,7 +122,9 @@ def test_an_upgrade_that_fails_changes_nothing(
 
     assert desk.open().counts().ready == 1
     with closing(sqlite3.connect(desk.path)) as connection:
-        assert connection.execute("SELECT * FROM sqlite_master WHERE name = 'extra'").fetchall() == []
+        assert (
+            connection.execute("SELECT * FROM sqlite_master WHERE name = 'extra'").fetchall() == []
+        )
 
 
 def test_a_newer_file_is_refused(desk: Any, store: SQLiteStore) -> None:
@@ -141,9 +141,7 @@ def test_a_newer_file_is_refused(desk: Any, store: SQLiteStore) -> None:
 
 
 @pytest.mark.parametrize("statement", ["CREATE TABLE books (x)", "PRAGMA user_version = 1"])
-def test_a_database_of_another_program_is_refused_and_left_alone(
-    desk: Any, statement: str
-) -> None:
+def test_a_database_of_another_program_is_refused_and_left_alone(desk: Any, statement: str) -> None:
     """A file that is not ours is not written to, not even its mode of journaling."""
     with closing(sqlite3.connect(desk.path)) as other:
         other.execute(statement)

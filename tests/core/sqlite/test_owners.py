@@ -72,9 +72,9 @@ def test_an_owner_that_beats_keeps_its_jobs(
     reaped = store.owners.reap(timeout=1)
 
     assert reaped == 0
-    assert store.exchange(
-        [Finish.done(job)], owner=owner, queues=None, limit=0, timeout=1
-    ).lost == []
+    assert (
+        store.exchange([Finish.done(job)], owner=owner, queues=None, limit=0, timeout=1).lost == []
+    )
 
 
 def test_an_owner_that_is_silent_for_its_lease_loses_its_jobs(
@@ -159,9 +159,7 @@ def test_an_owner_that_comes_back_learns_that_it_lost(
     assert store.counts().ready == 1
 
 
-def test_an_owner_that_leaves_gives_back_at_once(
-    desk: Any, store: SQLiteStore, owner: str
-) -> None:
+def test_an_owner_that_leaves_gives_back_at_once(desk: Any, store: SQLiteStore, owner: str) -> None:
     """A worker that stops returns what it holds, and that counts as no delivery."""
     store.put(desk.job(), timeout=1)
     _take(store, owner)

@@ -1,0 +1,551 @@
+"""The worker: a supervisor that holds the jobs, and children that run them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from dispatchers import DispatchRequest, WorkerOptions
+from dispatchers.backends.sqlite import SQLiteDispatcher
+from dispatchers.sqlite._worker import SQLiteWorker
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def _findable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(HERE)
+
+
+@pytest.fixture
+def tasks(_findable: None) -> Iterator[ModuleType]:
+    """The tasks' module, under the name by which a child imports it."""
+    spec = importlib.util.spec_from_file_location("worker_tasks", HERE / "worker_tasks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["worker_tasks"] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["worker_tasks"]
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> str:
+    return str(tmp_path / "notes")
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Iterator[Callable[..., SQLiteDispatcher]]:
+    made: list[SQLiteDispatcher] = []
+
+    def make(**options: Any) -> SQLiteDispatcher:
+        made.append(SQLiteDispatcher(path=tmp_path / "queue.db", **options))
+        return made[-1]
+
+    yield make
+    for dispatcher in made:
+        dispatcher.close()
+
+
+def put(dispatcher: SQLiteDispatcher, *requests: DispatchRequest) -> None:
+    dispatcher.dispatch_many(requests).raise_for_error()
+
+
+def worker(dispatcher: SQLiteDispatcher, **options: Any) -> SQLiteWorker:
+    options = {"modules": ("worker_tasks",), "drain": True, "grace": 20.0} | options
+    made = dispatcher._worker(WorkerOptions(**options))
+    assert isinstance(made, SQLiteWorker)
+    return made
+
+
+@contextmanager
+def running(work: SQLiteWorker) -> Iterator[list[int]]:
+    """A worker on a thread of its own; its exit code is in the list after the block."""
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(work.run()))
+    thread.start()
+    try:
+        yield codes
+    finally:
+        work.stop()
+        thread.join(60)
+    assert not thread.is_alive()
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+# What is run, and what becomes of it.
+
+
+def test_everything_that_waits_is_run_once(queue: Any, tasks: Any, notes: str) -> None:
+    """Each job is run once, by one of several children, and settled as done."""
+    dispatcher = queue()
+    put(dispatcher, *[tasks.quick.request(path=notes, word=f"{n}") for n in range(300)])
+
+    code = worker(dispatcher, concurrency=2).run()
+
+    assert code == 0
+    assert sorted(map(int, tasks.noted(notes))) == list(range(300))
+    assert dispatcher._store.counts().done == 300
+
+
+def test_what_a_handler_prints_does_not_disturb(
+    queue: Any, tasks: Any, notes: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Standard output of a handler is the worker's standard error; its input is empty."""
+    dispatcher = queue()
+    put(dispatcher, tasks.prints.request(path=notes))
+
+    code = worker(dispatcher).run()
+
+    out, err = capfd.readouterr()
+    assert code == 0
+    assert tasks.noted(notes) == ["read ''"]
+    assert out == ""
+    assert err.count("x") >= 100_000
+    assert err.count("y") >= 100_000
+
+
+def test_a_failed_run_is_tried_again(queue: Any, tasks: Any, notes: str) -> None:
+    """C10: each attempt is counted, with its deliveries from one again."""
+    dispatcher = queue()
+    put(dispatcher, tasks.flaky.request(path=notes))
+
+    worker(dispatcher).run()
+
+    assert tasks.noted(notes) == ["attempt 1 1", "attempt 2 1", "attempt 3 1"]
+    assert dispatcher._store.counts().done == 1
+
+
+def test_work_that_fails_for_good_is_a_dead_letter(queue: Any, tasks: Any, notes: str) -> None:
+    """What has used up its attempts is kept, with what went wrong."""
+    dispatcher = queue()
+    request = tasks.fails.request(path=notes)
+    put(dispatcher, request)
+
+    worker(dispatcher).run()
+
+    [letter] = dispatcher._dead_letters().list()
+    assert (letter.id, letter.task, letter.reason) == (request.id, "w.fails", "exhausted")
+    assert (letter.attempts, letter.deliveries) == (2, 1)
+    assert letter.error is not None
+    assert (letter.error.exception_type, letter.error.message) == ("OSError", "never")
+    assert "worker_tasks.py" in letter.error.where
+
+
+def test_discarded_work_is_done(queue: Any, tasks: Any, notes: str) -> None:
+    """A handler that discards its work ends it without a dead letter."""
+    dispatcher = queue()
+    put(dispatcher, tasks.discards.request(path=notes))
+
+    worker(dispatcher).run()
+
+    counts = dispatcher._store.counts()
+    assert (counts.done, counts.dead) == (1, 0)
+
+
+def test_a_dead_letter_can_be_replayed(queue: Any, tasks: Any, notes: str) -> None:
+    """A replayed letter runs again from its first attempt, as its envelope says now."""
+    dispatcher = queue()
+    put(dispatcher, tasks.fails.request(path=notes))
+    worker(dispatcher).run()
+    letters = dispatcher._dead_letters()
+    [letter] = letters.list()
+    mended = tasks.quick.request(path=notes, word="mended").replace(id=letter.id, queue="other")
+    letters.edit(letter.id, _body(mended))
+
+    replayed = letters.replay(letter.id)
+    worker(dispatcher, queues=("other",)).run()
+
+    assert replayed
+    assert tasks.noted(notes)[-1] == "mended"
+    assert letters.list() == []
+
+
+def test_dead_letters_may_be_kept_elsewhere(
+    queue: Any, tasks: Any, notes: str, tmp_path: Path
+) -> None:
+    """C9: with another store configured, the letter is there before the work is given up."""
+    dispatcher = queue(dead_letters=f"sqlite:{tmp_path / 'dead.db'}")
+    request = tasks.fails.request(path=notes)
+    put(dispatcher, request)
+
+    worker(dispatcher).run()
+
+    [letter] = dispatcher._dead_letters().list()
+    assert letter.id == request.id
+    assert dispatcher._store.counts().dead == 0
+    assert dispatcher.dispatch(request).status == "accepted"
+
+
+def test_a_dead_letter_that_cannot_be_kept_brings_the_work_back(
+    queue: Any, tasks: Any, notes: str, tmp_path: Path
+) -> None:
+    """C9: where the letter cannot be stored, the work is not given up."""
+    dispatcher = queue(dead_letters=f"sqlite:{tmp_path / 'missing' / 'dead.db'}")
+    put(dispatcher, tasks.fails.request(path=notes))
+
+    with running(worker(dispatcher, drain=False)):
+        wait_until(lambda: len(tasks.noted(notes)) == 2)
+        wait_until(lambda: dispatcher._store.counts().delayed == 1)
+
+    assert dispatcher._store.counts().dead == 0
+
+
+def test_an_unknown_task_is_handed_back_and_not_counted(queue: Any) -> None:
+    """C11: what this worker does not know waits for one that does."""
+    dispatcher = queue()
+    put(dispatcher, DispatchRequest(task="w.of_tomorrow"))
+
+    with running(worker(dispatcher, drain=False)):
+        wait_until(lambda: dispatcher._store.counts().delayed == 1)
+
+    row = _row(dispatcher, "attempt, deliveries, state")
+    assert row == (1, 0, 1)
+
+
+# Runs that do not come to an end.
+
+
+def test_a_run_beyond_its_time_limit_is_killed(queue: Any, tasks: Any, notes: str) -> None:
+    """A synchronous handler is stopped at its time limit, and that is a failed attempt."""
+    dispatcher = queue()
+    put(dispatcher, tasks.overruns.request(path=notes))
+
+    worker(dispatcher).run()
+
+    [letter] = dispatcher._dead_letters().list()
+    assert tasks.noted(notes) == ["overrunning 1", "overrunning 2"]
+    assert (letter.reason, letter.attempts) == ("exhausted", 2)
+    assert letter.error is not None
+    assert letter.error.kind == "timeout"
+
+
+def test_an_async_run_is_cancelled_at_its_time_limit(queue: Any, tasks: Any, notes: str) -> None:
+    """An async handler is cancelled in its process, which goes on."""
+    dispatcher = queue()
+    put(dispatcher, tasks.overruns_async.request(path=notes))
+
+    worker(dispatcher).run()
+
+    assert tasks.noted(notes) == ["overrunning", "cancelled"]
+    assert dispatcher._store.counts().dead == 1
+
+
+def test_what_a_handler_has_started_is_killed_with_it(queue: Any, tasks: Any, notes: str) -> None:
+    """A killed run leaves no processes of its own behind."""
+    dispatcher = queue()
+    put(dispatcher, tasks.spawns.request(path=notes))
+
+    worker(dispatcher).run()
+
+    pid = int(tasks.noted(notes)[0].split()[1])
+    wait_until(lambda: _is_gone(pid))
+
+
+def test_a_task_that_kills_its_process_does_not_circle(queue: Any, tasks: Any, notes: str) -> None:
+    """C10: beyond `max_deliveries` such work is dead; its neighbours are run and not counted."""
+    dispatcher = queue(max_deliveries=2)
+    put(dispatcher, tasks.kills.request(path=notes))
+    put(dispatcher, *[tasks.quick.request(path=notes, word="neighbour") for _ in range(20)])
+
+    code = worker(dispatcher).run()
+
+    noted = tasks.noted(notes)
+    [letter] = dispatcher._dead_letters().list()
+    assert code == 0
+    assert [line for line in noted if line != "neighbour"] == ["killing 1", "killing 2"]
+    assert noted.count("neighbour") == 20
+    assert letter.reason == "too_many_deliveries"
+
+
+def test_a_task_that_exits_is_delivered_again(queue: Any, tasks: Any, notes: str) -> None:
+    """C10: `SystemExit` is no outcome: the work is delivered once more, and that is counted."""
+    dispatcher = queue()
+    put(dispatcher, tasks.exits.request(path=notes))
+
+    worker(dispatcher).run()
+
+    assert tasks.noted(notes) == ["exiting 1", "exiting 2"]
+    assert dispatcher._store.counts().done == 1
+
+
+def test_a_long_run_holds_nobody_back(queue: Any, tasks: Any, notes: str) -> None:
+    """Jobs behind a long run are given to another child: the long one waits for all of them."""
+    dispatcher = queue()
+    put(dispatcher, *[tasks.nothing.request() for _ in range(400)])
+    put(dispatcher, tasks.waits.request(path=notes, word="quick", count=100))
+    put(dispatcher, *[tasks.quick.request(path=notes, word="quick") for _ in range(100)])
+
+    code = worker(dispatcher, concurrency=2).run()
+
+    assert code == 0
+    assert tasks.noted(notes)[-1] == "waited"
+
+
+def test_jobs_that_no_child_can_begin_go_back_to_the_queue(
+    queue: Any, tasks: Any, notes: str
+) -> None:
+    """A worker whose children are all at long runs does not sit on the work of others."""
+    dispatcher = queue()
+    put(dispatcher, *[tasks.nothing.request() for _ in range(400)])
+    put(dispatcher, tasks.waits.request(path=notes, word="quick", count=50))
+    put(dispatcher, *[tasks.quick.request(path=notes, word="quick") for _ in range(50)])
+
+    with running(worker(dispatcher, drain=False)) as codes:
+        tasks.wait_for(notes, "waiting")
+        other = worker(dispatcher).run()
+
+    assert (other, codes) == (0, [0])
+    assert tasks.noted(notes).count("quick") == 50
+
+
+def test_two_workers_share_a_queue(queue: Any, tasks: Any, notes: str) -> None:
+    """Several workers on one file run each job once."""
+    dispatcher = queue()
+    put(dispatcher, *[tasks.quick.request(path=notes, word=f"{n}") for n in range(500)])
+
+    with running(worker(dispatcher, drain=False)):
+        worker(dispatcher).run()
+
+    assert sorted(map(int, tasks.noted(notes))) == list(range(500))
+
+
+# Starting and stopping.
+
+
+def test_modules_that_cannot_be_imported_end_the_worker(
+    queue: Any, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A worker whose tasks cannot be imported says why, and runs nothing."""
+    dispatcher = queue()
+
+    code = worker(dispatcher, modules=("no_such_module",)).run()
+
+    assert code == 1
+    assert "No module named 'no_such_module'" in caplog.text
+
+
+def test_a_worker_that_stops_lets_its_runs_finish(queue: Any, tasks: Any, notes: str) -> None:
+    """A graceful stop takes nothing new, finishes what runs, and gives back the rest uncounted."""
+    dispatcher = queue()
+    put(dispatcher, tasks.waits.request(path=notes, word="go", count=1))
+    put(dispatcher, *[tasks.quick.request(path=notes, word="late") for _ in range(5)])
+    work = worker(dispatcher, drain=False)
+
+    with running(work) as codes:
+        tasks.wait_for(notes, "waiting")
+        work.stop()
+        wait_until(lambda: dispatcher._store.counts().ready == 5)
+        tasks.note(notes, "go")
+
+    assert codes == [0]
+    assert tasks.noted(notes) == ["waiting", "go", "waited"]
+    counts = dispatcher._store.counts()
+    assert (counts.done, counts.ready, counts.running) == (1, 5, 0)
+    assert _row(dispatcher, "max(deliveries)") == (0,)
+
+
+def test_a_handler_learns_that_the_worker_stops(queue: Any, tasks: Any, notes: str) -> None:
+    """`should_stop` turns true; a handler that gives up then has used no attempt."""
+    dispatcher = queue()
+    put(dispatcher, tasks.heeds.request(path=notes))
+    work = worker(dispatcher, drain=False)
+
+    with running(work) as codes:
+        tasks.wait_for(notes, "heeding")
+
+    assert codes == [0]
+    assert tasks.noted(notes) == ["heeding 1", "heeded"]
+    assert _row(dispatcher, "state, attempt, deliveries") == (0, 1, 0)
+
+
+def test_a_handler_that_outlasts_the_grace_is_killed(queue: Any, tasks: Any, notes: str) -> None:
+    """After the grace what still runs is killed and given back, and the exit code says so."""
+    dispatcher = queue()
+    put(dispatcher, tasks.sleeps.request(path=notes, seconds=600.0))
+    work = worker(dispatcher, drain=False, grace=0.2)
+
+    with running(work) as codes:
+        tasks.wait_for(notes, "sleeping")
+
+    assert codes == [1]
+    assert _row(dispatcher, "state, attempt, deliveries") == (0, 1, 0)
+    wait_until(lambda: _is_gone(int(tasks.noted(notes)[0].split()[1])))
+
+
+def test_a_lost_lease_is_told_to_handlers_and_their_results_do_not_count(
+    queue: Any, tasks: Any, notes: str
+) -> None:
+    """C9: a worker that lost its lease tells its handlers, and goes on as a new owner."""
+    dispatcher = queue(lease=1.0)
+    put(dispatcher, tasks.heeds.request(path=notes))
+    work = worker(dispatcher, drain=False)
+
+    with running(work):
+        tasks.wait_for(notes, "heeding")
+        owner = work._heart.owner
+        dispatcher._store.owners._take_back(owner, _beat_of(dispatcher, owner), _soon())
+        tasks.wait_for(notes, "heeded")
+        tasks.wait_for(notes, "heeding", 2)
+
+    assert tasks.noted(notes)[:3] == ["heeding 1", "heeded", "heeding 2"]
+    assert dispatcher._store.counts().done == 0
+
+
+# Whole processes.
+
+
+@contextmanager
+def started(
+    dispatcher: SQLiteDispatcher, *, concurrency: int = 1, grace: float = 20.0
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker as a process of its own."""
+    script = (
+        "import sys, json\n"
+        "from dispatchers import WorkerOptions\n"
+        "from dispatchers.backends.sqlite import SQLiteDispatcher\n"
+        "path, options, work = sys.argv[1:]\n"
+        "sys.path.insert(0, path)\n"
+        "dispatcher = SQLiteDispatcher(**json.loads(options))\n"
+        "sys.exit(dispatcher._worker(WorkerOptions.model_validate_json(work)).run())\n"
+    )
+    options = {"path": dispatcher._store.path, "lease": dispatcher.options.lease}
+    work = {"modules": ["worker_tasks"], "concurrency": concurrency, "grace": grace}
+    arguments = [str(HERE), json.dumps(options), json.dumps(work)]
+    process = subprocess.Popen([sys.executable, "-W", "error", "-c", script, *arguments])
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["term", "int"])
+def test_signals_stop_a_worker_gracefully(
+    queue: Any, tasks: Any, notes: str, number: signal.Signals
+) -> None:
+    """SIGTERM and SIGINT end a worker when its runs have ended, with exit code 0."""
+    dispatcher = queue()
+    put(dispatcher, tasks.waits.request(path=notes, word="go", count=1))
+
+    with started(dispatcher) as process:
+        tasks.wait_for(notes, "waiting")
+        process.send_signal(number)
+        tasks.note(notes, "go")
+        code = process.wait(30)
+
+    assert code == 0
+    assert tasks.noted(notes)[-1] == "waited"
+    assert dispatcher._store.counts().done == 1
+
+
+def test_a_second_signal_ends_a_worker_at_once(queue: Any, tasks: Any, notes: str) -> None:
+    """Whoever does not want to wait for the grace signals twice; the work is given back."""
+    dispatcher = queue()
+    put(dispatcher, tasks.stubborn.request(path=notes))
+
+    with started(dispatcher, grace=600.0) as process:
+        tasks.wait_for(notes, "working")
+        process.send_signal(signal.SIGTERM)
+        tasks.wait_for(notes, "told")
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(30)
+
+    assert code != 0
+    assert dispatcher._store.counts().ready == 1
+    wait_until(lambda: _is_gone(int(tasks.noted(notes)[0].split()[1])))
+
+
+def test_the_children_of_a_killed_worker_end(queue: Any, tasks: Any, notes: str) -> None:
+    """C9: children whose worker is gone end before their work can be run by others."""
+    dispatcher = queue(lease=2.0)
+    put(dispatcher, tasks.sleeps.request(path=notes, seconds=600.0))
+
+    with started(dispatcher) as process:
+        tasks.wait_for(notes, "sleeping")
+        process.kill()
+        process.wait()
+    pid = int(tasks.noted(notes)[0].split()[1])
+
+    wait_until(lambda: _is_gone(pid))
+    assert tasks.noted(notes) == [f"sleeping {pid} 1"]
+
+
+def test_the_work_of_a_killed_worker_is_done_by_another(queue: Any, tasks: Any, notes: str) -> None:
+    """C9: when a worker dies, its jobs are run by another once its lease has run out."""
+    dispatcher = queue(lease=1.0)
+    put(dispatcher, tasks.sleeps.request(path=notes, seconds=1.5))
+    with started(dispatcher) as process:
+        tasks.wait_for(notes, "sleeping")
+        process.kill()
+        process.wait()
+
+    worker(dispatcher).run()
+
+    assert [line.split()[0] for line in tasks.noted(notes)] == ["sleeping", "sleeping", "slept"]
+    assert tasks.noted(notes)[1].endswith(" 2")
+    assert dispatcher._store.counts().done == 1
+
+
+def test_a_worker_survives_the_death_of_its_children(queue: Any, tasks: Any, notes: str) -> None:
+    """C9: children that are killed from outside are replaced, and their work is run again."""
+    dispatcher = queue()
+    put(dispatcher, tasks.sleeps.request(path=notes, seconds=0.5))
+
+    with running(worker(dispatcher, drain=False)):
+        tasks.wait_for(notes, "sleeping")
+        os.kill(int(tasks.noted(notes)[0].split()[1]), signal.SIGKILL)
+        tasks.wait_for(notes, "slept")
+        wait_until(lambda: dispatcher._store.counts().done == 1)
+
+    assert [line.split()[0] for line in tasks.noted(notes)] == ["sleeping", "sleeping", "slept"]
+
+
+def _body(request: DispatchRequest) -> bytes:
+    from dispatchers._envelope import encode
+
+    return encode(request)
+
+
+def _row(dispatcher: SQLiteDispatcher, columns: str) -> Any:
+    with dispatcher._store.database.transaction(timeout=5) as connection:
+        return connection.execute(f"SELECT {columns} FROM jobs").fetchone()
+
+
+def _beat_of(dispatcher: SQLiteDispatcher, owner: str) -> int:
+    with dispatcher._store.database.transaction(timeout=5) as connection:
+        sql = "UPDATE owners SET beat = beat WHERE owner = ? RETURNING beat"
+        beat: int = connection.execute(sql, (owner,)).fetchone()[0]
+    return beat
+
+
+def _soon() -> float:
+    return time.monotonic() + 5
+
+
+def _is_gone(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return True
+    return state == "Z"
