@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from abc import abstractmethod
 from collections.abc import Coroutine, Sequence
-from concurrent.futures import Future
 from time import monotonic
-from typing import Any, ClassVar, Generic, TypeVar, final
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, final
 
 from ._bridge import CUT, bridge, within
 from ._contract import BaseDispatcher, Item, Sent
 from ._errors import ErrorCategory, RejectedError
 from ._guard import GuardTimeoutError
 from ._request import DispatchRequest
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 __all__ = ["BaseAsyncDispatcher"]
 
@@ -38,6 +39,8 @@ class BaseAsyncDispatcher(BaseDispatcher):
     ) -> Sequence[Sent | Exception]:
         """Hand over several envelopes at once; one result each, in order."""
         work = (self._asend(request, body, timeout=timeout) for request, body in items)
+        import asyncio
+
         results = await asyncio.gather(
             *(within(each, timeout + CUT / 2) for each in work), return_exceptions=True
         )
@@ -63,6 +66,8 @@ class BaseAsyncDispatcher(BaseDispatcher):
 
     async def _bridged(self, work: Coroutine[Any, Any, T], timeout: float) -> T:
         call = _Call(work, timeout)
+        import asyncio
+
         future = asyncio.wrap_future(call.start())
         done, _ = await asyncio.wait([future], timeout=timeout + LOOP_CUT)
         if not done:

@@ -1,18 +1,20 @@
-"""From the event loop to threads and back."""
+"""From the event loop to threads and back; asyncio is imported once there is a call for it."""
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import os
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future, ThreadPoolExecutor
 from time import monotonic
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._errors import ErrorCategory, RejectedError
 from ._guard import GuardTimeoutError
+
+if TYPE_CHECKING:
+    import asyncio
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 __all__ = ["CUT", "BridgeLoop", "on_thread", "shielded", "within"]
 
@@ -29,11 +31,15 @@ _tasks: set[asyncio.Future[Any]] = set()
 
 async def shielded(work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`, which goes on to its end if the caller is cancelled."""
+    import asyncio
+
     return await asyncio.shield(_kept(work))
 
 
 def _kept(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     """A task for `work` that lives until it ends, and whose error somebody has seen."""
+    import asyncio
+
     task = asyncio.get_running_loop().create_task(work)
     _tasks.add(task)
     task.add_done_callback(_ended)
@@ -53,6 +59,8 @@ async def within(work: Coroutine[Any, Any, T], seconds: float) -> T:
     Raises:
         GuardTimeoutError: It was under way at the end, so that its effect is unknown.
     """
+    import asyncio
+
     task = _kept(work)
     done, _ = await asyncio.wait([task], timeout=seconds)
     if not done:
@@ -69,6 +77,8 @@ class _Pool:
         self._executor: ThreadPoolExecutor | None = None
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
+        from concurrent.futures import ThreadPoolExecutor
+
         with self._lock:
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(THREADS, "dispatchers-adispatch")
@@ -93,6 +103,8 @@ async def on_thread(work: Callable[[float], T], *, timeout: float, cut: bool = T
 
         GuardTimeoutError: It had begun and did not return in time.
     """
+    import asyncio
+
     until = monotonic() + timeout
     context = contextvars.copy_context()
 
@@ -137,6 +149,8 @@ class BridgeLoop:
 
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Start `work` on the loop from any thread."""
+        import asyncio
+
         return asyncio.run_coroutine_threadsafe(work, self._running())
 
     def _running(self) -> asyncio.AbstractEventLoop:
@@ -147,6 +161,8 @@ class BridgeLoop:
 
 
 def _started() -> asyncio.AbstractEventLoop:
+    import asyncio
+
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="dispatchers-loop", daemon=True)
     try:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import socket
-import ssl
 from collections.abc import Iterable
 from typing import Literal
 
-__all__ = ["Kind", "classify", "failure_kind", "nearest_class", "permanence"]
+__all__ = ["Kind", "classify", "failure_kind", "nearest_class", "own_kind", "permanence"]
 
 Permanence = Literal["permanent", "transient"]
 Kind = Literal["exception", "timeout", "connection", "dns", "tls", "certificate"]
 
-KINDS: tuple[tuple[type[BaseException], Kind], ...] = (
-    (ssl.SSLCertVerificationError, "certificate"),
-    (ssl.SSLError, "tls"),
-    (socket.gaierror, "dns"),
-    (TimeoutError, "timeout"),
-    (ConnectionError, "connection"),
-)
-"""Most special first."""
+KINDS: dict[str, Kind] = {
+    "ssl.SSLCertVerificationError": "certificate",
+    "ssl.SSLError": "tls",
+    "socket.gaierror": "dns",
+    "builtins.TimeoutError": "timeout",
+    "builtins.ConnectionError": "connection",
+}
+"""By dotted name: who raises them has imported their modules; whoever only dispatches need not."""
 
 PROGRAMMING_ERRORS: tuple[type[Exception], ...] = (
     AssertionError,
@@ -77,8 +75,13 @@ def failure_kind(exc: BaseException) -> Kind:
     current: BaseException | None = exc
     while current is not None and id(current) not in seen:
         seen.add(id(current))
-        for base, kind in KINDS:
-            if isinstance(current, base):
-                return kind
+        if kind := own_kind(current):
+            return kind
         current = current.__cause__ or current.__context__
     return "exception"
+
+
+def own_kind(exc: BaseException) -> Kind | None:
+    """What went wrong by the nearest known class of `exc` itself."""
+    names = (f"{base.__module__}.{base.__qualname__}" for base in type(exc).__mro__)
+    return next((KINDS[name] for name in names if name in KINDS), None)

@@ -1,14 +1,24 @@
-"""Running a coroutine to its end, under a time limit, from wherever this is called."""
+"""Running a coroutine to its end, under a time limit, from wherever this is called.
+
+asyncio is imported once there is a call for it: a process that dispatches need not load it.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import threading
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-__all__ = ["TimeLimitError", "limited", "loop_is_running", "run_coroutine"]
+__all__ = [
+    "TimeLimitError",
+    "is_cancellation",
+    "is_cancelled",
+    "limited",
+    "loop_is_running",
+    "off_loop",
+    "run_coroutine",
+]
 
 T = TypeVar("T")
 
@@ -23,6 +33,8 @@ async def limited(work: Awaitable[T], seconds: float | None) -> T:
     Raises:
         TimeLimitError: It was cancelled after `seconds`.
     """
+    import asyncio
+
     limit = asyncio.timeout(seconds)
     try:
         async with limit:
@@ -33,8 +45,32 @@ async def limited(work: Awaitable[T], seconds: float | None) -> T:
         raise
 
 
+async def off_loop(work: Callable[..., T], *values: Any) -> T:
+    """`work(*values)` on a thread, in the caller's context."""
+    import asyncio
+
+    return await asyncio.to_thread(work, *values)
+
+
+def is_cancellation(exc: BaseException) -> bool:
+    """Whether `exc` says that something async was cancelled."""
+    import asyncio
+
+    return isinstance(exc, asyncio.CancelledError)
+
+
+def is_cancelled() -> bool:
+    """Whether somebody cancelled the task that runs here, rather than that task something else."""
+    import asyncio
+
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
 def loop_is_running() -> bool:
     """Whether an event loop runs in this thread."""
+    import asyncio
+
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -44,6 +80,8 @@ def loop_is_running() -> bool:
 
 def run_coroutine(work: Coroutine[Any, Any, T]) -> T:
     """Run to its end, on another thread if a loop is running in this one; waits for it."""
+    import asyncio
+
     if not loop_is_running():
         return asyncio.run(work)
     context = contextvars.copy_context()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 from pydantic_core import from_json
 
 from ._catalogue import catalogue
@@ -142,8 +142,10 @@ def _pause(age: float) -> float:
     return min(1.0 + age / 2, LONGEST_RETURN)
 
 
-_instant: TypeAdapter[datetime] = TypeAdapter(Instant)
-_span: TypeAdapter[timedelta] = TypeAdapter(Span)
+LATE = ConfigDict(defer_build=True)
+"""Built on first use: most processes never meet what they do not understand."""
+_instant: TypeAdapter[datetime] = TypeAdapter(Instant, config=LATE)
+_span: TypeAdapter[timedelta] = TypeAdapter(Span, config=LATE)
 
 
 def _header(body: bytes) -> dict[str, Any]:

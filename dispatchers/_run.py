@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
@@ -12,7 +11,7 @@ from ._beats import Heartbeat
 from ._current import DEFAULTS, Run, RunSettings, current, current_run
 from ._hold import Hold
 from ._judgement import after_failure, succeeded, unfit
-from ._loops import limited, run_coroutine
+from ._loops import is_cancellation, is_cancelled, limited, off_loop, run_coroutine
 from ._opening import Unfit, opened
 from ._outcome import Outcome
 
@@ -88,7 +87,7 @@ async def arun_envelope(
         return unfit(exc, attempt)
     run = Run(task, envelope, body, attempt, deliveries, stopping)
     if not task.is_async:
-        return await asyncio.to_thread(_held, run, heartbeat, settings)
+        return await off_loop(_held, run, heartbeat, settings)
     hold = Hold(run, heartbeat, settings)
     if (refused := await _off_loop(hold, hold.take)) is not None:
         return refused
@@ -102,7 +101,7 @@ async def arun_envelope(
 
 async def _off_loop(hold: Hold, step: Callable[[], T]) -> T:
     """A step of the hold, on a thread if it may wait for a store."""
-    return await asyncio.to_thread(step) if hold.blocks else step()
+    return await off_loop(step) if hold.blocks else step()
 
 
 def _held(run: Run, heartbeat: Heartbeat | None, settings: RunSettings) -> Outcome:
@@ -129,7 +128,9 @@ def _executed(run: Run, settings: RunSettings) -> Outcome | None:
             work = task.function(**run.envelope["payload"])
             if work is not None and _goes_on(task, work):
                 run_coroutine(limited(work, run.time_left))
-        except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - all are outcomes here
+        except BaseException as exc:  # what is raised again is neither
+            if not (isinstance(exc, Exception) or is_cancellation(exc)):
+                raise
             outcome = after_failure(run, exc, settings)
         return _told(run, outcome) if hooks.hooks.after_run else outcome
     finally:
@@ -146,10 +147,8 @@ async def _aexecuted(run: Run, settings: RunSettings) -> Outcome | None:
             work = run.task.function(**run.envelope["payload"])
             if _goes_on(run.task, work):
                 await limited(work, run.time_left)
-        except Exception as exc:  # noqa: BLE001 - whatever a handler raises is an outcome
-            outcome = after_failure(run, exc, settings)
-        except asyncio.CancelledError as exc:
-            if _is_cancelled():
+        except BaseException as exc:  # what is raised again is neither
+            if not (isinstance(exc, Exception) or (is_cancellation(exc) and not is_cancelled())):
                 raise
             outcome = after_failure(run, exc, settings)
         return _told(run, outcome) if hooks.hooks.after_run else outcome
@@ -160,12 +159,6 @@ async def _aexecuted(run: Run, settings: RunSettings) -> Outcome | None:
 def _goes_on(task: AnyTask, work: object) -> bool:
     """Whether a call gave something to await: a decorator may hide, or end, what is async."""
     return inspect.iscoroutine(work) or (task.is_async and inspect.isawaitable(work))
-
-
-def _is_cancelled() -> bool:
-    """Whether somebody cancelled the run, rather than the handler something of its own."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _told(run: Run, outcome: Outcome | None) -> Outcome:

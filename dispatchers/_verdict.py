@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import errno
-import socket
-import ssl
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 
 from pydantic import SecretBytes, SecretStr, ValidationError
 
+from ._classify import Kind, own_kind
 from ._errors import RETRYABLE, ConfigurationError, ErrorCategory, MissingDependencyError
 from ._errors import RejectedError as Rejected
 from ._guard import GuardClosedError, GuardFullError, GuardTimeoutError
@@ -45,14 +43,17 @@ GENERIC: tuple[tuple[type[BaseException], ErrorCategory], ...] = (
     (MissingDependencyError, ErrorCategory.MISSING_DEPENDENCY),
     (ConfigurationError, ErrorCategory.CONFIGURATION),
     (ImportError, ErrorCategory.MISSING_DEPENDENCY),
-    (TimeoutError, ErrorCategory.TIMEOUT),
-    (socket.gaierror, ErrorCategory.UNAVAILABLE),
-    (ssl.SSLError, ErrorCategory.AUTHENTICATION),
-    (ConnectionError, ErrorCategory.UNAVAILABLE),
     (PermissionError, ErrorCategory.PERMISSION),
     (FileNotFoundError, ErrorCategory.NOT_FOUND),
     (MemoryError, ErrorCategory.CAPACITY),
 )
+OF_KIND: dict[Kind, ErrorCategory] = {
+    "certificate": ErrorCategory.AUTHENTICATION,
+    "tls": ErrorCategory.AUTHENTICATION,
+    "dns": ErrorCategory.UNAVAILABLE,
+    "timeout": ErrorCategory.TIMEOUT,
+    "connection": ErrorCategory.UNAVAILABLE,
+}
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE})
 
 
@@ -60,7 +61,9 @@ def category_of(exc: BaseException) -> ErrorCategory:
     """The category of an exception by its type alone, for what no adapter classified."""
     if isinstance(exc, OSError) and exc.errno in FULL:
         return ErrorCategory.CAPACITY
-    found = (category for kind, category in GENERIC if isinstance(exc, kind))
+    if kind := own_kind(exc):
+        return OF_KIND[kind]
+    found = (category for base, category in GENERIC if isinstance(exc, base))
     return next(found, ErrorCategory.INTERNAL)
 
 
@@ -245,6 +248,8 @@ def _secrets_in(value: object) -> set[str]:  # noqa: PLR0911 - one for each kind
 
 def _password(url: str) -> set[str]:
     """As it stands in the URL, and as a client reads it."""
+    from urllib.parse import unquote, urlsplit
+
     try:
         password = urlsplit(url).password or ""
     except ValueError:
