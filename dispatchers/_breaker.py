@@ -19,9 +19,10 @@ from enum import StrEnum
 from threading import RLock
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from ._fork import renew_after_fork
+from ._model import Model
 
 __all__ = ["Breaker", "BreakerSettings", "BreakerState", "Transition"]
 
@@ -40,18 +41,8 @@ class BreakerState(StrEnum):
     """One at a time, to see whether the backend works again."""
 
 
-class BreakerSettings(BaseModel):
+class BreakerSettings(Model):
     """When a breaker opens, and how it closes again."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        strict=True,
-        extra="forbid",
-        hide_input_in_errors=True,
-        allow_inf_nan=False,
-        defer_build=True,
-        use_attribute_docstrings=True,
-    )
 
     failures: int = Field(default=5, ge=1)
     """Failures in a row that open it."""
@@ -115,7 +106,7 @@ class Breaker:
         return False
 
     def refuses(self) -> bool:
-        """Whether it is open, with no probe due: a quick look first, for whoever asks `allow` later.
+        """Whether it is open, with no probe due: a quick look, before whoever asks `allow`.
 
         A refusal is counted in `suppressed`.
         """

@@ -11,27 +11,19 @@ the call returns, closes what it opened, and only then is at hand again.
           +-- GuardClosedError   closed, or the interpreter is shutting down: never begun
     TimeoutError
      +-- GuardTimeoutError   .started says whether the call had begun
-
-There is no lock that is held while other code runs: who does what is decided by operations that
-the interpreter does in one step (a list's `pop`, a lock's non-blocking `acquire`). That is why a
-signal handler may use the guard that it interrupts, and why a fork cannot leave one locked.
 """
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Callable
-from contextvars import Context, copy_context
-from dataclasses import dataclass
-from itertools import count
-from queue import Empty, SimpleQueue
 from sys import is_finalizing
 from threading import TIMEOUT_MAX
 from time import monotonic
-from typing import Any, Generic, TypeVar
+from typing import TypeVar
 
 from ._fork import renew_after_fork
+from ._guard_errors import GuardClosedError, GuardFullError, GuardTimeoutError
+from ._guard_threads import Call, Late, OnLate, Pool, register_closer
 
 __all__ = [
     "Guard",
@@ -43,246 +35,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-
-IDLE_SECONDS = 60.0
-"""A helper with nothing to do for so long ends, unless it is the last: a burst leaves no crowd."""
-
-logger = logging.getLogger("dispatchers")
-_current = threading.local()
-
-
-class GuardFullError(RuntimeError):
-    """The call was refused before it began: too many earlier ones still hang."""
-
-
-class GuardClosedError(GuardFullError):
-    """The call was refused before it began: the guard is closed or the interpreter ends."""
-
-
-class GuardTimeoutError(TimeoutError):
-    """The call did not return in time.
-
-    Args:
-        message: What did not return, and after how long.
-
-        started: True if the call had begun, so that its effect is unknown; False if it never
-            began and never will.
-    """
-
-    def __init__(self, message: str, *, started: bool) -> None:
-        super().__init__(message)
-        self.started = started
-
-
-@dataclass(frozen=True, slots=True)
-class Late(Generic[T]):
-    """What an abandoned call became in the end: a value, or the error it raised."""
-
-    value: T | None
-    error: BaseException | None
-
-
-OnLate = Callable[[Late[Any]], object]
-
-
-class _Call:
-    """One call: whoever pops the ticket decides whether it begins at all.
-
-    `done` is held until the call has returned; whoever acquires it then owns the outcome.
-    """
-
-    __slots__ = ("context", "done", "error", "late", "on_late", "over", "ticket", "value")
-
-    def __init__(self, fn: Callable[[], Any], on_late: OnLate | None) -> None:
-        self.ticket = [fn]
-        self.context: Context = copy_context()
-        self.done = threading.Lock()
-        self.done.acquire()
-        self.on_late = on_late
-        self.late = self.over = False
-        self.value: Any = None
-        self.error: BaseException | None = None
-
-    def take_back(self) -> bool:
-        """Whether the call had not begun; then it never will."""
-        try:
-            self.ticket.pop()
-        except IndexError:
-            return False
-        return True
-
-    def is_missed(self) -> bool:
-        """Whether the caller gave up just before the outcome was there for the taking."""
-        return self.late and self.done.acquire(blocking=False)
-
-    def outcome(self) -> Any:
-        """What the function returned; or raises what it raised."""
-        if (error := self.error) is None:
-            return self.value
-        self.error = None
-        try:
-            raise error
-        finally:
-            del error  # else the traceback would hold the exception that holds the traceback
-
-
-class _Pool:
-    """The helpers of one guard in one process; helpers know it, it does not know the guard."""
-
-    __slots__ = ("closed", "forked", "helpers", "idle", "inherited", "name", "numbers", "overdue")
-
-    def __init__(self, name: str, inherited: _Pool | None = None) -> None:
-        self.name = name
-        self.idle: list[_Helper] = []
-        self.helpers: set[_Helper] = set()
-        self.overdue: set[_Call] = set()
-        self.numbers = count(1)
-        self.closed: bool = inherited is not None and inherited.closed
-        self.forked = False
-        self.inherited = inherited  # a destructor would close what the parent still uses
-
-    def hand_over(self, call: _Call) -> None:
-        """Give the call to the helper that rested last, or to a new one."""
-        try:
-            helper = self.idle.pop()
-        except IndexError:
-            self._start(call)
-        else:
-            helper.inbox.put(call)
-
-    def _start(self, call: _Call) -> None:
-        helper = _Helper(self)
-        helper.inbox.put(call)
-        self.helpers.add(helper)
-        try:
-            helper.thread.start()
-        except RuntimeError as exc:
-            self.helpers.discard(helper)
-            raise GuardFullError(f"guard {self.name!r} could not start a thread: {exc}") from exc
-
-    def leave(self, call: _Call) -> bool:
-        """Stop waiting for a call; whether it had begun, so that it is abandoned now."""
-        if call.take_back():
-            return False
-        self.overdue.add(call)
-        call.late = True
-        return True
-
-    def abandoned(self) -> int:
-        """How many abandoned calls have not returned."""
-        for call in tuple(self.overdue):
-            if call.over:  # its caller was interrupted at the moment it returned
-                self.overdue.discard(call)
-        return len(self.overdue)
-
-    def retire(self, helper: _Helper) -> bool:
-        """Whether a helper that had nothing to do may end: nobody can hand it a call any more."""
-        if helper.lost:
-            return True
-        if self.idle == [helper]:
-            return False
-        try:
-            self.idle.remove(helper)
-        except ValueError:  # somebody took it a moment ago, or was interrupted while doing so
-            helper.lost = True
-            return False
-        return True
-
-    def stop(self) -> set[_Helper]:
-        """Let every helper end, at once or after its call; those that were not idle."""
-        self.closed = True
-        helpers = self.helpers.union(self.idle)
-        busy = helpers - set(self.idle)
-        self.idle.clear()
-        for helper in helpers:
-            helper.inbox.put(None)
-        return busy
-
-
-class _Helper:
-    """A thread that runs one call after another."""
-
-    __slots__ = ("closers", "inbox", "lost", "pool", "thread")
-
-    def __init__(self, pool: _Pool) -> None:
-        self.pool = pool
-        self.inbox: SimpleQueue[_Call | None] = SimpleQueue()
-        self.closers: dict[Callable[[], object], None] = {}
-        self.lost = False
-        self.thread = threading.Thread(
-            target=self._serve, name=f"{pool.name}-guard-{next(pool.numbers)}", daemon=True
-        )
-
-    def wait(self, timeout: float) -> None:
-        """Wait until the thread has ended, unless it is the current one or not yet started."""
-        if self.thread.is_alive() and self.thread is not threading.current_thread():
-            self.thread.join(max(0.0, timeout))
-
-    def _serve(self) -> None:
-        _current.helper = self
-        try:
-            while self._serve_next() and not self.pool.closed:
-                pass
-        finally:
-            self.pool.helpers.discard(self)
-            self._close_opened()
-
-    def _serve_next(self) -> bool:
-        try:
-            call = self.inbox.get(timeout=IDLE_SECONDS)
-        except Empty:
-            return not self.pool.retire(self)
-        if call is None:
-            return False
-        self.lost = False
-        self._run(call)
-        return True
-
-    def _run(self, call: _Call) -> None:
-        try:
-            fn = call.ticket.pop()
-        except IndexError:  # taken back
-            self.pool.idle.append(self)
-            return
-        try:
-            call.value = call.context.run(fn)
-        except BaseException as exc:  # the caller raises it
-            call.error = exc
-        self._settle(call)
-
-    def _settle(self, call: _Call) -> None:
-        """Give the outcome to the caller, who will find this helper idle, or see to it here."""
-        if call.late:
-            self._finish(call)
-            self.pool.idle.append(self)
-        else:
-            self.pool.idle.append(self)
-            call.done.release()
-            if call.is_missed():
-                self._finish(call)
-        call.over = True
-
-    def _finish(self, call: _Call) -> None:
-        """End an abandoned call: tell what became of it, and close what it opened."""
-        try:
-            if call.on_late is not None:
-                call.context.run(call.on_late, Late(call.value, call.error))
-        except BaseException as exc:  # nobody waits for it, and the helper must live
-            self._report("on_late", exc)
-        finally:
-            self._close_opened()
-            self.pool.overdue.discard(call)
-
-    def _close_opened(self) -> None:
-        while self.closers and not self.pool.forked:
-            closer, _ = self.closers.popitem()
-            try:
-                closer()
-            except BaseException as exc:  # the others must be closed as well
-                self._report("closer", exc)
-
-    def _report(self, what: str, exc: BaseException) -> None:
-        logger.warning("%s of guard %r raised %s", what, self.pool.name, type(exc).__name__)
 
 
 class Guard:
@@ -302,7 +54,7 @@ class Guard:
         if cap < 1:
             raise ValueError(f"cap of guard {name!r} is {cap}: it must be at least 1")
         self._cap = cap
-        self._pool = _Pool(name)
+        self._pool = Pool(name)
         renew_after_fork(self)
 
     @property
@@ -335,7 +87,7 @@ class Guard:
             self._refuse(pool)
         if not timeout > 0:
             raise GuardTimeoutError(f"no time was left for guard {pool.name!r}", started=False)
-        call = _Call(fn, on_late)
+        call = Call(fn, on_late)
         try:
             pool.hand_over(call)
             returned = call.done.acquire(timeout=min(timeout, TIMEOUT_MAX))
@@ -347,7 +99,7 @@ class Guard:
         value: T = call.outcome()
         return value
 
-    def _refuse(self, pool: _Pool) -> None:
+    def _refuse(self, pool: Pool) -> None:
         if pool.closed:
             raise GuardClosedError(f"guard {pool.name!r} was closed")
         if is_finalizing():
@@ -358,7 +110,7 @@ class Guard:
                 "no further one is begun until one of them returns"
             )
 
-    def _give_up(self, pool: _Pool, call: _Call, timeout: float) -> None:
+    def _give_up(self, pool: Pool, call: Call, timeout: float) -> None:
         """Raise, unless the outcome came at the last moment."""
         started = pool.leave(call)
         if started and call.done.acquire(blocking=False):
@@ -388,22 +140,5 @@ class Guard:
 
     def _after_fork(self) -> None:
         inherited = self._pool
-        self._pool = _Pool(inherited.name, inherited)
+        self._pool = Pool(inherited.name, inherited)
         inherited.forked = inherited.closed = True
-
-
-def register_closer(closer: Callable[[], object]) -> bool:
-    """Have the helper thread that runs the current call close what the call opened.
-
-    The helper calls it once: when an abandoned call returns, since the state of what it opened is
-    unknown, or when the helper ends. Registering the same closer twice registers it once. In a
-    forked child nothing is closed: it is the parent's.
-
-    Returns:
-        False if the current thread is no helper; the caller closes by itself then.
-    """
-    helper: _Helper | None = getattr(_current, "helper", None)
-    if helper is None:
-        return False
-    helper.closers[closer] = None
-    return True

@@ -62,7 +62,7 @@ class _Lookup:
         except ValueError as exc:  # a label too long for IDNA, or a null character
             self.error = socket.gaierror(socket.EAI_NONAME, f"{host!r} cannot be a host's name")
             self.error.__cause__ = exc
-        except BaseException as exc:  # whoever asked raises it
+        except BaseException as exc:  # noqa: BLE001 - whoever asked raises it
             self.error = exc
 
     def end(self, *, dropped: bool = False) -> None:

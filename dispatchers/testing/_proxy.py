@@ -9,7 +9,8 @@ from queue import SimpleQueue
 from time import monotonic
 from typing import Any, Literal, Self
 
-from ._link import Counts, Direction, Link, Rule
+from ._link import Link
+from ._pipe import Counts, Direction, Rule
 from ._port import Port
 
 __all__ = ["FaultProxy"]

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from dispatchers import _guard
+from dispatchers import _guard_threads
 from dispatchers._guard import (
     Guard,
     GuardClosedError,
@@ -293,7 +293,7 @@ class TestOverdue:
 
     def test_a_call_that_no_helper_took_never_runs(self, guard):
         """C3: what was not begun within the timeout is certain never to begin."""
-        asleep = _guard._Helper(guard._pool)
+        asleep = _guard_threads.Helper(guard._pool)
         guard._pool.idle.append(asleep)
         ran = threading.Event()
 
@@ -309,7 +309,7 @@ class TestOverdue:
     def test_an_outcome_that_misses_its_caller_by_a_hair_is_told(self, guard):
         """C3: given up between the return and its announcement, the outcome is late, not lost."""
         lates: list[Late[object]] = []
-        call = _guard._Call(lambda: "late", lates.append)
+        call = _guard_threads.Call(lambda: "late", lates.append)
         lock = call.done
 
         class GivenUp:
@@ -322,7 +322,7 @@ class TestOverdue:
                 lock.release()
 
         call.done = GivenUp()
-        _guard._Helper(guard._pool)._run(call)
+        _guard_threads.Helper(guard._pool)._run(call)
 
         assert lates == [Late("late", None)]
         assert guard.abandoned == 0
@@ -539,7 +539,7 @@ class TestClose:
 
     def test_helpers_of_a_burst_end_when_idle(self, guard, monkeypatch):
         """After a burst one idle helper stays, the others end."""
-        monkeypatch.setattr(_guard, "IDLE_SECONDS", 0.05)
+        monkeypatch.setattr(_guard_threads, "IDLE_SECONDS", 0.05)
         barrier = threading.Barrier(3)
         callers = [
             threading.Thread(target=guard.call, args=(barrier.wait,), kwargs={"timeout": GENEROUS})
@@ -556,7 +556,7 @@ class TestClose:
 
     def test_a_helper_that_was_taken_but_never_called_ends(self, guard, monkeypatch):
         """A caller interrupted between taking a helper and calling it leaks no thread."""
-        monkeypatch.setattr(_guard, "IDLE_SECONDS", 0.05)
+        monkeypatch.setattr(_guard_threads, "IDLE_SECONDS", 0.05)
         guard.call(lambda: None, timeout=GENEROUS)
         guard._pool.idle.pop()
 
