@@ -13,7 +13,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -142,7 +142,7 @@ class Database:
         )
 
     @contextlib.contextmanager
-    def held(self, deadline: float) -> Iterator[None]:
+    def held(self, deadline: float) -> Generator[None]:
         """Hold this process's lock.
 
         Raises:
@@ -157,7 +157,7 @@ class Database:
             lock.release()
 
     @contextlib.contextmanager
-    def transaction(self, *, timeout: float) -> Iterator[sqlite3.Connection]:
+    def transaction(self, *, timeout: float) -> Generator[sqlite3.Connection]:
         """One write transaction, committed at the end of the block, undone if the block raises.
 
         Args:
@@ -190,7 +190,7 @@ class Database:
         return self._slot.dispose(max(0.0, timeout))
 
     @contextlib.contextmanager
-    def _inside(self) -> Iterator[None]:
+    def _inside(self) -> Generator[None]:
         """Tell calls from signal handlers and finalizers of this thread that they are in one."""
         self._slot.inside = True
         try:
@@ -199,7 +199,7 @@ class Database:
             self._slot.inside = False
 
     @contextlib.contextmanager
-    def _failing(self, connection: sqlite3.Connection, *, committing: bool) -> Iterator[None]:
+    def _failing(self, connection: sqlite3.Connection, *, committing: bool) -> Generator[None]:
         try:
             yield
         except RAISED_BY_SQLITE as exc:

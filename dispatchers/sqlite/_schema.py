@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
 
@@ -123,7 +123,7 @@ def prepare(connection: sqlite3.Connection, path: str, steps: Sequence[Step] = S
 
 
 @contextmanager
-def _transaction(connection: sqlite3.Connection, begin: str) -> Iterator[None]:
+def _transaction(connection: sqlite3.Connection, begin: str) -> Generator[None]:
     """What is read in it is of one instant: another process may be creating the file just now."""
     with connection:
         connection.execute(begin)

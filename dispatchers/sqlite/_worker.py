@@ -12,7 +12,7 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from time import monotonic
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -232,7 +232,7 @@ def _store(options: SQLiteOptions) -> SQLiteStore:
 
 
 @contextlib.contextmanager
-def _signals(stop: Any) -> Iterator[None]:
+def _signals(stop: Any) -> Generator[None]:
     """Have SIGTERM and SIGINT call `stop`, the second time end at once; on the main thread only."""
     if threading.current_thread() is not threading.main_thread():
         yield

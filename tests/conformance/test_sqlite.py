@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ class SQLiteHarness(Harness):
             self._settle(dispatcher, owner, Finish.give_back(job))
 
     @contextmanager
-    def _claimed(self, dispatcher: Any) -> Iterator[tuple[Any, str]]:
+    def _claimed(self, dispatcher: Any) -> Generator[tuple[Any, str]]:
         store = dispatcher._store
         owner = store.owners.register(timeout=5)
         jobs: list[Job] = store.exchange([], owner=owner, queues=None, limit=1, timeout=5).jobs
@@ -69,7 +69,7 @@ class SQLiteHarness(Harness):
         dispatcher._store.exchange([finish], owner=owner, queues=None, limit=0, timeout=5)
 
     @contextmanager
-    def stalled(self, dispatcher: Any) -> Iterator[None]:
+    def stalled(self, dispatcher: Any) -> Generator[None]:
         dispatcher._store.open(timeout=5)
         with closing(sqlite3.connect(self.path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
@@ -77,7 +77,7 @@ class SQLiteHarness(Harness):
             other.execute("ROLLBACK")
 
     @contextmanager
-    def broken(self, dispatcher: Any, exc: BaseException) -> Iterator[None]:
+    def broken(self, dispatcher: Any, exc: BaseException) -> Generator[None]:
         def fail(*args: object, **options: object) -> Any:
             raise exc
 

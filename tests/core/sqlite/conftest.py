@@ -62,7 +62,7 @@ def in_child() -> Callable[[Callable[[], object]], int]:
         if pid == 0:
             try:
                 work()
-            except BaseException:
+            except BaseException:  # noqa: BLE001 - the child has to end here
                 traceback.print_exc()
                 os._exit(1)
             os._exit(0)

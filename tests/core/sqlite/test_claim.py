@@ -10,6 +10,10 @@ import pytest
 from dispatchers.sqlite import Exchange, Finish, Job, SQLiteStore
 from dispatchers.sqlite._claim import _ANY_DUE, _ANY_READY, _PROMOTE, _PURGE, _candidates
 
+READY = "USING COVERING INDEX ready (state=? AND queue=?)"
+DELAYED = "USING COVERING INDEX delayed (state=? AND run_at<?)"
+FINISHED = "USING COVERING INDEX finished (state=? AND finished_at<?)"
+
 
 def take(store: SQLiteStore, owner: str, limit: int = 100, **options: Any) -> list[Job]:
     options = {"queues": ["default"], "timeout": 5} | options
@@ -294,17 +298,17 @@ def test_purging_goes_in_small_steps(desk: Any, store: SQLiteStore, owner: str) 
         (
             _candidates(1),
             {"q0": "a", "limit": 5},
-            "USING COVERING INDEX ready (state=? AND queue=?)",
+            READY,
         ),
         (
             _candidates(2),
             {"q0": "a", "q1": "b", "limit": 5},
-            "USING COVERING INDEX ready (state=? AND queue=?)",
+            READY,
         ),
-        (_PROMOTE, {"now": 1.0, "limit": 5}, "USING COVERING INDEX delayed (state=? AND run_at<?)"),
-        (_ANY_READY, ("a",), "USING COVERING INDEX ready (state=? AND queue=?)"),
-        (_ANY_DUE, (1.0,), "USING COVERING INDEX delayed (state=? AND run_at<?)"),
-        (_PURGE, (2, 1.0, 5), "USING COVERING INDEX finished (state=? AND finished_at<?)"),
+        (_PROMOTE, {"now": 1.0, "limit": 5}, DELAYED),
+        (_ANY_READY, ("a",), READY),
+        (_ANY_DUE, (1.0,), DELAYED),
+        (_PURGE, (2, 1.0, 5), FINISHED),
     ],
     ids=["claim", "claim-two", "promote", "ready", "due", "purge"],
 )

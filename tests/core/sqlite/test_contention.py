@@ -19,7 +19,8 @@ def produce():
     store.put(NewJob(f"{name}-{done}", "t", "q", b"x"), timeout=2)
     return 1
 def work(held=[]):
-    exchange = store.exchange([Finish.done(j) for j in held], owner=owner, queues=["q"], limit=20, timeout=2)
+    done = [Finish.done(job) for job in held]
+    exchange = store.exchange(done, owner=owner, queues=["q"], limit=20, timeout=2)
     held[:] = exchange.jobs
     time.sleep(0.001)
     return len(held)

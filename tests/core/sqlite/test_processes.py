@@ -250,9 +250,13 @@ def test_an_error_undoes_its_transaction(desk: Any, store: SQLiteStore) -> None:
     """What a block that raises has changed is not committed."""
     store.put(desk.job(), timeout=1)
 
-    with pytest.raises(LookupError), store.database.transaction(timeout=1) as connection:
-        connection.execute("DELETE FROM jobs")
-        raise LookupError
+    def delete() -> None:
+        with store.database.transaction(timeout=1) as connection:
+            connection.execute("DELETE FROM jobs")
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        delete()
 
     assert store.counts().ready == 1
 
@@ -264,7 +268,10 @@ def test_two_databases_of_one_file_live_in_one_process(desk: Any, store: SQLiteS
     with store.database.transaction(timeout=1) as connection:
         connection.execute("DELETE FROM jobs")
         other.close(1)
-        script = "import sys, sqlite3; sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN IMMEDIATE')"
+        script = (
+            "import sys, sqlite3\n"
+            "sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN IMMEDIATE')"
+        )
         blocked = subprocess.run(
             [sys.executable, "-c", script, str(desk.path)], capture_output=True, check=False
         )

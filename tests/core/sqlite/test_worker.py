@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -73,7 +73,7 @@ def worker(dispatcher: SQLiteDispatcher, **options: Any) -> SQLiteWorker:
 
 
 @contextmanager
-def running(work: SQLiteWorker) -> Iterator[list[int]]:
+def running(work: SQLiteWorker) -> Generator[list[int]]:
     """A worker on a thread of its own; its exit code is in the list after the block."""
     codes: list[int] = []
     thread = threading.Thread(target=lambda: codes.append(work.run()))
@@ -418,7 +418,7 @@ def test_a_lost_lease_is_told_to_handlers_and_their_results_do_not_count(
 @contextmanager
 def started(
     dispatcher: SQLiteDispatcher, *, concurrency: int = 1, grace: float = 20.0
-) -> Iterator[subprocess.Popen[bytes]]:
+) -> Generator[subprocess.Popen[bytes]]:
     """A worker as a process of its own."""
     script = (
         "import sys, json\n"
