@@ -20,15 +20,18 @@ reason in `without`; the cases that need it are skipped with that reason, never 
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar, NoReturn, TypeVar, cast
 
 from dispatchers import BaseDispatcher, Sent
 from dispatchers._errors import nearest
 
 __all__ = ["ABILITIES", "Harness"]
+
+T = TypeVar("T")
 
 ABILITIES: Mapping[str, str] = {
     "received": "show the envelopes that the backend holds (`received`)",
@@ -133,6 +136,13 @@ class Harness(ABC):
         with _replaced(dispatcher, _Raising(exc)):
             yield
 
+    def run_coroutine(self, work: Coroutine[Any, Any, T]) -> T:
+        """What a coroutine gives; by default on an event loop of its own.
+
+        A backend whose work lives on a loop gives the coroutine to that one instead.
+        """
+        return alone(work)
+
     def close(self) -> None:  # noqa: B027 - most have nothing to give back
         """Give everything back; dispatchers are closed already."""
 
@@ -185,6 +195,25 @@ class Harness(ABC):
             f"{type(self).__name__} should {ABILITIES[ability]}, or say why it cannot: "
             f"without = {{{ability!r}: 'the reason'}}"
         )
+
+
+def alone(work: Coroutine[Any, Any, T]) -> T:
+    """What a coroutine gives, on an event loop of its own.
+
+    What it raises is carried around asyncio, which is thrown off its feet by an exception that
+    cannot be shown (3.11 to 3.13: its handler of SIGINT stays behind).
+    """
+
+    async def caught() -> tuple[T | None, BaseException | None]:
+        try:
+            return await work, None
+        except BaseException as exc:  # noqa: BLE001 - raised again outside
+            return None, exc
+
+    answer, error = asyncio.run(caught())
+    if error is not None:
+        raise error
+    return cast("T", answer)
 
 
 WAYS = ("_send", "_asend", "_send_many", "_asend_many")

@@ -20,19 +20,24 @@ from dispatchers.testing.harness import Harness
 from dispatchers.testing.journal import Journal
 
 from ._never_raises import every_way
-from ._tools import arrived, awaited, refused_with, told
+from ._tools import arrived, refused_with, told
 
 __all__ = ["AnswersEach"]
 
-Many = Callable[[BaseDispatcher, Iterable[Any]], DispatchResponses]
+Many = Callable[[Harness, BaseDispatcher, Iterable[Any]], DispatchResponses]
 
 
-def _sync(dispatcher: BaseDispatcher, requests: Iterable[Any]) -> DispatchResponses:
+def _sync(
+    harness: Harness, dispatcher: BaseDispatcher, requests: Iterable[Any]
+) -> DispatchResponses:
+    del harness
     return dispatcher.dispatch_many(requests)
 
 
-def _awaited(dispatcher: BaseDispatcher, requests: Iterable[Any]) -> DispatchResponses:
-    return awaited(dispatcher.adispatch_many(requests))
+def _awaited(
+    harness: Harness, dispatcher: BaseDispatcher, requests: Iterable[Any]
+) -> DispatchResponses:
+    return harness.run_coroutine(dispatcher.adispatch_many(requests))
 
 
 WAYS: dict[str, Many] = {"dispatch_many": _sync, "adispatch_many": _awaited}
@@ -49,12 +54,13 @@ class AnswersEach:
         dispatcher = harness.dispatcher()
         requests = [tasks.note.request(journal.path, str(number)) for number in range(20)]
 
-        responses = WAYS[way](dispatcher, iter(requests))
+        responses = WAYS[way](harness, dispatcher, iter(requests))
 
         assert [each.request_id for each in responses] == [each.id for each in requests]
         assert responses.ok
         if harness.has("received") or harness.has("worker"):
-            assert {each.id for each in requests} <= set(arrived(harness, dispatcher, journal))
+            ids = {each.id for each in requests}
+            assert ids <= set(arrived(harness, dispatcher, journal, *ids))
 
     @pytest.mark.parametrize("way", WAYS)
     def test_one_bad_item_spoils_no_other(
@@ -64,7 +70,7 @@ class AnswersEach:
         dispatcher = harness.dispatcher()
         good = [tasks.note.request(journal.path) for _ in range(2)]
 
-        responses = WAYS[way](dispatcher, [good[0], "no request", good[1]])
+        responses = WAYS[way](harness, dispatcher, [good[0], "no request", good[1]])
 
         assert [each.ok for each in responses] == [True, False, True]
         refused_with(responses[1], ErrorCategory.INVALID)
@@ -73,7 +79,7 @@ class AnswersEach:
     @pytest.mark.parametrize("way", WAYS)
     def test_an_empty_batch_is_ok(self, harness: Harness, way: str) -> None:
         """C1: nothing to hand over is no failure."""
-        responses = WAYS[way](harness.dispatcher(), [])
+        responses = WAYS[way](harness, harness.dispatcher(), [])
 
         assert len(responses) == 0
         assert responses.ok
@@ -85,9 +91,9 @@ class AnswersEach:
         requests: list[DispatchRequest] = [tasks.note.request(journal.path) for _ in range(3)]
 
         with told() as good:
-            WAYS[way](dispatcher, requests)
+            WAYS[way](harness, dispatcher, requests)
         with told() as bad, harness.broken(dispatcher, RuntimeError("boom")):
-            WAYS[way](dispatcher, requests)
+            WAYS[way](harness, dispatcher, requests)
 
         for seen in (good, bad):
             assert sorted(each.request_id for each in seen) == sorted(r.id for r in requests)
@@ -100,10 +106,10 @@ class AnswersEach:
         failing = tasks.fail.options(max_attempts=1).request(journal.path, 9)
 
         for request in (plain, wanting, failing, "no request"):
-            _agree(every_way(dispatcher, request))
+            _agree(every_way(harness, dispatcher, request))
         for exc in (RuntimeError("boom"), TimeoutError("boom"), ConnectionResetError("boom")):
             with harness.broken(dispatcher, exc):
-                _agree(every_way(dispatcher, tasks.note.request(journal.path)))
+                _agree(every_way(harness, dispatcher, tasks.note.request(journal.path)))
 
 
 def _agree(answers: dict[str, DispatchResponse]) -> None:

@@ -20,12 +20,12 @@ from dispatchers import (
     ErrorCategory,
 )
 from dispatchers.testing import tasks
-from dispatchers.testing.harness import Harness
+from dispatchers.testing.harness import Harness, alone
 from dispatchers.testing.journal import Journal
 
 from ._never_hangs import proxied
 from ._never_raises import every_way
-from ._tools import PATIENCE, arrived, awaited, in_child, refused_with, send, told
+from ._tools import PATIENCE, arrived, in_child, refused_with, send, told
 
 __all__ = ["ServesMany"]
 
@@ -44,7 +44,7 @@ class ServesMany:
         """C7: a dispatcher hands over now or says no; waiting for a commit is the glue's."""
         dispatcher = harness.dispatcher()
 
-        answers = every_way(dispatcher, tasks.note.request(journal.path))
+        answers = every_way(harness, dispatcher, tasks.note.request(journal.path))
 
         assert DispatchStatus.DEFERRED not in {answer.status for answer in answers.values()}
         assert all(answers.values())
@@ -63,8 +63,8 @@ class ServesMany:
 
         assert all(answers)
         if harness.has("received") or harness.has("worker"):
-            there = arrived(harness, dispatcher, journal)
-            assert sorted(there) == sorted(answer.request_id for answer in answers)
+            ids = [answer.request_id for answer in answers]
+            assert sorted(arrived(harness, dispatcher, journal, *ids)) == sorted(ids)
 
     def test_a_forked_child_and_its_parent_both_work(
         self, harness: Harness, journal: Journal
@@ -81,7 +81,7 @@ class ServesMany:
         if harness.has("received") or harness.has("worker"):
             expected = [each.request_id for each in (before, *after)]
             expected += status.split()[1:] if harness.has("processes") else []
-            there = arrived(harness, dispatcher, journal)
+            there = arrived(harness, dispatcher, journal, *expected)
             assert set(expected) <= set(there)
 
     def test_a_child_forked_during_a_dispatch_works(
@@ -125,17 +125,17 @@ class ServesMany:
         if harness.has("network"):
             with proxied(harness, deadline=LEISURE) as (proxy, dispatcher):
                 proxy.black_hole()
-                turns = awaited(_turns_during(dispatcher, request))
+                turns = harness.run_coroutine(_turns_during(dispatcher, request))
         else:
             dispatcher = harness.dispatcher(deadline=LEISURE)
             if dispatcher.capabilities.runs_here:
-                turns = awaited(
+                turns = harness.run_coroutine(
                     _turns_during(dispatcher, tasks.sleep.request(journal.path, LEISURE))
                 )
             else:
                 harness.need("stall")
                 with harness.stalled(dispatcher):
-                    turns = awaited(_turns_during(dispatcher, request))
+                    turns = harness.run_coroutine(_turns_during(dispatcher, request))
 
         assert turns >= FEW, f"the loop had {turns} turns in {LEISURE} s"
 
@@ -145,7 +145,7 @@ class ServesMany:
         request = tasks.note.request(journal.path)
 
         with told() as seen:
-            awaited(_cancelled(dispatcher, request, lambda: bool(seen)))
+            harness.run_coroutine(_cancelled(dispatcher, request, lambda: bool(seen)))
 
         assert [answer.request_id for answer in seen] == [request.id]
 
@@ -159,7 +159,7 @@ class ServesMany:
             async def main() -> list[DispatchResponse]:
                 return list(await asyncio.gather(*map(dispatcher.adispatch, requests)))
 
-            return awaited(main())
+            return alone(main())
 
         one_after_the_other = [loop(0), loop(1)]
         with ThreadPoolExecutor(2) as pool:
@@ -172,7 +172,7 @@ class ServesMany:
         dispatcher = harness.dispatcher()
 
         left = [dispatcher.close(1.0), dispatcher.close(1.0)]
-        answers = every_way(dispatcher, tasks.note.request(journal.path))
+        answers = every_way(harness, dispatcher, tasks.note.request(journal.path))
 
         assert left == [0, 0]
         for answer in answers.values():

@@ -29,7 +29,7 @@ class StructuredFailures:
         dispatcher = harness.dispatcher()
 
         with harness.broken(dispatcher, TimeoutError("boom")):
-            answers = every_way(dispatcher, tasks.note.request(journal.path))
+            answers = every_way(harness, dispatcher, tasks.note.request(journal.path))
 
         for answer in answers.values():
             assert answer.error is not None
@@ -57,10 +57,10 @@ class StructuredFailures:
         request = tasks.note.options(context={"mark": MARK}).request(journal.path, MARK)
 
         with log_records() as records:
-            answers = [*every_way(dispatcher, request).values()]
+            answers = [*every_way(harness, dispatcher, request).values()]
             for exc in (RuntimeError("boom"), ConnectionResetError(104, "boom")):
                 with harness.broken(dispatcher, exc):
-                    answers += every_way(dispatcher, request).values()
+                    answers += every_way(harness, dispatcher, request).values()
 
         shown = [repr(answer) for answer in answers] + [repr(dispatcher), repr(request)]
         logged = [_whole(record) for record in records]
@@ -71,13 +71,16 @@ class StructuredFailures:
         if not harness.secrets:
             pytest.skip("the harness configures no secrets")
         dispatcher = harness.dispatcher()
+        request = tasks.note.request(journal.path)
         told = f"cannot reach {' or '.join(harness.secrets)}"
 
         with log_records() as records:
-            answers = [*every_way(dispatcher, tasks.note.request(journal.path)).values()]
+            answers = [*every_way(harness, dispatcher, request).values()]
             for exc in (ConnectionRefusedError(111, told), OSError(told), RuntimeError(told)):
                 with harness.broken(dispatcher, exc):
-                    answers += every_way(dispatcher, tasks.note.request(journal.path)).values()
+                    answers += every_way(
+                        harness, dispatcher, tasks.note.request(journal.path)
+                    ).values()
 
         shown = [repr(answer) + answer.model_dump_json() for answer in answers]
         shown += [_whole(record) for record in records] + [repr(dispatcher)]
@@ -89,7 +92,7 @@ class StructuredFailures:
         dispatcher = harness.dispatcher()
 
         with log_records() as records, harness.broken(dispatcher, RuntimeError("boom")):
-            answers = every_way(dispatcher, tasks.note.request(journal.path))
+            answers = every_way(harness, dispatcher, tasks.note.request(journal.path))
 
         errors = [record for record in records if record.levelno >= logging.ERROR]
         assert not any(answers.values())
@@ -100,7 +103,7 @@ class StructuredFailures:
         dispatcher = harness.dispatcher()
 
         with log_records() as records:
-            answers = every_way(dispatcher, tasks.note.request(journal.path))
+            answers = every_way(harness, dispatcher, tasks.note.request(journal.path))
 
         assert all(answers.values())
         assert [record for record in records if record.levelno >= logging.WARNING] == []
@@ -116,7 +119,7 @@ class StructuredFailures:
 
         with log_records() as records, harness.broken(dispatcher, ConnectionResetError("boom")):
             before = [send(dispatcher, journal) for _ in range(3)]
-            after = every_way(dispatcher, tasks.note.request(journal.path))
+            after = every_way(harness, dispatcher, tasks.note.request(journal.path))
 
         assert [each.error is not None for each in before] == [True] * 3
         for answer in after.values():

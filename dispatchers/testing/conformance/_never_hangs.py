@@ -13,7 +13,7 @@ from dispatchers.testing import FaultProxy, tasks
 from dispatchers.testing.harness import Harness
 from dispatchers.testing.journal import Journal
 
-from ._tools import DEADLINE, answered, awaited, send
+from ._tools import DEADLINE, answered, send
 
 __all__ = ["NeverHangs", "proxied"]
 
@@ -84,7 +84,7 @@ class NeverHangs:
             async def call() -> list[DispatchResponse]:
                 return [await dispatcher.adispatch(request) for _ in range(2)]
 
-            answers = answered(2 * DEADLINE, lambda: awaited(call()))
+            answers = answered(2 * DEADLINE, lambda: harness.run_coroutine(call()))
 
         assert not any(answers)
 
@@ -125,7 +125,9 @@ class NeverHangs:
 
         with harness.stalled(dispatcher):
             answers = [answered(DEADLINE, lambda: send(dispatcher, journal)) for _ in range(3)]
-            later = answered(DEADLINE, lambda: awaited(dispatcher.adispatch(requests[0])))
+            later = answered(
+                DEADLINE, lambda: harness.run_coroutine(dispatcher.adispatch(requests[0]))
+            )
             batch = answered(DEADLINE, lambda: dispatcher.dispatch_many(requests))
 
         assert not any([*answers, later, *batch])
@@ -148,7 +150,10 @@ class NeverHangs:
             pytest.skip("the work does not run during the call")
         request = tasks.sleep.request(journal.path, 0.2)
 
-        answers = [dispatcher.dispatch(request), awaited(dispatcher.adispatch(request))]
+        answers = [
+            dispatcher.dispatch(request),
+            harness.run_coroutine(dispatcher.adispatch(request)),
+        ]
 
         assert [each.status for each in answers] == [DispatchStatus.EXECUTED] * 2
         assert journal.texts == ["slept", "slept"]

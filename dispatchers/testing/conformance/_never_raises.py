@@ -20,7 +20,7 @@ from dispatchers.testing import tasks
 from dispatchers.testing.harness import Harness
 from dispatchers.testing.journal import Journal
 
-from ._tools import arrived, awaited, refused_with, send
+from ._tools import arrived, refused_with, send
 
 __all__ = ["WAYS", "NeverRaises", "every_way"]
 
@@ -61,18 +61,31 @@ PASSING: dict[str, BaseException] = {
 }
 
 
-WAYS: dict[str, Callable[[BaseDispatcher, Any], DispatchResponse]] = {
-    "dispatch": lambda dispatcher, request: dispatcher.dispatch(request),
-    "adispatch": lambda dispatcher, request: awaited(dispatcher.adispatch(request)),
-    "dispatch_many": lambda dispatcher, request: dispatcher.dispatch_many([request])[0],
-    "adispatch_many": lambda dispatcher, request: awaited(dispatcher.adispatch_many([request]))[0],
+Way = Callable[[Harness, BaseDispatcher, Any], DispatchResponse]
+
+
+def _adispatch(harness: Harness, dispatcher: BaseDispatcher, request: Any) -> DispatchResponse:
+    return harness.run_coroutine(dispatcher.adispatch(request))
+
+
+def _adispatch_many(harness: Harness, dispatcher: BaseDispatcher, request: Any) -> DispatchResponse:
+    return harness.run_coroutine(dispatcher.adispatch_many([request]))[0]
+
+
+WAYS: dict[str, Way] = {
+    "dispatch": lambda _, dispatcher, request: dispatcher.dispatch(request),
+    "adispatch": _adispatch,
+    "dispatch_many": lambda _, dispatcher, request: dispatcher.dispatch_many([request])[0],
+    "adispatch_many": _adispatch_many,
 }
 """The four ways to dispatch."""
 
 
-def every_way(dispatcher: BaseDispatcher, request: Any) -> dict[str, DispatchResponse]:
+def every_way(
+    harness: Harness, dispatcher: BaseDispatcher, request: Any
+) -> dict[str, DispatchResponse]:
     """The answers of `dispatch` and its kin to one request, by their names."""
-    return {name: way(dispatcher, request) for name, way in WAYS.items()}
+    return {name: way(harness, dispatcher, request) for name, way in WAYS.items()}
 
 
 class NeverRaises:
@@ -83,7 +96,7 @@ class NeverRaises:
         """C1: whatever is given instead of a request, the answer is REJECTED, `invalid`."""
         dispatcher = harness.dispatcher()
 
-        answers = every_way(dispatcher, wrong)
+        answers = every_way(harness, dispatcher, wrong)
 
         for answer in answers.values():
             refused_with(answer, ErrorCategory.INVALID)
@@ -135,7 +148,7 @@ class NeverRaises:
         request = tasks.note.request(journal.path)
 
         with harness.broken(dispatcher, RAISED[raised]):
-            answers = every_way(dispatcher, request)
+            answers = every_way(harness, dispatcher, request)
 
         for way, answer in answers.items():
             assert not answer.ok, way

@@ -58,7 +58,7 @@ class SameBytes:
         requests = [tasks.note.request(journal.path) for _ in WAYS]
 
         for way, request in zip(WAYS.values(), requests, strict=True):
-            way(dispatcher, request)
+            way(harness, dispatcher, request)
 
         assert sorted(harness.received(dispatcher)) == sorted(map(encode, requests))
 

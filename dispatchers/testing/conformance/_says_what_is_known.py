@@ -36,12 +36,13 @@ class SaysWhatIsKnown:
         if not harness.has("received"):
             harness.need("worker")
         dispatcher = harness.dispatcher()
-        ways = [every_way(dispatcher, tasks.note.request(journal.path)) for _ in range(2)]
+        ways = [every_way(harness, dispatcher, tasks.note.request(journal.path)) for _ in range(2)]
 
         answers = [answer for way in ways for answer in way.values()]
 
         assert all(answers)
-        assert {each.request_id for each in answers} <= set(arrived(harness, dispatcher, journal))
+        ids = {each.request_id for each in answers}
+        assert ids <= set(arrived(harness, dispatcher, journal, *ids))
 
     def test_rejected_work_is_not_there(self, harness: Harness, journal: Journal) -> None:
         """C3: REJECTED means certainly not handed over: nothing of it arrives later."""
@@ -51,7 +52,7 @@ class SaysWhatIsKnown:
         request = tasks.note.request(journal.path)
 
         with harness.broken(dispatcher, ConnectionRefusedError(111, "nobody there")):
-            answers = every_way(dispatcher, request)
+            answers = every_way(harness, dispatcher, request)
 
         assert {each.status for each in answers.values()} <= {
             DispatchStatus.REJECTED,
@@ -98,9 +99,9 @@ class SaysWhatIsKnown:
     def test_status_ok_and_error_agree(self, harness: Harness, journal: Journal) -> None:
         """C3: `ok` is true for four statuses, and exactly then there is no error."""
         dispatcher = harness.dispatcher()
-        good = every_way(dispatcher, tasks.note.request(journal.path))
+        good = every_way(harness, dispatcher, tasks.note.request(journal.path))
         with harness.broken(dispatcher, RuntimeError("boom")):
-            bad = every_way(dispatcher, tasks.note.request(journal.path))
+            bad = every_way(harness, dispatcher, tasks.note.request(journal.path))
 
         for answer in [*good.values(), *bad.values()]:
             assert answer.ok is (answer.status in OK)
@@ -114,7 +115,7 @@ class SaysWhatIsKnown:
         dispatcher = harness.dispatcher()
         request = tasks.note.request(journal.path)
 
-        for answer in every_way(dispatcher, request).values():
+        for answer in every_way(harness, dispatcher, request).values():
             assert answer.request_id == request.id
             assert answer.request == request
             assert (answer.dispatcher, answer.backend) == (dispatcher.alias, dispatcher.name)
@@ -135,7 +136,7 @@ class SaysWhatIsKnown:
         dispatcher = harness.dispatcher()
         can = dispatcher.capabilities
 
-        for answer in every_way(dispatcher, tasks.note.request(journal.path)).values():
+        for answer in every_way(harness, dispatcher, tasks.note.request(journal.path)).values():
             assert answer.confirmed <= can.confirmed
             assert answer.durable <= can.durable
             assert answer.is_sync is (can.runs_here and answer.status == DispatchStatus.EXECUTED)
@@ -147,7 +148,7 @@ class SaysWhatIsKnown:
         dispatcher = harness.dispatcher()
 
         with harness.broken(dispatcher, RuntimeError("boom")):
-            answers = every_way(dispatcher, tasks.note.request(journal.path))
+            answers = every_way(harness, dispatcher, tasks.note.request(journal.path))
 
         for answer in answers.values():
             assert not answer.confirmed
@@ -172,7 +173,8 @@ class SaysWhatIsKnown:
 def _is_true(harness: Harness, journal: Journal, response: DispatchResponse) -> None:
     """Nothing else than the truth: what the server holds now agrees with the answer."""
     dispatcher = harness.dispatcher()
-    there = response.request_id in arrived(harness, dispatcher, journal)
+    expected = [response.request_id] if response.ok else []
+    there = response.request_id in arrived(harness, dispatcher, journal, *expected)
     if there:
         assert response.status is not DispatchStatus.REJECTED, "it is there, and said not to be"
     else:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import select
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from time import monotonic, sleep
 from typing import Any, TypeVar
 
@@ -34,7 +33,6 @@ __all__ = [
     "PATIENCE",
     "answered",
     "arrived",
-    "awaited",
     "in_child",
     "log_records",
     "refused_with",
@@ -45,12 +43,22 @@ __all__ = [
 
 T = TypeVar("T")
 
+
+class NeverHappenedError(AssertionError):
+    """The work did not run, or did not do what it should."""
+
+    def __str__(self) -> str:
+        return str(self.__doc__)
+
+
 DEADLINE = 0.3
 """Seconds that the cases give a dispatcher."""
 MARGIN = 0.25
 """C2: the answer comes within the deadline and so many seconds."""
 HOPELESS = 5.0
 """Seconds beyond a deadline after which nobody waits any more."""
+LATER = 3
+"""So much work run one after the other shows that earlier work had its turn."""
 PATIENCE = 20.0
 """Seconds until the suite gives up on something that should happen at some time."""
 
@@ -99,41 +107,33 @@ def run_until(harness: Harness, dispatcher: BaseDispatcher, done: Callable[[], b
     until = monotonic() + PATIENCE
     while not done():
         if harness.run_next(dispatcher) is None:
-            assert monotonic() < until, "the work did not run, or did not do what it should"
+            if monotonic() > until:
+                raise NeverHappenedError
             sleep(0.005)
 
 
-def arrived(harness: Harness, dispatcher: BaseDispatcher, journal: Journal) -> list[str]:
+def arrived(
+    harness: Harness, dispatcher: BaseDispatcher, journal: Journal, *expected: str
+) -> list[str]:
     """The request ids of the work that reached the backend so far, looked up or run.
 
-    Where nobody can look into the backend, a last piece of work is run: what had arrived before
-    it has run by then as well.
+    Where nobody can look into the backend, further work is run after it, one piece after the other:
+    what had arrived before has had its turn by then. Work that is `expected` is waited for.
     """
     if harness.has("received"):
         return [decode(body).id for body in harness.received(dispatcher)]
     harness.need("worker")
-    last = send(dispatcher, journal, "last").raise_for_error().request_id
+    later = [_ran(harness, dispatcher, journal) for _ in range(LATER)]
+    with suppress(NeverHappenedError):
+        run_until(harness, dispatcher, lambda: all(journal.of(each) for each in expected))
+    return [entry.request_id for entry in journal.entries if entry.request_id not in later]
+
+
+def _ran(harness: Harness, dispatcher: BaseDispatcher, journal: Journal) -> str:
+    """The request id of work that was dispatched and has run."""
+    last = send(dispatcher, journal, "later").raise_for_error().request_id
     run_until(harness, dispatcher, lambda: bool(journal.of(last)))
-    return [entry.request_id for entry in journal.entries if entry.request_id != last]
-
-
-def awaited(work: Coroutine[Any, Any, T]) -> T:
-    """What a coroutine gives, on an event loop of its own.
-
-    What it raises is carried around asyncio, which is thrown off its feet by an exception that
-    cannot be shown (3.11 to 3.13: its handler of SIGINT stays behind).
-    """
-
-    async def caught() -> tuple[T | None, BaseException | None]:
-        try:
-            return await work, None
-        except BaseException as exc:  # noqa: BLE001 - raised again outside
-            return None, exc
-
-    answer, error = asyncio.run(caught())
-    if error is not None:
-        raise error
-    return answer  # type: ignore[return-value]
+    return last
 
 
 @contextmanager

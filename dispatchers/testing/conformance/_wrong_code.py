@@ -62,6 +62,7 @@ class JudgesRuns:
         dispatcher = harness.dispatcher(**harness.retrying)
 
         response = tasks.discard.options(dispatcher=dispatcher).dispatch(journal.path)
+        run_until(harness, dispatcher, lambda: "discarded" in journal.texts)
         last = send(dispatcher, journal, "last")
         run_until(harness, dispatcher, lambda: bool(journal.of(last.request_id)))
 
