@@ -11,7 +11,7 @@ from ._classify import Kind, own_kind
 from ._errors import RETRYABLE, ConfigurationError, ErrorCategory, MissingDependencyError
 from ._errors import RejectedError as Rejected
 from ._guard import GuardClosedError, GuardFullError, GuardTimeoutError
-from ._model import Model
+from ._model import Model, build
 from ._payload_errors import PayloadError
 from ._response import DispatchFailure, DispatchStatus
 
@@ -59,7 +59,8 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE})
 
 def category_of(exc: BaseException) -> ErrorCategory:
     """The category of an exception by its type alone, for what no adapter classified."""
-    if isinstance(exc, OSError) and exc.errno in FULL:
+    number: object = exc.errno if isinstance(exc, OSError) else None
+    if isinstance(number, int) and number in FULL:
         return ErrorCategory.CAPACITY
     if kind := own_kind(exc):
         return OF_KIND[kind]
@@ -70,7 +71,18 @@ def category_of(exc: BaseException) -> ErrorCategory:
 def verdict(
     dispatcher: BaseDispatcher, exc: Exception, *, contacted: bool
 ) -> tuple[DispatchStatus, DispatchFailure]:
-    """Status and failure for an exception on the dispatch path."""
+    """Status and failure for an exception on the dispatch path, however odd; never raises."""
+    try:
+        return _judged(dispatcher, exc, contacted=contacted)
+    except Exception:  # noqa: BLE001 - C1: an exception's own attributes are anybody's code
+        status = DispatchStatus.UNKNOWN if contacted else DispatchStatus.REJECTED
+        message = "dispatch failed with an exception that could not be looked at"
+        return status, DispatchFailure(category=ErrorCategory.INTERNAL, message=message)
+
+
+def _judged(
+    dispatcher: BaseDispatcher, exc: Exception, *, contacted: bool
+) -> tuple[DispatchStatus, DispatchFailure]:
     if isinstance(exc, Rejected):
         return _refused(exc, dispatcher._secrets)
     if not contacted:
@@ -167,12 +179,13 @@ def failure(
     category: ErrorCategory, message: str, exc: BaseException | None, *, retryable: bool = False
 ) -> DispatchFailure:
     """A `DispatchFailure` naming the exception's type."""
-    return DispatchFailure(
-        category=category,
-        retryable=retryable,
-        exception_type=None if exc is None else type_name(exc),
-        message=readable(message),
-    )
+    values = {
+        "category": category,
+        "retryable": retryable,
+        "exception_type": None if exc is None else type_name(exc),
+        "message": readable(message),
+    }
+    return build(DispatchFailure, values)  # also while the interpreter shuts down
 
 
 def counts_against(status: DispatchStatus, category: ErrorCategory) -> bool:

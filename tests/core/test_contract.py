@@ -53,6 +53,20 @@ class NoText(Exception):
         return 5  # noqa: PLE0307 - that is the point
 
 
+class Opaque(OSError):
+    """Nothing of it can be looked at."""
+
+    @property
+    def errno(self) -> int:
+        raise RuntimeError("no number")
+
+
+def with_errno(number: object) -> OSError:
+    error = OSError("odd")
+    error.errno = number
+    return error
+
+
 class NotTold(RejectedError):
     """An author who forgot `super().__init__`."""
 
@@ -75,6 +89,9 @@ ANYTHING = [
     ConnectionError("\udc80\udcff"),
     UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"),
     NotTold(),
+    Opaque(),
+    with_errno([]),
+    with_errno("28"),
     RejectedError("nonsense", 5),
     RejectedError(ErrorCategory.INVALID, None),
     RejectedError(ErrorCategory.INVALID, "\udc80"),
