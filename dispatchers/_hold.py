@@ -23,7 +23,7 @@ class Hold:
         self._run = run
         self._settings = settings
         self._store = settings.idempotency
-        self._key = f"{run.task.name}:{_key(run.envelope)}"
+        self._key = f"{run.task.name} {_key(run.envelope)}"  # a name has no blank
         self._owner = new_id()
         self._beats = [] if heartbeat is None else [heartbeat]
 
