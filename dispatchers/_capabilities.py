@@ -24,9 +24,9 @@ class Capabilities(Model):
     expires: bool = True
     """Work that is late is not run. Every worker of ours sees to it."""
     time_limit: bool = True
-    """A run that overruns its limit counts as failed; an async one is cancelled."""
+    """`current_run().time_left` counts down, `should_stop` turns true; an async run is cancelled."""
     kills: bool = False
-    """A synchronous run that overruns its time limit is stopped."""
+    """A synchronous run that overruns its time limit is stopped too, and counts as failed."""
     retries: bool = False
     """Failed work is tried again up to `max_attempts`, with its back-off."""
     deduplicate: bool = False

@@ -30,7 +30,15 @@ from ._options import BackendOptions, options_error
 from ._refusal import unsent
 from ._request import DispatchRequest
 from ._response import DispatchFailure, DispatchResponse, DispatchResponses, DispatchStatus
-from ._verdict import AnswerError, counts_against, safe_text, secrets_of, type_name, verdict
+from ._verdict import (
+    AnswerError,
+    counts_against,
+    failure,
+    safe_text,
+    secrets_of,
+    type_name,
+    verdict,
+)
 
 if TYPE_CHECKING:
     from ._dead import DeadLetterStore
@@ -322,12 +330,10 @@ class BaseDispatcher(ABC):
 
     @cached_property
     def _open_error(self) -> DispatchFailure:
-        return DispatchFailure(
-            category=ErrorCategory.CIRCUIT_OPEN,
-            retryable=True,
-            message=f"backend {self.name!r} failed repeatedly: "
-            f"{self.alias!r} waits before it is tried",
+        message = (
+            f"backend {self.name!r} failed repeatedly: {self.alias!r} waits before it is tried"
         )
+        return failure(ErrorCategory.CIRCUIT_OPEN, message, None, retryable=True)
 
     def _refused_at_once(self, request: object, started: float) -> DispatchResponse:
         """The answer while the breaker is open: there is nothing to find out, or to prepare."""

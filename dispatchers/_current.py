@@ -36,6 +36,8 @@ class RunSettings:
     """Work that was delivered more often without an outcome is dead."""
     skew_grace: float = 900.0
     """Seconds that what this worker does not understand is handed back."""
+    quiet: bool = False
+    """Write no record of a failure: the caller answers for it, and writes its own (C4)."""
 
 
 DEFAULTS = RunSettings()

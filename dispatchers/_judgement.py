@@ -50,7 +50,8 @@ def after_failure(run: Run, exc: BaseException, settings: RunSettings) -> Outcom
         return _outcome(run, Action.RETURN, Reason.STOPPING)
     reason = _reason(run, exc)
     outcome = _outcome(run, _action(run, reason, settings), reason, _after(run, exc, reason), exc)
-    _log(outcome)
+    if not settings.quiet:
+        _log(outcome)
     return outcome
 
 
@@ -137,20 +138,14 @@ def _log(outcome: Outcome) -> None:
     )
 
 
-def unfit(why: Unfit, attempt: int = 1) -> Outcome:
+def unfit(why: Unfit, attempt: int = 1, *, quiet: bool = False) -> Outcome:
     """The envelope was not run."""
     if why.reason in SETTLED:
         action = Action.DONE
     else:
         action = Action.DEAD if why.after is None else Action.RETURN
-    say(
-        logging.ERROR if action is Action.DEAD else logging.WARNING,
-        "%s is not run here (%s): %s",
-        why.task or "a message",
-        why.reason.value,
-        why.message,
-        extra={"request_id": why.request_id},
-    )
+    if not quiet:
+        _log_unfit(why, action)
     error = None if why.reason in SETTLED else RunFailure(message=why.message)
     return Outcome(
         action=action,
@@ -160,4 +155,15 @@ def unfit(why: Unfit, attempt: int = 1) -> Outcome:
         task=why.task,
         request_id=why.request_id,
         error=error,
+    )
+
+
+def _log_unfit(why: Unfit, action: Action) -> None:
+    say(
+        logging.ERROR if action is Action.DEAD else logging.WARNING,
+        "%s is not run here (%s): %s",
+        why.task or "a message",
+        why.reason.value,
+        why.message,
+        extra={"request_id": why.request_id},
     )

@@ -29,7 +29,6 @@ class Model(BaseModel):  # noqa: PLW1641 - pydantic gives frozen models a hash
         ser_json_bytes="base64",
         val_json_bytes="base64",
         defer_build=True,
-        use_attribute_docstrings=True,
     )
     all_fields: ClassVar[set[str]]
 

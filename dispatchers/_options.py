@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+)
 from pydantic_core import ErrorDetails
 
 from ._breaker import BreakerSettings
@@ -38,6 +45,9 @@ Breaking = Annotated[
 
 class BackendOptions(Model):
     """What can be configured for every dispatcher; a backend adds its own in a subclass."""
+
+    # For the configuration's schema; reading the source costs too much to do it for every model.
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
     queue: str | None = Field(default=None, min_length=1, max_length=255)
     """The queue of requests that name none; None leaves it to the backend."""

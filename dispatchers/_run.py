@@ -53,7 +53,7 @@ def run_envelope(
     try:
         task, envelope = opened(body, deliveries, settings)
     except Unfit as exc:
-        return unfit(exc, attempt)
+        return unfit(exc, attempt, quiet=settings.quiet)
     run = Run(task, envelope, body, attempt, deliveries, stopping)
     if heartbeat is None and settings.idempotency is None:
         return _executed(run, settings) or succeeded(run)
@@ -67,7 +67,7 @@ def run_here(body: bytes, *, attempt: int, settings: RunSettings) -> Outcome | N
     try:
         task, envelope = opened(body, 1, settings)
     except Unfit as exc:
-        return unfit(exc, attempt)
+        return unfit(exc, attempt, quiet=settings.quiet)
     return _executed(Run(task, envelope, body, attempt, 1, None), settings)
 
 
@@ -84,7 +84,7 @@ async def arun_envelope(
     try:
         task, envelope = opened(body, deliveries, settings)
     except Unfit as exc:
-        return unfit(exc, attempt)
+        return unfit(exc, attempt, quiet=settings.quiet)
     run = Run(task, envelope, body, attempt, deliveries, stopping)
     if not task.is_async:
         return await off_loop(_held, run, heartbeat, settings)

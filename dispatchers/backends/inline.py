@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Literal
 
-from .._capabilities import Capabilities
-from .._contract import BaseDispatcher, Sent
-from .._errors import ErrorCategory, RejectedError
-from .._options import BackendOptions
-from .._outcome import Action, Outcome, Reason
-from .._request import DispatchRequest
-from .._response import DispatchFailure, DispatchStatus
-from .._run import arun_envelope, run_here
-from .._stores import run_settings
+from dispatchers._capabilities import Capabilities
+from dispatchers._contract import BaseDispatcher, Sent
+from dispatchers._dead import DeadLetterStore
+from dispatchers._errors import ErrorCategory, RejectedError
+from dispatchers._model import build
+from dispatchers._options import BackendOptions
+from dispatchers._outcome import Action, Outcome, Reason
+from dispatchers._request import DispatchRequest
+from dispatchers._response import DispatchFailure, DispatchStatus
+from dispatchers._run import arun_envelope, run_here
+from dispatchers._stores import dead_letters, run_settings
+from dispatchers.backends._work import Work, follow_up
 
 __all__ = ["InlineDispatcher", "InlineOptions"]
 
@@ -51,14 +55,16 @@ class InlineDispatcher(BaseDispatcher):
         super().__init__(options, alias=alias, **settings)
         never = self.options.retries == "never"
         self.capabilities = self.capabilities.model_copy(update={"retries": not never})
-        self._settings = run_settings(self.options)
+        self._settings = replace(run_settings(self.options), quiet=True)
+        letters = self.options.dead_letters
+        self._letters = None if letters is None else dead_letters(letters)
 
     def _send(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:
         outcome = run_here(body, attempt=1, settings=self._settings)
         while outcome is not None and self._again(outcome):
             time.sleep(self._pause(outcome))
             outcome = run_here(body, attempt=outcome.attempt + 1, settings=self._settings)
-        return EXECUTED if outcome is None else sent(outcome)
+        return EXECUTED if outcome is None else self._answer(request, body, outcome)
 
     async def _asend(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:
         del timeout
@@ -67,6 +73,14 @@ class InlineDispatcher(BaseDispatcher):
         while self._again(outcome):
             await asyncio.sleep(self._pause(outcome))
             outcome = await arun_envelope(body, attempt=outcome.attempt + 1, settings=settings)
+        return self._answer(request, body, outcome)
+
+    def _dead_letters(self) -> DeadLetterStore | None:
+        return self._letters
+
+    def _answer(self, request: DispatchRequest, body: bytes, outcome: Outcome) -> Sent:
+        if self._letters is not None and outcome.action is Action.DEAD:
+            follow_up(Work(request, body, self.queue_of(request) or ""), outcome, self._letters)
         return sent(outcome)
 
     def _category(self, exc: Exception) -> ErrorCategory | None:
@@ -113,9 +127,12 @@ NOT_RUN = {
 
 def _failure(outcome: Outcome) -> DispatchFailure:
     kind = outcome.error.exception_type if outcome.error else None
-    return DispatchFailure(
-        category=ErrorCategory.HANDLER,
-        exception_type=kind,
-        message=f"task {outcome.task!r} failed with {kind} "
-        f"in attempt {outcome.attempt} of {outcome.max_attempts}",
-    )
+    where = outcome.error.where if outcome.error else ""
+    values = {
+        "category": ErrorCategory.HANDLER,
+        "retryable": False,
+        "exception_type": kind,
+        "message": f"task {outcome.task!r} failed with {kind} at {where}, "
+        f"attempt {outcome.attempt} of {outcome.max_attempts}",
+    }
+    return build(DispatchFailure, values)
