@@ -127,17 +127,22 @@ def test_half_open_lets_one_probe_through_of_many_threads(clock):
 
 def test_half_open_lets_one_probe_through_of_an_interrupted_thread(clock):
     """C8: a signal handler that becomes the probe leaves none to the caller it interrupted."""
-    nested: list[bool] = []
-
-    def interrupted() -> float:
-        if not nested:
-            nested.append(True)
-            nested[0] = breaker.allow()
-        return clock.now
-
     breaker = opened(clock)
     clock.now += breaker.settings.reset
-    breaker._clock = interrupted
+    lock, nested = breaker._lock, []
+
+    class Interrupted:
+        """A lock before whose acquisition a signal arrives."""
+
+        def __enter__(self) -> None:
+            breaker._lock = lock
+            nested.append(breaker.allow())
+            lock.acquire()
+
+        def __exit__(self, *exc: object) -> None:
+            lock.release()
+
+    breaker._lock = Interrupted()
 
     assert (breaker.allow(), nested) == (False, [True])
 

@@ -83,11 +83,17 @@ def helpers(guard: Guard) -> set[threading.Thread]:
     return {t for t in threading.enumerate() if t.is_alive() and t.name.startswith(prefix)}
 
 
+def die_if_stuck() -> None:
+    """In a forked child: be killed after a while, whoever handles alarms in the parent."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(10)
+
+
 def in_child(act: Callable[[], bool]) -> int:
     """The exit code of a forked child: 0 if `act` was true there; a stuck child is killed."""
     pid = os.fork()
     if pid == 0:
-        signal.alarm(10)
+        die_if_stuck()
         try:
             os._exit(0 if act() else 1)
         finally:
@@ -708,7 +714,7 @@ class TestFork:
         def fork() -> int:
             pid = os.fork()
             if pid == 0:
-                signal.alarm(10)
+                die_if_stuck()
             return pid
 
         pid = guard.call(fork, timeout=GENEROUS)
@@ -724,7 +730,7 @@ class TestFork:
             register_closer(lambda: os.write(writing, b"closed"))
             pid = os.fork()
             if pid == 0:
-                signal.alarm(10)
+                die_if_stuck()
             return pid
 
         os.waitpid(guard.call(fork, timeout=GENEROUS), 0)
