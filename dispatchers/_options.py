@@ -8,7 +8,6 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
 )
@@ -45,9 +44,6 @@ Breaking = Annotated[
 
 class BackendOptions(Model):
     """What can be configured for every dispatcher; a backend adds its own in a subclass."""
-
-    # For the configuration's schema; reading the source costs too much to do it for every model.
-    model_config = ConfigDict(use_attribute_docstrings=True)
 
     queue: str | None = Field(default=None, min_length=1, max_length=255)
     """The queue of requests that name none; None leaves it to the backend."""
@@ -88,7 +84,7 @@ def _line(problem: ErrorDetails, model: type[BaseModel]) -> str:
 
 
 def _said_of(problem: ErrorDetails) -> str:
-    """pydantic's words; where the type is wrong, which type it was. Never the value."""
+    """Its own words; where the type is wrong, which type it was. Never the value."""
     message = problem["msg"].removeprefix("Value error, ")
     if (rest := message.removeprefix("Input ")) != message:
         return f"is {type_name(problem['input'])}, and {rest}"

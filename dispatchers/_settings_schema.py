@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from ._config import Settings
+from ._docstrings import field_docstrings
 from ._options import BackendOptions
 from ._registry import BackendInfo, backends
 
@@ -47,6 +48,8 @@ def _described(model: type[BaseModel], prefix: str, definitions: Schema) -> Sche
     schema = model.model_json_schema(
         ref_template=f"#/$defs/{prefix}.{{model}}", schema_generator=_Permissive
     )
+    for name, text in field_docstrings(model).items():
+        schema["properties"].get(name, {}).setdefault("description", text)
     inner: Mapping[str, object] = schema.pop("$defs", {})
     definitions.update({f"{prefix}.{name}": each for name, each in inner.items()})
     return schema
