@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from enum import Enum
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -103,16 +104,37 @@ def code(text: object) -> str:
 
 def docs_of(enum: type[Enum]) -> dict[str, str]:
     """What stands under each member of an enum, by value."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(enum))).body[0]
-    assert isinstance(body, ast.ClassDef)
-    found: dict[str, str] = {}
-    for before, after in zip(body.body, body.body[1:], strict=False):
-        if isinstance(before, ast.Assign) and isinstance(before.targets[0], ast.Name):
-            assert isinstance(after, ast.Expr)
-            member = enum[before.targets[0].id]
-            found[str(member.value)] = str(ast.literal_eval(after.value))
+    found = {str(enum[name].value): text for name, text in _docs_in(enum)}
     assert len(found) == len(enum)
     return found
+
+
+def docs_of_fields(model: type[BaseModel]) -> dict[str, str]:
+    """What stands under each field of a model, by name."""
+    bases = [
+        base
+        for base in reversed(model.__mro__)
+        if issubclass(base, BaseModel) and base is not BaseModel
+    ]
+    return {name: text for base in bases for name, text in _docs_in(base)}
+
+
+def _docs_in(cls: type) -> Iterator[tuple[str, str]]:
+    """The names in the body of a class, and the texts right below them."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    for before, after in pairwise(body.body):
+        target = _target(before)
+        match after:
+            case ast.Expr(value=ast.Constant(value=str() as text)) if target:
+                yield target, text
+
+
+def _target(statement: ast.stmt) -> str | None:
+    match statement:
+        case ast.Assign(targets=[ast.Name(id=name)]) | ast.AnnAssign(target=ast.Name(id=name)):
+            return name
+    return None
 
 
 # What backends can do.
@@ -173,8 +195,9 @@ def capability_fields() -> str:
 
 
 def _described(model: type[BaseModel]) -> Iterator[tuple[str, str]]:
-    for name, field in model.model_fields.items():
-        yield code(name), field.description or ""
+    docs = docs_of_fields(model)
+    for name in model.model_fields:
+        yield code(name), docs[name]
 
 
 # The contract.
@@ -240,8 +263,9 @@ def _pairs(enum: type[Enum]) -> list[tuple[str, str]]:
 def options(model: type[BaseModel], beyond: type[BaseModel] | None = None) -> str:
     """Every option of a model, or those that it has beyond another one's."""
     known = {} if beyond is None else beyond.model_fields
+    docs = docs_of_fields(model)
     rows = [
-        (code(name), _default(field), _takes(field), field.description or "")
+        (code(name), _default(field), _takes(field), docs[name])
         for name, field in model.model_fields.items()
         if name not in known or field.default != known[name].default
     ]

@@ -41,6 +41,7 @@ from sybil.parsers.markdown.lexers import FencedCodeBlockLexer
 import dispatchers
 from dispatchers._instances import close_all, reload, state
 from dispatchers._layers import Layer
+from dispatchers._registry import table
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = re.compile(r"# ([\w./-]+\.(?:py|toml))\n")
@@ -148,7 +149,8 @@ class Page:
         if file := FILE.match(source):
             self.write(file[1], source)
         settings = tomllib.loads(source)
-        settings = settings.get("tool", settings).get("dispatchers", settings)
+        if "project" in settings or "tool" in settings:
+            settings = settings.get("tool", {}).get("dispatchers", {})
         with nothing_else_configured(self.folder):
             for target in settings.get("targets", [None]):
                 dispatchers.configure(settings, target=target)
@@ -260,11 +262,18 @@ def restore(explicit: Layer) -> None:
     state.change(lambda view: view.changed(view.stack, explicit, anew=True))
 
 
+def is_below(module: ModuleType, folder: Path) -> bool:
+    """Whether a module, or a package without a file, lies in a folder."""
+    places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
+    return any(str(place).startswith(str(folder)) for place in places if place)
+
+
 @contextlib.contextmanager
 def placed(folder: Path) -> Iterator[None]:
     """Work in a folder, and import from it; variables are afterwards what they were."""
     before = dict(os.environ)
     known = set(sys.modules)
+    registered = dict(table.code)
     sys.path.insert(0, str(folder))
     try:
         with contextlib.chdir(folder):
@@ -276,9 +285,10 @@ def placed(folder: Path) -> Iterator[None]:
         os.environ.update(before)
         sys.path.remove(str(folder))
         for name in set(sys.modules) - known:
-            file = getattr(sys.modules[name], "__file__", None) or ""
-            if file.startswith(str(folder)):
+            if is_below(sys.modules[name], folder):
                 del sys.modules[name]
+        table.code = registered
+        table.changed()
         restore(Layer({}))
 
 

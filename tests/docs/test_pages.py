@@ -22,10 +22,12 @@ LEFT_OUT = {
         "sh: python -m pip install '.[tests]' && pytest",
         "sh: pip install dispatchers",
     ],
+    "docs/tutorial.md": ["sh: pip install 'dispatchers[cli,testing]'"],
 }
 """The blocks that are not run, with their first lines."""
 
 
+@pytest.mark.timeout(300)  # a page starts up to thirty processes
 @pytest.mark.dispatchers_unchecked
 def test_every_block_runs(name: str, page: Callable[[str], Any]) -> None:
     """Each block of a page runs, one after the other, and shows what the page says."""
