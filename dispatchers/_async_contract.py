@@ -100,9 +100,11 @@ class _Call(Generic[T]):
         running = self._run()
         try:
             return bridge.submit(running)
-        except RuntimeError as exc:
+        except BaseException as exc:
             running.close()
             self._work.close()
+            if not isinstance(exc, RuntimeError | ImportError):
+                raise
             closed = "no event loop can be started: the interpreter is shutting down"
             raise RejectedError(ErrorCategory.CLOSED, closed) from exc
 

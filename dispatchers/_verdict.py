@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 from typing import TYPE_CHECKING
 
 from pydantic import SecretBytes, SecretStr, ValidationError
@@ -62,6 +63,9 @@ def category_of(exc: BaseException) -> ErrorCategory:
     number: object = exc.errno if isinstance(exc, OSError) else None
     if isinstance(number, int) and number in FULL:
         return ErrorCategory.CAPACITY
+    finders: object = sys.meta_path
+    if isinstance(exc, ImportError) and finders is None:  # the interpreter is going down
+        return ErrorCategory.CLOSED
     if kind := own_kind(exc):
         return OF_KIND[kind]
     found = (category for base, category in GENERIC if isinstance(exc, base))
