@@ -344,7 +344,11 @@ class BaseDispatcher(ABC):
     def _bounded_send(self, request: DispatchRequest, body: bytes, timeout: float) -> Sent:
         if self._guard is None:
             return self._send(request, body, timeout=timeout)
-        return self._guard.call(lambda: self._send(request, body, timeout=timeout), timeout=timeout)
+        return self._guard.call(
+            lambda: self._send(request, body, timeout=timeout),
+            timeout=timeout,
+            on_late=lambda late: _report.late(self, request, late.error),
+        )
 
     def _send_batch(self, items: Sequence[Item], timeout: float) -> Sequence[Sent | Exception]:
         native = type(self)._send_many is not BaseDispatcher._send_many

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 from . import hooks
 from ._errors import ErrorCategory
 from ._log import log, say
+from ._request import DispatchRequest
 from ._response import DispatchResponse
 
 if TYPE_CHECKING:
     from ._contract import BaseDispatcher
 
-__all__ = ["breaker", "not_ok", "told"]
+__all__ = ["breaker", "late", "not_ok", "told"]
 
 
 def told(response: DispatchResponse) -> DispatchResponse:
@@ -55,3 +56,16 @@ def breaker(dispatcher: BaseDispatcher, change: str | None) -> None:
         refused = dispatcher._breaker.suppressed if dispatcher._breaker else 0
         words = "breaker of %r (%s) closed; it refused %d"
         say(logging.WARNING, words, dispatcher.alias, dispatcher.name, refused)
+
+
+def late(dispatcher: BaseDispatcher, request: DispatchRequest, error: BaseException | None) -> None:
+    """One record when a call that was answered as `unknown` came back after all."""
+    say(
+        logging.INFO,
+        "a dispatch of %s through %r (%s), answered as unknown, %s",
+        request.task,
+        dispatcher.alias,
+        dispatcher.name,
+        "was handed over late" if error is None else f"failed late: {type(error).__name__}",
+        extra={"request_id": request.id},
+    )
