@@ -106,8 +106,10 @@ class Task(Dispatching[P], Generic[P, R]):
         """Attach the body to a declared task; a decorator, used by the worker's code.
 
         Raises:
-            DeclarationError: It has a body already, or its parameters are not the declared ones.
+            DeclarationError: It has a body already, its parameters are not the declared ones, or
+            it is no function that a worker could run.
         """
+        refuse_unfindable(function, self.name)
         if self.implemented and origin_of(function) != origin_of(self.function):
             raise DeclarationError(
                 f"task {self.name!r} is implemented by {origin_of(self.function)}: "
