@@ -206,8 +206,13 @@ def _interrupted(dispatcher: BaseDispatcher, journal: Journal) -> str:
     answers: list[DispatchResponse] = []
     nested: list[DispatchResponse] = []
 
+    handling: list[bool] = []
+
     def handle(_signal: int, _frame: object) -> None:
-        nested.append(send(dispatcher, journal))
+        if not handling:  # one level is enough: a slow backend would be buried in signals
+            handling.append(True)
+            nested.append(send(dispatcher, journal))
+            handling.clear()
 
     signal.signal(signal.SIGUSR1, handle)
     threading.Thread(target=_signalling, args=(nested,), daemon=True).start()
