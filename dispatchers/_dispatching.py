@@ -13,7 +13,9 @@ from ._contract import BaseDispatcher, Dispatcher
 from ._envelope import Head
 from ._errors import ConfigurationError, ErrorCategory
 from ._errors import RejectedError as Rejected
+from ._foreign import alias_of, is_dispatcher, safe
 from ._instances import get_dispatcher, resolve, settings_of_task, state
+from ._layers import DEFAULT
 from ._options import options_error
 from ._payload_errors import DeclarationError, PayloadError
 from ._refusal import refused
@@ -113,7 +115,7 @@ class Dispatching(Generic[P]):
         generation = state.generation
         if routed is not None and routed[0] == generation:
             return routed[1], routed[2]
-        dispatcher = self._dispatcher()
+        dispatcher = safe(self._dispatcher())
         head = self._head()
         self._routed = (generation, dispatcher, head)
         return dispatcher, head
@@ -147,11 +149,12 @@ class Dispatching(Generic[P]):
         return head.request(codec.encode(codec.named(args, kwargs) if args else kwargs))
 
     def _refused(self, exc: Exception, started: float) -> DispatchResponse:
-        chosen = self._options.get("dispatcher") or self._task.policy.dispatcher or "default"
+        chosen = self._options.get("dispatcher")
+        if chosen is None:
+            chosen = self._task.policy.dispatcher or DEFAULT
         known = self._routed[1] if self._routed else None
-        alias = chosen if isinstance(chosen, str) else getattr(chosen, "alias", "default")
         backend = known.name if isinstance(known, BaseDispatcher) else ""
-        return refused(str(alias), backend, self._explained(exc), started)
+        return refused(alias_of(chosen), backend, self._explained(exc), started)
 
     def _explained(self, exc: Exception) -> Exception:
         """The same error with the task's name in front."""
@@ -181,14 +184,12 @@ CARRIED = frozenset(
 
 
 def _a_dispatcher(given: Any) -> Dispatcher:
-    wanted = ("dispatch", "adispatch", "dispatch_many", "adispatch_many")
-    if isinstance(given, type) or not all(callable(getattr(given, n, None)) for n in wanted):
+    if not is_dispatcher(given):
         kind = f"the class {given.__name__}" if isinstance(given, type) else type(given).__name__
         raise Rejected(
             ErrorCategory.INVALID, f"dispatcher takes an alias or a dispatcher, not {kind}"
         )
-    found: Dispatcher = given
-    return found
+    return given
 
 
 def _rejected(category: ErrorCategory, message: str, cause: Exception) -> Rejected:

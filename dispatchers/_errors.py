@@ -138,11 +138,16 @@ class RejectedError(Exception):
         self.retryable = category in RETRYABLE if retryable is None else retryable
 
 
+LONGEST_NAME = 255
+"""Characters of an alias or a key; the search for the nearest one takes their square of time."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'x'?`, or the known names, or nothing: the tail of a message."""
     import difflib
 
     names = sorted(known)
-    if close := difflib.get_close_matches(name, names, n=1, cutoff=0.6):
+    comparable = names if len(name) <= LONGEST_NAME else []
+    if close := difflib.get_close_matches(name, comparable, n=1, cutoff=0.6):
         return f"; did you mean {close[0]!r}?"
     return f"; known are {', '.join(map(repr, names))}" if names else ""

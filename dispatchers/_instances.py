@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._check import check, problems, raise_all
 from ._contract import BaseDispatcher
-from ._errors import ConfigurationError
+from ._errors import LONGEST_NAME, ConfigurationError
 from ._layers import DEFAULT
 from ._override import explicit_layer, override
 from ._snapshot import CLOSE_WAIT, Snapshot
@@ -58,6 +58,10 @@ def _built_now(name: Callable[[Snapshot], str]) -> BaseDispatcher:
 def _text(alias: object) -> str:
     if not isinstance(alias, str):
         raise ConfigurationError(f"an alias is text, not {type(alias).__name__}")
+    if len(alias) > LONGEST_NAME:
+        raise ConfigurationError(
+            f"an alias has at most {LONGEST_NAME} characters, not {len(alias)}"
+        )
     return alias
 
 

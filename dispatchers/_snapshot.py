@@ -11,9 +11,9 @@ from time import monotonic
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeGuard, cast
 
-from ._backend_check import FINAL
 from ._contract import BaseDispatcher
 from ._errors import ConfigurationError, ErrorCategory, RejectedError
+from ._foreign import is_dispatcher as hands_over
 from ._layers import DEFAULT, Layer
 from ._library import cause
 from ._verdict import safe_text, secrets_of
@@ -49,7 +49,7 @@ class Overriding:
 
 def is_dispatcher(value: object) -> TypeGuard[BaseDispatcher]:
     """Whether a value hands requests over; what is no `BaseDispatcher` is taken as one."""
-    return not isinstance(value, type) and all(callable(getattr(value, m, None)) for m in FINAL)
+    return hands_over(value)
 
 
 class Snapshot:
