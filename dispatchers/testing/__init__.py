@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ABILITIES",
-    "DispatcherConformance",
     "Dispatched",
+    "DispatcherConformance",
     "Entry",
     "FaultProxy",
     "Harness",

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -197,15 +196,6 @@ class Book:
             if jobs:
                 self.waiting.remove(jobs[0])
             return jobs[0] if jobs else None
-
-    @contextmanager
-    def failing(self, failure: InjectedFailure) -> Iterator[None]:
-        """Let a failure be for a while."""
-        self.failures.append(failure)
-        try:
-            yield
-        finally:
-            self.failures = [each for each in self.failures if each is not failure]
 
     def _after_fork(self) -> None:
         self.lock = threading.RLock()

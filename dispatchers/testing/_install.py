@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -16,7 +16,7 @@ D = TypeVar("D", bound=BaseDispatcher)
 
 
 @contextmanager
-def installed(dispatcher: D) -> Iterator[D]:
+def installed(dispatcher: D) -> Generator[D]:
     """Use `dispatcher` under every alias; it is closed at the end.
 
     ::

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import timedelta
 from types import TracebackType
@@ -93,7 +93,7 @@ class RecordingDispatcher(Assertions, BaseDispatcher):
 
     @classmethod
     @contextmanager
-    def installed(cls, **settings: object) -> Iterator[Self]:
+    def installed(cls, **settings: object) -> Generator[Self]:
         """In place of every configured dispatcher, for as long as the block lasts.
 
         Args:

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine, Iterator, Mapping
+from collections.abc import Coroutine, Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar, NoReturn, TypeVar, cast
 
@@ -127,7 +127,7 @@ class Harness(ABC):
         self._unwritten("stall")
 
     @contextmanager
-    def broken(self, dispatcher: BaseDispatcher, exc: BaseException) -> Iterator[None]:
+    def broken(self, dispatcher: BaseDispatcher, exc: BaseException) -> Generator[None]:
         """Let handing over raise `exc` until the block ends.
 
         This replaces the adapter's own methods. Replace what they call instead, if you can: then
@@ -233,7 +233,7 @@ class _Raising:
 
 
 @contextmanager
-def _replaced(dispatcher: BaseDispatcher, by: _Raising) -> Iterator[None]:
+def _replaced(dispatcher: BaseDispatcher, by: _Raising) -> Generator[None]:
     """A dispatcher whose ways to hand over are replaced for a while."""
     own = vars(dispatcher)
     before = {name: own[name] for name in WAYS if name in own}

@@ -27,7 +27,7 @@ SOUND = (ShelfHarness, SocketHarness, InlineHarness)
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What does not happen is not waited for as long as on a slow machine."""
-    monkeypatch.setattr(_tools, "PATIENCE", 2.0)
+    monkeypatch.setattr(_tools, "PATIENCE", 1.0)
 
 
 @pytest.mark.parametrize(
@@ -35,9 +35,9 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_broken_adapter_is_caught(case: str, make: Callable[[], Harness], tmp_path: Path) -> None:
     """Each case fails for the adapter that breaks its rule."""
-    verdicts = list(_verdicts(case, make, tmp_path))
+    verdicts = _verdicts(case, make, tmp_path)
 
-    assert "failed" in verdicts, f"{case} lets it pass: {verdicts}"
+    assert any(verdict == "failed" for verdict in verdicts), f"{case} lets it pass"
 
 
 def test_every_case_has_a_broken_adapter() -> None:

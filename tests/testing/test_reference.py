@@ -6,7 +6,7 @@ import pytest
 
 from dispatchers.testing import DispatcherConformance, Harness
 
-from .reference import InlineHarness, ShelfHarness, SocketHarness
+from .reference import ShelfHarness, SocketHarness
 
 
 class TestShelf(DispatcherConformance):
@@ -19,9 +19,3 @@ class TestSocket(DispatcherConformance):
     @pytest.fixture
     def harness(self) -> Harness:
         return SocketHarness()
-
-
-class TestInline(DispatcherConformance):
-    @pytest.fixture
-    def harness(self) -> Harness:
-        return InlineHarness()

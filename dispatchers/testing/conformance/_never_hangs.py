@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,7 +30,7 @@ FAULTS: dict[str, Callable[[FaultProxy], None]] = {
 
 
 @contextmanager
-def proxied(harness: Harness, **options: Any) -> Iterator[tuple[FaultProxy, BaseDispatcher]]:
+def proxied(harness: Harness, **options: Any) -> Generator[tuple[FaultProxy, BaseDispatcher]]:
     """A dispatcher with a proxy before its server, healthy so far."""
     harness.need("network")
     host, port = harness.upstream

@@ -8,7 +8,7 @@ import select
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from time import monotonic, sleep
 from typing import Any, TypeVar
@@ -137,7 +137,7 @@ def _ran(harness: Harness, dispatcher: BaseDispatcher, journal: Journal) -> str:
 
 
 @contextmanager
-def told() -> Iterator[list[DispatchResponse]]:
+def told() -> Generator[list[DispatchResponse]]:
     """The responses that the hooks are told of during the block."""
     seen: list[DispatchResponse] = []
     hook = hooks.after_dispatch(seen.append)
@@ -148,7 +148,7 @@ def told() -> Iterator[list[DispatchResponse]]:
 
 
 @contextmanager
-def log_records() -> Iterator[list[logging.LogRecord]]:
+def log_records() -> Generator[list[logging.LogRecord]]:
     """The records of the logger `dispatchers` during the block, of every level."""
     logger = logging.getLogger("dispatchers")
     handler, level = _Keeping(), logger.level
