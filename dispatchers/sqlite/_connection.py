@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import sqlite3
 import threading
 import time
@@ -28,16 +27,12 @@ from ._errors import (
 )
 from ._file import Synchronous, open_file
 from ._line import Waiting
+from ._patience import Crowd, Patience
 from ._slot import Slot
 
-__all__ = ["FIRST_PAUSE", "RAISED_BY_SQLITE", "Database"]
+__all__ = ["RAISED_BY_SQLITE", "Database"]
 
 T = TypeVar("T")
-
-# A commit takes some 0.1 ms on a quick disk; the longest pause is what a busy file makes likely
-# to end. Measured with 16 processes on one file: see tests/core/sqlite/test_contention.py.
-FIRST_PAUSE = 0.0003
-_LONGEST_PAUSE = 0.004
 
 # What `execute` raises, the values that it cannot bind included.
 RAISED_BY_SQLITE = (sqlite3.Error, sqlite3.Warning, UnicodeError, OverflowError)
@@ -61,7 +56,7 @@ class Database:
             raise ValueError(f"synchronous is {synchronous!r}: choose 'full' or 'normal'")
         self.path = _file_path(path)
         self._synchronous: Synchronous = synchronous
-        self._slot = Slot()
+        self._slot = Slot(self.path)
         weakref.finalize(self, self._slot.dispose)
 
     @property
@@ -77,6 +72,11 @@ class Database:
     def line(self) -> deque[Waiting]:
         """What the threads of this process wait to have written. Another one after a fork."""
         return self._slot.line
+
+    @property
+    def crowd(self) -> Crowd:
+        """What is known of other processes that want to write."""
+        return self._slot.crowd
 
     @property
     def nested(self) -> bool:
@@ -115,24 +115,23 @@ class Database:
 
     def persist(self, work: Callable[[sqlite3.Connection], T], *, deadline: float) -> T:
         """As `run`, for a caller that holds the lock."""
-        longest = FIRST_PAUSE
-        while True:
-            try:
+        with contextlib.suppress(*RAISED_BY_SQLITE):
+            if not self._slot.crowd.waits or deadline <= time.monotonic():
                 return self.attempt(work)
-            except RAISED_BY_SQLITE as exc:
-                longest = self.pause(longest, deadline, exc)
+        with self.waiting(deadline) as patience:
+            while patience.wait():
+                with contextlib.suppress(*RAISED_BY_SQLITE):
+                    return self.attempt(work)
+        raise self.busy()
 
-    def pause(self, longest: float, deadline: float, cause: BaseException) -> float:
-        """Wait at random up to `longest` seconds, because of `cause`; returns the next `longest`.
-
-        Raises:
-            StoreBusyError: The deadline has passed.
-        """
-        left = deadline - time.monotonic()
-        if left <= 0:
-            raise self.busy() from cause
-        time.sleep(min(left, random.uniform(longest / 4, longest)))  # noqa: S311 - no secret
-        return min(longest * 2, _LONGEST_PAUSE)
+    @contextlib.contextmanager
+    def waiting(self, deadline: float) -> Generator[Patience]:
+        """For a caller that holds the lock and waits for other processes."""
+        patience = Patience(self._slot.crowd, deadline)
+        try:
+            yield patience
+        finally:
+            patience.over()
 
     def busy(self, *, maybe_written: bool = False) -> StoreBusyError:
         """The error of a deadline that has passed."""

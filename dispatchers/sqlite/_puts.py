@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from functools import lru_cache, partial
 
-from ._connection import FIRST_PAUSE, RAISED_BY_SQLITE, Database
+from ._connection import RAISED_BY_SQLITE, Database
 from ._errors import StoreError
 from ._jobs import NewJob, Put, Stored
 from ._line import Waiting
@@ -135,17 +135,23 @@ class Puts:
         database = self._database
         if database.nested:
             raise database.busy()
-        longest = FIRST_PAUSE
-        while mine.answer is None:
-            batch = self._take()
-            try:
-                self._commit(batch)
-            except RAISED_BY_SQLITE as exc:
-                self._put_back(batch)
-                longest = database.pause(longest, deadline, exc)
-            except BaseException:
-                self._put_back(batch)
-                raise
+        with database.waiting(deadline) as patience:
+            ready = not database.crowd.waits
+            while mine.answer is None and (ready or patience.wait()):
+                ready = self._lead_once()
+        if mine.answer is None:
+            raise database.busy()
+
+    def _lead_once(self) -> bool:
+        """Write the beginning of the line; false if other processes are in the way."""
+        batch = self._take()
+        try:
+            self._commit(batch)
+        except RAISED_BY_SQLITE:
+            return False
+        finally:
+            self._put_back(batch)
+        return True
 
     def _take(self) -> list[Waiting]:
         """The next of the line, as many as one commit should hold."""

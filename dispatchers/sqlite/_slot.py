@@ -16,6 +16,7 @@ import weakref
 from collections import deque
 
 from ._line import Waiting
+from ._patience import Crowd
 
 __all__ = ["Slot"]
 
@@ -25,9 +26,14 @@ _EXIT_PATIENCE = 1.0
 
 
 class Slot:
-    """Where the connection of this process stands. Outlives its database, to be closed."""
+    """Where the connection of this process stands. Outlives its database, to be closed.
 
-    def __init__(self) -> None:
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
         self.connection: sqlite3.Connection | None = None
         self.closed = False
         self.poisoned = False
@@ -41,10 +47,12 @@ class Slot:
         self.pid = os.getpid()
         self.tokens = itertools.count(int.from_bytes(os.urandom(7), "big"))
         self.inside = False
+        self.crowd = Crowd(self._path)
         self.line: deque[Waiting] = deque()
 
     def drop(self) -> None:
         """Close the connection, if there is one; what it had not committed is undone."""
+        self.crowd.turn.close()
         connection, self.connection = self.connection, None
         if connection is not None:
             with contextlib.suppress(sqlite3.Error):

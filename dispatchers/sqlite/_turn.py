@@ -1,0 +1,98 @@
+"""Whose turn it is to write: among processes that wait for one file, who has waited longest.
+
+SQLite has no queue for its lock: whoever tries at the right moment gets it, and who has just had it
+is best placed to get it again (measured: waits beyond two seconds among 16 busy processes). So
+those that wait say so by locks on the bytes of a file beside it, one more byte the longer they
+wait, and nobody tries while somebody holds a byte that he does not. The system takes the locks of
+a process that dies. Where such locks do not work, everybody just tries.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["Turn"]
+
+# Seconds of waiting for each byte.
+_AGES: Sequence[float] = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+
+_MODE = 0o600
+
+
+class Turn:
+    """One process's place among those that wait. Used under the lock of its connection.
+
+    Args:
+        path: The file that is waited for.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = f"{path}-turn"
+        self._file: int | None = None
+        self._held = 0
+        self._works = fcntl is not None
+
+    def comes(self, age: float) -> bool:
+        """Whether nobody has waited notably longer.
+
+        Args:
+            age: Seconds for which this process has waited.
+        """
+        if not self._opened(os.O_CREAT):
+            return True
+        level = sum(age >= step for step in _AGES)
+        if level > self._held and self._lock(fcntl.LOCK_SH, self._held, level):
+            self._held = level
+        if level == len(_AGES) or not self._lock(fcntl.LOCK_EX, level, len(_AGES)):
+            return level == len(_AGES) or not self._works
+        self._unlock(level, len(_AGES))
+        return True
+
+    def others_wait(self) -> bool:
+        """Whether anybody waits, for a process that has not begun to."""
+        return self._opened(0) and not self.comes(0.0)
+
+    def over(self) -> None:
+        """This process waits no more."""
+        if self._held:
+            self._unlock(0, self._held)
+            self._held = 0
+
+    def close(self) -> None:
+        """Give everything back; it is opened again when it is needed."""
+        if self._file is not None:
+            os.close(self._file)
+        self._file, self._held = None, 0
+
+    def _opened(self, create: int) -> bool:
+        if self._file is None and self._works:
+            try:
+                self._file = os.open(self._path, os.O_RDWR | os.O_CLOEXEC | create, _MODE)
+            except FileNotFoundError:  # nobody has ever waited
+                return False
+            except OSError:
+                self._works = False
+        return self._works
+
+    def _lock(self, how: int, start: int, end: int) -> bool:
+        assert self._file is not None
+        try:
+            fcntl.lockf(self._file, how | fcntl.LOCK_NB, end - start, start)
+        except (BlockingIOError, PermissionError):
+            return False
+        except OSError:  # the file system has no locks
+            self._works = False
+            return False
+        return True
+
+    def _unlock(self, start: int, end: int) -> None:
+        assert self._file is not None
+        with contextlib.suppress(OSError):
+            fcntl.lockf(self._file, fcntl.LOCK_UN, end - start, start)
