@@ -35,7 +35,11 @@ PEERS = ("pydantic", "pydantic-core", "django", "django-tasks", "huey")
 def machine() -> str:
     """What the figures were measured on."""
     cpu = next(
-        (line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if "model name" in line),
+        (
+            line.partition(":")[2].strip()
+            for line in _lines("/proc/cpuinfo")
+            if "model name" in line
+        ),
         platform.processor() or "unknown CPU",
     )
     memory = next((line.split()[1] for line in _lines("/proc/meminfo") if "MemTotal" in line), "0")

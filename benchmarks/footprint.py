@@ -49,4 +49,6 @@ def memory() -> Iterator[Figure]:
         tracemalloc.stop()
     each = (after - before) / ITEMS
     detail = f"{each:.0f} bytes, {payload} of them payload"
-    yield Figure("memory per item waiting in `memory`, less its payload", 1024, each - payload, detail, " B")
+    yield Figure(
+        "memory per item waiting in `memory`, less its payload", 1024, each - payload, detail, " B"
+    )

@@ -56,7 +56,9 @@ def inline() -> Iterator[Figure]:
             rounds=200,
             each=100,
         )
-    yield ratio("`inline` dispatch of `(int, str)` over django-tasks' immediate", 0.25, ours, django)
+    yield ratio(
+        "`inline` dispatch of `(int, str)` over django-tasks' immediate", 0.25, ours, django
+    )
     yield ratio("the same over huey's immediate mode", 1.0, ours, huey)
     yield ratio("the same with UUID, datetime and Decimal", 1.3, ours_rich, huey_rich)
 

@@ -71,5 +71,3 @@ def _bulk() -> Iterator[Figure]:
 
     many, singles = interleaved(batch, loop, rounds=30, each=1)
     yield ratio("`dispatch_many` of 100 over a loop of single dispatches", 0.10, many, singles, 1e3)
-
-

@@ -24,7 +24,7 @@ TASKS = 4000
 
 def against_huey() -> Iterator[Figure]:
     with tempfile.TemporaryDirectory() as folder:
-        ours = _ours(Path(folder) / "ours.db")
+        ours = _ours(Path(folder) / "ours.db", TASKS + 1000)
         huey = _huey(Path(folder) / "huey.db")
     case = "`sqlite` worker, do-nothing tasks, time per task over huey's SQLite consumer"
     yield ratio(case, 0.2, ours, huey)
@@ -36,11 +36,11 @@ def with_a_million() -> Iterator[Figure]:
         crowded = Path(folder) / "many.db"
         _fill(crowded, 1_000_000)
         for turn in range(3):
-            few.append(_ours(Path(folder) / f"few-{turn}.db", waiting=1000))
-            many.append(_ours(crowded, waiting=0))
-    yield ratio(
-        "the same with 1,000,000 rows waiting, over 1,000", 1.2, min(many), min(few)
-    )
+            small_file = Path(folder) / f"few-{turn}.db"
+            _fill(small_file, 1000)
+            few.append(_ours(small_file, TASKS + 1000))
+            many.append(_ours(crowded))
+    yield ratio("the same with 1,000,000 rows waiting, over 1,000", 1.2, min(many), min(few))
 
 
 def _fill(path: Path, number: int) -> None:
@@ -57,24 +57,21 @@ def _fill(path: Path, number: int) -> None:
             dispatchers.get_dispatcher().dispatch_many(requests).raise_for_error()
 
 
-def _ours(path: Path, waiting: int = 0) -> float:
+def _ours(path: Path, added: int = 0) -> float:
     """Seconds per task while one worker process runs `TASKS` of them at its own speed."""
-    if waiting:
-        _fill(path, waiting)
-    elif not path.exists():
-        _fill(path, TASKS + 1000)
+    _top_up(path, added)
     config = path.with_suffix(".toml")
     config.write_text(
         f'tasks = ["benchmarks.tasks"]\ntarget = "b"\n[targets.b.default]\n'
         f'backend = "sqlite"\npath = "{path}"\n'
     )
-    if waiting:
-        _top_up(path, TASKS + 1000)
     command = [sys.executable, "-m", "dispatchers", "--config", str(config), "worker"]
+    command += ["--concurrency", "1"]
     return _timed(command, lambda: _done_by_us(path))
 
 
 def _top_up(path: Path, number: int) -> None:
+    """Rows that are ready."""
     with dispatchers.override(default={"backend": "sqlite", "path": str(path), "deadline": 60.0}):
         requests = [small.request(number=1, text="abc") for _ in range(number)]
         dispatchers.get_dispatcher().dispatch_many(requests).raise_for_error()
@@ -91,10 +88,20 @@ def _huey(path: Path) -> float:
     environment = {**os.environ, "BENCH_HUEY": str(path)}
     subprocess.run(
         [sys.executable, "-m", "benchmarks.huey_peer", str(TASKS + 1000)],
-        env=environment, check=True,
+        env=environment,
+        check=True,
     )
-    command = [sys.executable, "-m", "huey.bin.huey_consumer", "benchmarks.huey_peer.queue",
-               "-w", "1", "-k", "process", "-q"]
+    command = [
+        sys.executable,
+        "-m",
+        "huey.bin.huey_consumer",
+        "benchmarks.huey_peer.queue",
+        "-w",
+        "1",
+        "-k",
+        "process",
+        "-q",
+    ]
     return _timed(command, lambda: TASKS + 1000 - _left_in_huey(path), environment)
 
 
@@ -108,8 +115,13 @@ def _left_in_huey(path: Path) -> int:
 def _timed(command, done, environment=None) -> float:
     """Seconds per task between the first tenth and `TASKS`, so that starting up does not count."""
     before = done()
-    worker = subprocess.Popen(command, env=environment, start_new_session=True,
-                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    worker = subprocess.Popen(
+        command,
+        env=environment,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         start, first = _when(done, before + TASKS // 10, worker)
         end, last = _when(done, before + TASKS, worker)
@@ -123,5 +135,5 @@ def _when(done, number: int, worker) -> tuple[float, int]:
     while (found := done()) < number:
         if worker.poll() is not None:
             raise RuntimeError(f"the worker ended with {worker.returncode} after {found}")
-        sleep(0.005)
+        sleep(0.05)
     return monotonic(), found
