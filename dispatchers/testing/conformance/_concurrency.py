@@ -23,9 +23,10 @@ from dispatchers.testing import tasks
 from dispatchers.testing.harness import Harness, alone
 from dispatchers.testing.journal import Journal
 
+from . import _tools
 from ._never_hangs import proxied
 from ._never_raises import every_way
-from ._tools import PATIENCE, arrived, in_child, refused_with, send, told
+from ._tools import arrived, in_child, refused_with, send, told
 
 __all__ = ["ServesMany"]
 
@@ -55,7 +56,7 @@ class ServesMany:
         start = threading.Barrier(8)
 
         def work(_: int) -> list[DispatchResponse]:
-            start.wait(PATIENCE)
+            start.wait(_tools.PATIENCE)
             return [send(dispatcher, journal) for _ in range(20)]
 
         with ThreadPoolExecutor(8) as pool:
@@ -216,7 +217,7 @@ def _interrupted(dispatcher: BaseDispatcher, journal: Journal) -> str:
 
     signal.signal(signal.SIGUSR1, handle)
     threading.Thread(target=_signalling, args=(nested,), daemon=True).start()
-    until = monotonic() + PATIENCE / 2
+    until = monotonic() + _tools.PATIENCE / 2
     while len(nested) < INTERRUPTIONS and monotonic() < until:
         answers.append(send(dispatcher, journal))
     bad = [answer for answer in answers if not answer]
@@ -253,6 +254,6 @@ async def _cancelled(
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.wait([task])
-    until = monotonic() + PATIENCE / 4
+    until = monotonic() + _tools.PATIENCE / 4
     while not is_told() and monotonic() < until:  # noqa: ASYNC110 - a hook tells
         await asyncio.sleep(0.01)

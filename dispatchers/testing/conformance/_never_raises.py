@@ -136,7 +136,7 @@ class NeverRaises:
     def test_options_that_do_not_fit_are_an_answer(
         self, harness: Harness, journal: Journal, wrong: dict[str, Any]
     ) -> None:
-        """C1: a wrong value of an option is REJECTED, `invalid`; right ones are taken afterwards."""
+        """C1: a wrong value of an option is REJECTED, `invalid`; right ones are taken after."""
         dispatcher = harness.dispatcher()
 
         response = tasks.note.options(dispatcher=dispatcher, **wrong).dispatch(journal.path)

@@ -55,6 +55,8 @@ DEADLINE = 0.3
 """Seconds that the cases give a dispatcher."""
 MARGIN = 0.25
 """C2: the answer comes within the deadline and so many seconds."""
+GLANCE = 0.01
+"""Seconds of one wait of many."""
 HOPELESS = 5.0
 """Seconds beyond a deadline after which nobody waits any more."""
 LATER = 3
@@ -71,18 +73,32 @@ def send(dispatcher: BaseDispatcher, journal: Journal, text: str = "") -> Dispat
 def answered(deadline: float, call: Callable[[], T]) -> T:
     """What `call` returns, if it does so within the deadline and the margin (C2).
 
-    It is called on a thread of its own, so that a call that hangs fails the case and no more.
+    It is called on a thread of its own, so that a call that hangs fails the case and no more. What
+    this thread oversleeps meanwhile is the lateness of a busy machine, and forgiven.
     """
     timed: list[tuple[float, T | BaseException]] = []
     thread = threading.Thread(target=lambda: timed.append(_timed(call)), daemon=True)
     thread.start()
-    thread.join(deadline + HOPELESS)
+    overslept = _watch(thread, deadline + HOPELESS)
     assert timed, f"no answer after {deadline + HOPELESS:.1f} s, the deadline is {deadline} s"
     took, answer = timed[0]
-    assert took <= deadline + MARGIN, f"answered after {took:.2f} s, the deadline is {deadline} s"
+    limit = deadline + MARGIN + overslept
+    assert took <= limit, f"answered after {took:.2f} s, the deadline is {deadline} s"
     if isinstance(answer, BaseException):
         raise answer
     return answer
+
+
+def _watch(thread: threading.Thread, seconds: float) -> float:
+    """Wait for a thread, and say by how much the longest of many short waits was overslept."""
+    until = before = monotonic()
+    until += seconds
+    longest = 0.0
+    while thread.is_alive() and before < until:
+        thread.join(GLANCE)
+        before, last = monotonic(), before
+        longest = max(longest, before - last - GLANCE)
+    return longest
 
 
 def _timed(call: Callable[[], T]) -> tuple[float, T | BaseException]:
