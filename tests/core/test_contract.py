@@ -292,14 +292,14 @@ def test_the_failure_names_the_exception_s_type(adapter, request_):
 
 
 class SecretOptions(BackendOptions):
-    url: str = "amqp://user:p%40ss-4711@broker/"
-    token: SecretStr = SecretStr("t0ken-4711")
-    dsn: SecretStr = SecretStr("redis://:dsn-4711@host")
-    nested: dict[str, Any] = {"more": [SecretStr("deep-4711")]}
+    url: str = "amqp://user:p%40ss-hush@broker/"
+    token: SecretStr = SecretStr("t0ken-hush")
+    dsn: SecretStr = SecretStr("redis://:dsn-hush@host")
+    nested: dict[str, Any] = {"more": [SecretStr("deep-hush")]}
 
 
 @pytest.mark.parametrize(
-    "secret", ["p%40ss-4711", "p@ss-4711", "t0ken-4711", "dsn-4711", "deep-4711"]
+    "secret", ["p%40ss-hush", "p@ss-hush", "t0ken-hush", "dsn-hush", "deep-hush"]
 )
 @pytest.mark.parametrize(
     "make",
@@ -316,7 +316,7 @@ def test_secrets_never_reach_messages_or_log(adapter, request_, log, secret, mak
     answer = made.dispatch(request_)
 
     assert "login with *** failed" in answer.error.message
-    assert "4711" not in f"{answer!r} {log()}"
+    assert "hush" not in f"{answer!r} {log()}"
 
 
 def test_a_payload_never_reaches_messages_or_log(adapter, log):
@@ -976,14 +976,14 @@ def test_check_scrubs_secrets(adapter):
     """C4: the start-up check's words go to logs as well."""
 
     def _probe(self: Any, *, timeout: float) -> None:
-        raise ConnectionError("password t0ken-4711 refused")
+        raise ConnectionError("password t0ken-hush refused")
 
     made = adapter(members={"_probe": _probe, "Options": SecretOptions})
 
     with pytest.raises(ConfigurationError) as caught:
         made.check(contact=True)
 
-    assert "4711" not in str(caught.value)
+    assert "hush" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
