@@ -521,19 +521,32 @@ def test_the_breaker_closes_with_one_record_and_the_count(adapter, request_, log
             raise ConnectionError
         return Sent("1")
 
-    made = adapter(send, breaker={"failures": 1, "reset": 0.01})
-    made.dispatch(request_)
-    while made.dispatch(request_).error.category is not ErrorCategory.CIRCUIT_OPEN:
-        pass
-    down = False
-    time.sleep(0.02)
+    now = 100.0
+    made = adapter(send, breaker={"failures": 1, "reset": 5.0})
+    made._breaker._clock = lambda: now
+    refused = [made.dispatch(request_) for _ in range(4)][1:]
+    down, now = False, now + 5.0
 
     answer = made.dispatch(request_)
 
+    assert {each.error.category for each in refused} == {ErrorCategory.CIRCUIT_OPEN}
     assert answer.ok
-    (closing,) = [(level, text) for level, text in log() if "closed" in text]
-    assert closing[0] == logging.WARNING
+    closing = [(level, text) for level, text in log() if "closed" in text]
+    assert closing == [(logging.WARNING, "breaker of 'adapter' (adapter) closed; it refused 3")]
     assert made.dispatch(request_).ok
+
+
+def test_a_probe_that_fails_keeps_the_breaker_open(adapter, request_):
+    """One call is let through after a while; nobody else meanwhile."""
+    now = 100.0
+    made = adapter(ConnectionError(), breaker={"failures": 1, "reset": 5.0})
+    made._breaker._clock = lambda: now
+    made.dispatch(request_)
+    now += 5.0
+
+    categories = [made.dispatch(request_).error.category for _ in range(3)]
+
+    assert categories == [ErrorCategory.UNAVAILABLE, *[ErrorCategory.CIRCUIT_OPEN] * 2]
 
 
 @pytest.mark.parametrize(
