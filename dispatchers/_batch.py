@@ -87,7 +87,7 @@ class Batch:
 
 
 def _iterated(requests: object) -> Iterable[DispatchRequest]:
-    if isinstance(requests, Iterable) and not isinstance(requests, DispatchRequest):
+    if isinstance(requests, Iterable) and not isinstance(requests, DispatchRequest | str | bytes):
         return requests
     raise RejectedError(
         ErrorCategory.INVALID,

@@ -72,6 +72,9 @@ class Catalogue:
         """Every task, by name."""
         return [self._tasks[name] for name in sorted(self._tasks)]
 
+    def __repr__(self) -> str:
+        return f"<catalogue of {len(self._tasks)} tasks>"
+
     def _after_fork(self) -> None:
         self._lock = threading.RLock()
 

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from time import monotonic
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, final
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Never, Protocol, final
 
 from pydantic import ValidationError
 
@@ -217,6 +217,20 @@ class BaseDispatcher(ABC):
         self._closed = True
         left = self._close(timeout)
         return left + (self._guard.close(timeout) if self._guard else 0)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.alias!r}>"
+
+    def __reduce__(self) -> Never:
+        """It holds connections and threads, which are of one process.
+
+        Raises:
+            TypeError: Always; the message says what to pass instead.
+        """
+        raise TypeError(
+            f"dispatcher {self.alias!r} cannot be copied or pickled: "
+            "pass its alias, and call get_dispatcher(alias) there"
+        )
 
     # What an adapter's author writes.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self
 
 from pydantic import JsonValue, ValidationError
 
@@ -107,6 +107,13 @@ class Dispatching(Generic[P]):
 
         return TaskBatch(self)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Itself: a task is one, and options are chosen once."""
+        return self
+
+    def __copy__(self) -> Self:
+        return self
+
     # How it is done.
 
     def _route(self) -> tuple[Dispatcher, Head]:
@@ -201,5 +208,12 @@ def _rejected(category: ErrorCategory, message: str, cause: Exception) -> Reject
 class TaskOptions(Dispatching[P]):
     """A task with options: what `task.options(...)` gives."""
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return _with_options, (self._task, self._options)
+
     def __repr__(self) -> str:
         return f"<task {self._task.name!r} with {', '.join(sorted(self._options))}>"
+
+
+def _with_options(task: AnyTask, options: dict[str, Any]) -> TaskOptions[...]:
+    return TaskOptions(task, options)

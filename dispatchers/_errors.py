@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ._response import DispatchResponse
 
 __all__ = [
+    "PUBLIC",
     "ConfigurationError",
     "DispatchError",
     "DispatchUnknownError",
@@ -32,6 +33,10 @@ __all__ = [
     "RejectedError",
     "nearest",
 ]
+
+
+PUBLIC = "dispatchers"
+"""Where users import the exceptions from, and what a traceback says."""
 
 
 class ErrorCategory(StrEnum):
@@ -92,6 +97,8 @@ class DispatchError(Exception):
         response: The response it was raised from.
     """
 
+    __module__ = PUBLIC
+
     def __init__(self, response: DispatchResponse) -> None:
         self.response = response
         super().__init__(response)
@@ -105,17 +112,25 @@ class DispatchError(Exception):
 class DispatchUnknownError(DispatchError):
     """It may or may not have been handed over; repeat only where duplicates are recognised."""
 
+    __module__ = PUBLIC
+
 
 class ConfigurationError(ValueError):
     """A setting is missing, unknown or wrong; the message names it, its place and the cure."""
+
+    __module__ = PUBLIC
 
 
 class MissingDependencyError(ConfigurationError, ImportError):
     """A backend's library is not installed; the message has the command that installs it."""
 
+    __module__ = PUBLIC
+
 
 class RegistrationError(ConfigurationError):
     """A backend cannot be registered; the message names the class, its owner and the cure."""
+
+    __module__ = PUBLIC
 
 
 class RejectedError(Exception):
@@ -129,13 +144,18 @@ class RejectedError(Exception):
         retryable: Whether repeating may help; by default what the category suggests.
     """
 
+    __module__ = PUBLIC
+
     def __init__(
         self, category: ErrorCategory, message: str, *, retryable: bool | None = None
     ) -> None:
-        super().__init__(message)
+        super().__init__(category, message)
         self.category = category
         self.message = message
         self.retryable = category in RETRYABLE if retryable is None else retryable
+
+    def __str__(self) -> str:
+        return self.message
 
 
 LONGEST_NAME = 255

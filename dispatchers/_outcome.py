@@ -9,6 +9,7 @@ from enum import StrEnum
 from pydantic import PrivateAttr
 
 from ._classify import Kind
+from ._errors import PUBLIC
 from ._model import Model
 
 __all__ = ["Action", "Discard", "Outcome", "Reason", "Retry", "RunFailure"]
@@ -28,10 +29,15 @@ class Retry(Exception):  # noqa: N818 - a request, not an error
         ValueError: `after` is no finite number.
     """
 
+    __module__ = PUBLIC
+
     def __init__(self, after: float | timedelta | None = None, reason: str = "") -> None:
         super().__init__(reason or "the task asked for another attempt")
         self.after = None if after is None else _as_seconds(after)
         self.reason = reason
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.after, self.reason)
 
 
 def _as_seconds(after: object) -> float:
@@ -51,9 +57,14 @@ class Discard(Exception):  # noqa: N818 - a request, not an error
         reason: For people.
     """
 
+    __module__ = PUBLIC
+
     def __init__(self, reason: str = "") -> None:
         super().__init__(reason or "the task discarded the work")
         self.reason = reason
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.reason,)
 
 
 class Action(StrEnum):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import Self
 
+from ._errors import PUBLIC
+
 __all__ = [
     "MISSING",
     "NAIVE",
@@ -34,6 +36,8 @@ _LONGEST_PATH = 120
 class DeclarationError(TypeError):
     """A task is declared with a signature whose arguments could not travel exactly."""
 
+    __module__ = PUBLIC
+
 
 class PayloadError(ValueError):
     """Arguments do not fit the task, or could not travel exactly; the message never shows a value.
@@ -45,10 +49,15 @@ class PayloadError(ValueError):
 
     """
 
+    __module__ = PUBLIC
+
     def __init__(self, problem: str, path: str = "") -> None:
         super().__init__(f"argument {path!r} {problem}" if path else problem)
         self.problem = problem
         self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.problem, self.path)
 
     def under(self, part: str) -> Self:
         """The same error one level further out: `part` is `name`, `.name` or `[index]`."""

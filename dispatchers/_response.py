@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
-from typing import Self, overload
+from typing import Any, Self, overload
 
 from pydantic import Field, PrivateAttr, model_validator
 
@@ -120,6 +120,14 @@ class DispatchResponse(Model):
     def exception(self) -> BaseException | None:
         """What was raised here, in this process; it does not travel and is not compared."""
         return (self.__pydantic_private__ or {}).get("_exception")
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """Without the exception, which may be one that no other process could make."""
+        return {**super().__getstate__(), "__pydantic_private__": None}
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """Itself: nothing of it can change."""
+        return self
 
     def __hash__(self) -> int:
         return hash(self.request_id)

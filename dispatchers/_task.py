@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 from collections.abc import Callable
 from datetime import timedelta
@@ -53,6 +54,7 @@ class Task(Dispatching[P], Generic[P, R]):
         self.backoff = policy.backoff or DEFAULT_BACKOFF
         """The wait between attempts."""
         self.codec = PayloadCodec(function)
+        self.codec.check_definition()
         self.implemented = implemented
         self._bind(function)
         super().__init__(self, {})
@@ -126,12 +128,27 @@ class Task(Dispatching[P], Generic[P, R]):
         self.implemented = True
         return self
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """By name, and the module that registers it: a pickled task is the other process's own."""
+        return _found, (self.__module__, self.name)
+
     def __repr__(self) -> str:
         return f"<task {self.name!r}>"
 
 
 AnyTask = Task[..., Any]
 """A task of whatever signature."""
+
+
+def _found(module: str, name: str) -> AnyTask:
+    """The task of that name, once the module that makes it is imported.
+
+    Raises:
+        LookupError: The module does not make it.
+    """
+    if catalogue.find(name) is None:
+        importlib.import_module(module)
+    return catalogue.get(name)
 
 
 @overload

@@ -37,6 +37,9 @@ class TaskBatch(Generic[P]):
         except Exception as exc:  # noqa: BLE001 - C1: the answer stands in its place
             self._items.append(dispatching._refused(exc, started))
 
+    def __repr__(self) -> str:
+        return f"<batch of {len(self._items)} of task {self._dispatching._task.name!r}>"
+
     def __len__(self) -> int:
         return len(self._items)
 
