@@ -25,6 +25,7 @@ from ._registry import register
 from ._request import Backoff, DispatchRequest
 from ._response import DispatchFailure, DispatchResponse, DispatchResponses, DispatchStatus
 from ._run import Run, RunSettings, arun_envelope, current_run, run_envelope
+from ._stores import run_settings
 from ._task import Task, declare, task
 from ._worker import Worker, WorkerOptions
 
@@ -77,5 +78,6 @@ __all__ = [
     "override",
     "register",
     "run_envelope",
+    "run_settings",
     "task",
 ]

@@ -126,13 +126,13 @@ def _log(outcome: Outcome) -> None:
     again = f"; again in {outcome.after:.1f} s" if outcome.action is Action.RETRY else ""
     say(
         logging.WARNING if again else logging.ERROR,
-        "run of %s failed (%s, attempt %d of %d): %s at %s%s",
+        "run of %s failed (%s, attempt %d of %d): %s%s%s",
         outcome.task,
         outcome.reason.value,
         outcome.attempt,
         outcome.max_attempts,
         error.exception_type if error else None,
-        error.where if error else None,
+        f" at {error.where}" if error and error.where else "",
         again,
         extra={"request_id": outcome.request_id},
     )

@@ -86,9 +86,10 @@ def _line(problem: ErrorDetails, model: type[BaseModel]) -> str:
 def _said_of(problem: ErrorDetails) -> str:
     """Its own words; where the type is wrong, which type it was. Never the value."""
     message = problem["msg"].removeprefix("Value error, ")
-    if (rest := message.removeprefix("Input ")) != message:
+    rest = message.removeprefix("Input ")
+    if rest != message and problem["type"].endswith(("_type", "_instance_of")):
         return f"is {type_name(problem['input'])}, and {rest}"
-    return f"{message[:1].lower()}{message[1:]}"
+    return f"{rest[:1].lower()}{rest[1:]}"
 
 
 def _known_at(loc: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, cast
 
 from pydantic import JsonValue, ValidationError
@@ -16,7 +17,7 @@ from ._payload_fingerprint import fingerprint, json_schema
 from ._payload_problems import explain, why_unwritable
 from ._payload_schema import Compiled, build_validator, compile_schema
 from ._payload_unwritable import LONGEST_INTEGER, check_depth, refuse_constants
-from ._signature import Parameters
+from ._signature import Parameters, UnresolvedError
 
 __all__ = ["DeclarationError", "PayloadCodec", "PayloadError", "build_validator", "explain"]
 
@@ -67,6 +68,16 @@ class PayloadCodec:
 
         """
         self._compile()
+
+    def check_definition(self) -> None:
+        """`check`, but for what an annotation names and its module does not have yet.
+
+        Raises:
+            DeclarationError: A parameter's type could not travel exactly.
+
+        """
+        with suppress(UnresolvedError):
+            self.check()
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The arguments of a call by name; absent defaults stay absent: the worker's own apply.

@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, NotRequired, Required, cast
 
 from pydantic import ConfigDict, TypeAdapter
-from pydantic.errors import PydanticUserError
+from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from pydantic_core import CoreConfig, CoreSchema, SchemaSerializer, SchemaValidator
 from typing_extensions import TypedDict
 
 from ._payload_errors import DeclarationError
+from ._signature import UnresolvedError
 
 __all__ = ["Compiled", "build_validator", "compile_schema", "optional"]
 
@@ -78,7 +79,13 @@ def _generate(title: str, annotations: Mapping[str, Any], required: frozenset[st
         arguments: Any = _typed_dict(title, fields)
         arguments.__pydantic_config__ = ConfigDict(strict=True, extra="forbid")
         return TypeAdapter(arguments).core_schema
+    except PydanticUndefinedAnnotation as exc:
+        raise UnresolvedError(
+            f"a parameter's type refers to {exc.name!r}, which is not defined: define it first"
+        ) from exc
     except (PydanticUserError, TypeError) as exc:
+        if getattr(exc, "code", None) == "class-not-fully-defined":
+            raise UnresolvedError(f"a parameter's type is not complete: {exc}") from exc
         raise _without_schema(annotations, exc) from exc
 
 

@@ -12,9 +12,13 @@ from typing import Any, TypeVar
 from ._errors import nearest
 from ._payload_errors import DeclarationError, PayloadError, type_name
 
-__all__ = ["Parameters"]
+__all__ = ["Parameters", "UnresolvedError"]
 
 _Kind = inspect.Parameter
+
+
+class UnresolvedError(DeclarationError):
+    """An annotation names what is not there: not yet, perhaps, while its module is loading."""
 
 
 class Parameters:
@@ -123,7 +127,7 @@ class Parameters:
                 f"type ({type(exc).__name__}): correct it"
             ) from exc
         except NameError as exc:
-            raise DeclarationError(
+            raise UnresolvedError(
                 f"parameter {name!r} of {self.owner} is annotated with "
                 f"{exc.name!r}, which its module does not have at run time: "
                 "define or import it there, outside `if TYPE_CHECKING`"

@@ -23,7 +23,7 @@ def add_command(
 ) -> argparse.ArgumentParser:
     """A parser for a command; the first words of its text are what the overview says."""
     short, _, rest = text.strip().partition("\n\n")
-    summary = re.split(r"[:;.]", short)[0]
+    summary = re.split(r"[:;.](?:\s|$)", short)[0]
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=summary[:1].lower() + summary[1:],

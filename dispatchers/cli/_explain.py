@@ -215,7 +215,7 @@ def _wait(found: Explanation) -> str:
 def _run_limit(found: Explanation) -> str:
     if found.time_limit is None:
         return "may take as long as it likes"
-    stop = "is killed" if found.kills else "counts as failed; a synchronous one is not stopped"
+    stop = "is killed" if found.kills else "is told to stop, an async one cancelled"
     return f"may take {spoken(found.time_limit)}; a longer one {stop}"
 
 

@@ -5,8 +5,15 @@ from __future__ import annotations
 import signal
 import threading
 
-from dispatchers import Action, BackendOptions, Heartbeat, Outcome, WorkerOptions, run_envelope
-from dispatchers._stores import run_settings
+from dispatchers import (
+    Action,
+    BackendOptions,
+    Heartbeat,
+    Outcome,
+    WorkerOptions,
+    run_envelope,
+    run_settings,
+)
 
 from ._spool import Spool, Work
 
