@@ -281,10 +281,10 @@ class BaseDispatcher(ABC):
             cut=not self.capabilities.runs_here,
         )
 
-    def _check(self) -> None:
+    def _check(self) -> None:  # noqa: B027 - nothing to check is fine
         """Raise `ConfigurationError` for what is wrong and can be known without contact."""
 
-    def _probe(self, *, timeout: float) -> None:
+    def _probe(self, *, timeout: float) -> None:  # noqa: B027 - nothing to reach is fine
         """Reach the backend, or raise."""
 
     @final

@@ -21,7 +21,7 @@ def _classes(value: object) -> object:
     given = (given,) if isinstance(given, type) else given
     for item in given if isinstance(given, tuple) else ():
         if not (isinstance(item, type) and issubclass(item, BaseException)):
-            raise ValueError(f"takes exception classes, not {item!r}")
+            raise ValueError(f"takes exception classes, not {item!r}")  # noqa: TRY004 - pydantic's
     return given
 
 

@@ -25,7 +25,7 @@ from ._request import Backoff
 __all__ = ["AnyTask", "Task", "declare", "task"]
 
 P = ParamSpec("P")
-R = TypeVar("R", covariant=True)
+R = TypeVar("R", covariant=True)  # noqa: PLC0105 - users read it
 F = TypeVar("F")
 
 DEFAULT_BACKOFF = Backoff()
@@ -169,7 +169,9 @@ def task(
     discard_on: tuple[type[BaseException], ...] = (),
     on_handler_error: OnHandlerError | None = None,
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
-def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+def task(  # noqa: D417 - the overloads name them
+    function: Callable[..., Any] | None = None, /, **options: Any
+) -> Any:
     """Make a function a task.
 
     Args:
