@@ -22,6 +22,8 @@ from dispatchers.demo._source import library_files
 from .conftest import Shop
 
 FILES = 60
+MANY = 400
+"""Files that nobody has indexed by the time a test has seen the first and sent a signal."""
 
 
 def demo(folder: Path, *argv: str) -> subprocess.Popen[str]:
@@ -29,8 +31,8 @@ def demo(folder: Path, *argv: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def finished(folder: Path, *argv: str) -> str:
-    with demo(folder, "--limit", str(FILES), *argv) as process:
+def finished(folder: Path, *argv: str, files: int = FILES) -> str:
+    with demo(folder, "--limit", str(files), *argv) as process:
         out, _ = process.communicate(timeout=110)
     assert process.returncode == 0, out
     return out
@@ -64,17 +66,17 @@ def test_every_file_is_indexed_once_and_what_fails_at_first_is_retried(
 
 def test_killed_half_way_and_started_again_it_finishes(tmp_path: Path) -> None:
     """C9: after `kill -9` of the demo the next one goes on: nothing lost, nothing twice."""
-    with demo(tmp_path, "--limit", str(FILES)) as process:
+    with demo(tmp_path, "--limit", str(MANY)) as process:
         wait_for_some_files(tmp_path)
         process.kill()
     orphan = tmp_path / "worker.pid"
     first = set(dict(rows(tmp_path)))
-    out = finished(tmp_path)
+    out = finished(tmp_path, files=MANY)
 
     assert "going on" in out
     assert "duplicate" in out
     assert first
-    assert sorted(dict(rows(tmp_path))) == [str(file) for file in library_files(FILES)]
+    assert sorted(dict(rows(tmp_path))) == [str(file) for file in library_files(MANY)]
     assert not orphan.exists()
 
 
@@ -123,7 +125,7 @@ def _proc() -> bool:
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_ctrl_c_ends_it_in_order_and_it_can_go_on(tmp_path: Path) -> None:
     """Ctrl-C ends the demo and its worker with 130; the next run goes on."""
-    with demo(tmp_path, "--limit", str(FILES)) as process:
+    with demo(tmp_path, "--limit", str(MANY)) as process:
         wait_for_some_files(tmp_path)
         process.send_signal(signal.SIGINT)
         out, _ = process.communicate(timeout=60)
@@ -131,7 +133,7 @@ def test_ctrl_c_ends_it_in_order_and_it_can_go_on(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert "goes on where it was" in out
     assert not (tmp_path / "worker.pid").exists()
-    assert "going on" in finished(tmp_path)
+    assert "going on" in finished(tmp_path, files=MANY)
 
 
 def test_a_finished_run_begins_anew(once: tuple[Path, str]) -> None:
