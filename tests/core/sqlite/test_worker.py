@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -416,28 +417,29 @@ def test_a_lost_lease_is_told_to_handlers_and_their_results_do_not_count(
 
 
 @contextmanager
-def started(
-    dispatcher: SQLiteDispatcher, *, concurrency: int = 1, grace: float = 20.0
-) -> Generator[subprocess.Popen[bytes]]:
+def started(dispatcher: SQLiteDispatcher, **options: Any) -> Generator[subprocess.Popen[bytes]]:
     """A worker as a process of its own."""
-    script = (
-        "import sys, json\n"
-        "from dispatchers import WorkerOptions\n"
-        "from dispatchers.backends.sqlite import SQLiteDispatcher\n"
-        "path, options, work = sys.argv[1:]\n"
-        "sys.path.insert(0, path)\n"
-        "dispatcher = SQLiteDispatcher(**json.loads(options))\n"
-        "sys.exit(dispatcher._worker(WorkerOptions.model_validate_json(work)).run())\n"
-    )
-    options = {"path": dispatcher._store.path, "lease": dispatcher.options.lease}
-    work = {"modules": ["worker_tasks"], "concurrency": concurrency, "grace": grace}
-    arguments = [str(HERE), json.dumps(options), json.dumps(work)]
-    process = subprocess.Popen([sys.executable, "-W", "error", "-c", script, *arguments])
+    process = _begun(dispatcher, **options)
     try:
         yield process
     finally:
         process.kill()
         process.wait()
+
+
+def _begun(dispatcher: SQLiteDispatcher, *, grace: float = 20.0) -> subprocess.Popen[bytes]:
+    script = (
+        "import sys, json\n"
+        "from dispatchers import WorkerOptions\n"
+        "from dispatchers.backends.sqlite import SQLiteDispatcher, SQLiteOptions\n"
+        "path, options, work = sys.argv[1:]\n"
+        "sys.path.insert(0, path)\n"
+        "dispatcher = SQLiteDispatcher(SQLiteOptions.model_validate_json(options))\n"
+        "sys.exit(dispatcher._worker(WorkerOptions.model_validate_json(work)).run())\n"
+    )
+    work = {"modules": ["worker_tasks"], "concurrency": 1, "grace": grace}
+    arguments = [str(HERE), dispatcher.options.model_dump_json(), json.dumps(work)]
+    return subprocess.Popen([sys.executable, "-W", "error", "-c", script, *arguments])
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["term", "int"])
@@ -519,6 +521,59 @@ def test_a_worker_survives_the_death_of_its_children(queue: Any, tasks: Any, not
         wait_until(lambda: dispatcher._store.counts().done == 1)
 
     assert [line.split()[0] for line in tasks.noted(notes)] == ["sleeping", "sleeping", "slept"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds children in /proc")
+def test_workers_and_children_that_are_killed_lose_nothing(
+    queue: Any, tasks: Any, notes: str
+) -> None:
+    """C9: kill -9 of workers and of their children at random moments: all work is done."""
+    _kill_workers(queue(lease=1.0, max_deliveries=1000), tasks, notes, jobs=300, kills=8)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds children in /proc")
+def test_workers_that_are_killed_for_minutes_lose_nothing(
+    queue: Any, tasks: Any, notes: str
+) -> None:
+    """C9: the same many times over."""
+    _kill_workers(queue(lease=1.0, max_deliveries=1000), tasks, notes, jobs=5000, kills=150)
+
+
+def _kill_workers(dispatcher: Any, tasks: Any, notes: str, *, jobs: int, kills: int) -> None:
+    requests = [tasks.stamps.request(path=notes, word=f"{number}") for number in range(jobs)]
+    put(dispatcher, *requests)
+    workers = [_begun(dispatcher) for _ in range(2)]
+    try:
+        for _ in range(kills):
+            tasks.wait_for(notes, "", len(tasks.noted(notes)) + 1)
+            time.sleep(random.uniform(0, 0.2))
+            victim = random.choice(workers)
+            if children := _children(victim.pid):
+                target = random.choice([victim.pid, *children])
+                os.kill(target, signal.SIGKILL)
+                if target == victim.pid:
+                    victim.wait()
+            workers = [each if each.poll() is None else _begun(dispatcher) for each in workers]
+        wait_until(lambda: dispatcher._store.counts().done == jobs, 120 + kills)
+    finally:
+        for each in workers:
+            each.terminate()
+        codes = [each.wait(60) for each in workers]
+
+    assert set(codes) <= {0, -signal.SIGTERM}  # one that was only starting heeds no signals yet
+    assert set(tasks.noted(notes)) == {f"{number}" for number in range(jobs)}
+    assert dispatcher._store.counts().dead == 0
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [
+            int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        ]
+    except OSError:
+        return []
 
 
 def _body(request: DispatchRequest) -> bytes:

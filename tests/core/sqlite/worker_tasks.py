@@ -36,6 +36,12 @@ def quick(path: str, word: str) -> None:
     note(path, word)
 
 
+@task(name="w.stamps")
+def stamps(path: str, word: str) -> None:
+    time.sleep(0.005)
+    note(path, word)
+
+
 @task(name="w.nothing")
 def nothing() -> None:
     pass
