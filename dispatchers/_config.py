@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from ._contract import BaseDispatcher
 from ._environment import converted, environment_layer
 from ._errors import ConfigurationError, nearest
-from ._layers import DEFAULT, Keys, Layer, Tree, dotted, merged, replaced
+from ._layers import DEFAULT, Keys, Layer, Tree, dotted, merged, replaced, table_of
 from ._library import install
 from ._model import Model
 from ._options import BackendOptions, Names, OnHandlerError
@@ -233,10 +233,19 @@ class Configuration:
         paths = [path_of(problem, raw) for problem in problems]
         return [
             f"{dotted((*keys, *path))} ({origin or self.layer.origin_of((*keys, *path))}): "
-            f"{sentence(problem, model)}"
+            f"{sentence(problem, model)}{_quoted(keys, path, raw)}"
             for problem, path in zip(problems, paths, strict=True)
             if not any(len(other) > len(path) and other[: len(path)] == path for other in paths)
         ]
+
+
+def _quoted(keys: Keys, path: Keys, raw: Mapping[str, object]) -> str:
+    """The cure where a task's name was written without quotes, so that its dots parted it."""
+    if keys or len(path) != 3 or path[0] != "tasks":  # noqa: PLR2004 - tasks, module, function
+        return ""
+    inner = table_of(table_of(raw.get("tasks")).get(path[1])).get(path[2])
+    cure = f"""; a task's name wants quotes: [tasks."{".".join(path[1:])}"]"""
+    return cure if isinstance(inner, dict) and inner else ""
 
 
 def automatic() -> type[BaseDispatcher]:

@@ -36,10 +36,15 @@ def _waivable(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
-Breaking = Annotated[
-    BreakerSettings | Literal[False],
-    BeforeValidator(lambda value: {} if value is True else value),
-]
+
+
+def _as_breaker(value: object) -> object:
+    if type(value) is int:  # equal to False, as far as 0 goes
+        raise ValueError("should be the breaker's settings, or false")
+    return {} if value is True else value
+
+
+Breaking = Annotated[BreakerSettings | Literal[False], BeforeValidator(_as_breaker)]
 
 
 class BackendOptions(Model):

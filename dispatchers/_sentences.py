@@ -49,6 +49,9 @@ class SeveralError(ConfigurationError):
         lines = "".join(f"\n  - {problem}" for problem in problems)
         super().__init__(f"{len(problems)} problems:{lines}")
 
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.problems,)
+
 
 def joined(problems: Sequence[str]) -> ConfigurationError:
     """One error with every problem in it."""

@@ -77,7 +77,7 @@ def _named(path: Path) -> Layer:
     values = _parsed(_read(path, f"variable {CONFIG}: "), path)
     if path.name != PROJECT_FILE:
         return normalised(values, str(path))
-    own = _own_table(values)
+    own = _own_table(values, path)
     if own is None:
         raise ConfigurationError(f"variable {CONFIG}: {path} has no table [tool.dispatchers]")
     return normalised(own, str(path))
@@ -87,7 +87,7 @@ def _in(folder: Path) -> Layer | None:
     """What a folder's own file says; None if it has none."""
     path = folder / FILE
     project = _project(folder / PROJECT_FILE)
-    if not _is_file(path):
+    if not _is_there(path):
         return project
     if project is not None:
         raise ConfigurationError(
@@ -103,13 +103,26 @@ def _project(path: Path) -> Layer | None:
     text = _read(path)
     if b"dispatchers" not in text:
         return None
-    own = _own_table(_parsed(text, path))
+    own = _own_table(_parsed(text, path), path)
     return None if own is None else normalised(own, str(path))
 
 
-def _own_table(values: Tree) -> Tree | None:
+def _own_table(values: Tree, path: Path) -> Tree | None:
     own = table_of(values.get("tool")).get("dispatchers")
-    return None if own is None else table_of(own)
+    if own is None or isinstance(own, dict):
+        return own
+    raise ConfigurationError(
+        f"tool.dispatchers ({path}): must be a table, not {type(own).__name__}"
+    )
+
+
+def _is_there(path: Path) -> bool:
+    """Whether somebody put it there: a dangling link, or a folder of that name, is a mistake."""
+    try:
+        path.lstat()
+    except OSError:
+        return False
+    return True
 
 
 def _is_file(path: Path) -> bool:
@@ -120,6 +133,8 @@ def _is_file(path: Path) -> bool:
 
 
 def _read(path: Path, why: str = "") -> bytes:
+    if path.is_fifo() and not why:
+        raise ConfigurationError(f"{path} cannot be read: it is a pipe")
     try:
         return path.read_bytes()
     except OSError as exc:
@@ -132,5 +147,5 @@ def _parsed(text: bytes, path: Path) -> Tree:
 
     try:
         return tomllib.loads(text.decode("utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as exc:
+    except (ValueError, RecursionError) as exc:
         raise ConfigurationError(f"{path} is not TOML: {exc}") from exc
