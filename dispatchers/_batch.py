@@ -74,12 +74,14 @@ class Batch:
         return self._dispatcher._not_sent(request, result, self._started, contacted=True)
 
     def fail(self, exc: Exception) -> None:
-        """Say of every slot that is still empty what `exc` says."""
+        """Say of every slot that is still empty what `exc` says; the breaker hears it once."""
+        counted = True
         for (request, _), place in zip(self.items, self._places, strict=True):
             if self._responses[place] is None:
                 self._responses[place] = self._dispatcher._not_sent(
-                    request, exc, self._started, contacted=self._contacted
+                    request, exc, self._started, contacted=self._contacted, counted=counted
                 )
+                counted = False
 
     def responses(self) -> DispatchResponses:
         """The responses in the order of the requests."""

@@ -24,7 +24,7 @@ class Capabilities(Model):
     expires: bool = True
     """Work that is late is not run. Every worker of ours sees to it."""
     time_limit: bool = True
-    """`current_run().time_left` counts down, `should_stop` turns true; an async run is cancelled."""
+    """`current_run()` has `time_left`, and `should_stop` then; an async run is cancelled."""
     kills: bool = False
     """A synchronous run that overruns its time limit is stopped too, and counts as failed."""
     retries: bool = False

@@ -30,12 +30,12 @@ from ._options import BackendOptions, options_error
 from ._refusal import unsent
 from ._request import DispatchRequest
 from ._response import DispatchFailure, DispatchResponse, DispatchResponses, DispatchStatus
+from ._secrets import secrets_of
 from ._verdict import (
     AnswerError,
     counts_against,
     failure,
     safe_text,
-    secrets_of,
     type_name,
     verdict,
 )
@@ -449,13 +449,19 @@ class BaseDispatcher(ABC):
         return tuple(sorted(head(request).needs - self._supported))
 
     def _not_sent(
-        self, request: object, exc: Exception, started: float, *, contacted: bool
+        self,
+        request: object,
+        exc: Exception,
+        started: float,
+        *,
+        contacted: bool,
+        counted: bool = True,
     ) -> DispatchResponse:
         """The response to what could not be handed over, told to breaker, hooks and log."""
         status, error = verdict(self, exc, contacted=contacted)
         elapsed = monotonic() - started
         response = unsent(self.alias, self.name, request, status, error, exc, elapsed)
-        if contacted and self._breaker is not None:
+        if contacted and counted and self._breaker is not None:
             bad = counts_against(status, error.category)
             record = self._breaker.record_failure if bad else self._breaker.record_neutral
             _report.breaker(self, record())

@@ -18,6 +18,7 @@ from ._capabilities import OPTIONS
 from ._errors import ConfigurationError, nearest
 from ._model import Model
 from ._payload_errors import type_name
+from ._secrets import secrets_of, without_secrets
 
 __all__ = ["BackendOptions", "OnHandlerError", "options_error"]
 
@@ -49,6 +50,13 @@ Breaking = Annotated[BreakerSettings | Literal[False], BeforeValidator(_as_break
 
 class BackendOptions(Model):
     """What can be configured for every dispatcher; a backend adds its own in a subclass."""
+
+    def __repr__(self) -> str:
+        """The values, the passwords of URLs struck out as secrets are."""
+        return without_secrets(super().__repr__(), secrets_of(self))
+
+    def __str__(self) -> str:
+        return repr(self)
 
     queue: str | None = Field(default=None, min_length=1, max_length=255)
     """The queue of requests that name none; None leaves it to the backend."""

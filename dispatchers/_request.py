@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    JsonValue,
+    PlainSerializer,
+    model_validator,
+)
 
 from ._model import EMPTY, JsonObject, Model
 
@@ -47,6 +55,12 @@ def _within_calendar(name: str, start: datetime, span: object) -> None:
         raise ValueError(f"{name} leads beyond the year 9999") from None
 
 
+def _span(value: timedelta) -> str:
+    """ISO 8601 in days and seconds: pydantic's own takes 365 days for a year, others do not."""
+    fraction = f".{value.microseconds:06d}" if value.microseconds else ""
+    return f"P{value.days}DT{value.seconds}{fraction}S"
+
+
 def _seconds(value: object) -> object:
     return value.total_seconds() if isinstance(value, timedelta) else value
 
@@ -59,8 +73,12 @@ def _text_values(value: JsonObject) -> JsonObject:
 
 Instant = Annotated[datetime, AfterValidator(_aware)]
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
-Span = Annotated[timedelta, Field(ge=timedelta(0))]
-Headers = Annotated[JsonObject, AfterValidator(_text_values)]
+Span = Annotated[
+    timedelta, Field(ge=timedelta(0)), PlainSerializer(_span, return_type=str, when_used="json")
+]
+JsonMap = Annotated[Mapping[str, JsonValue], JsonObject]
+Headers = Annotated[Mapping[str, str], JsonObject, AfterValidator(_text_values)]
+NO_HEADERS = cast("Mapping[str, str]", EMPTY)
 Priority = Annotated[int, Field(ge=-100, le=100)]
 Attempts = Annotated[int, Field(ge=1)]
 TaskName = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\s\x00-\x1f\"\\]+$")]
@@ -105,7 +123,7 @@ class DispatchRequest(Model):
     """Identifies this request; it serves as idempotency key where none is given."""
     created_at: Instant = Field(default_factory=now)
     """When the request was made, aware UTC."""
-    payload: JsonObject = Field(default=EMPTY)
+    payload: JsonMap = Field(default=EMPTY)
     """The arguments by name, as JSON values."""
     fingerprint: str | None = Field(default=None, max_length=64)
     """A short hash of the task's signature as the sender knew it."""
@@ -127,9 +145,9 @@ class DispatchRequest(Model):
     """The wait between attempts; None leaves it to the task."""
     idempotency_key: Key | None = None
     """Work under the same key of the same task is the same work."""
-    headers: Headers = Field(default=EMPTY)
+    headers: Headers = Field(default=NO_HEADERS)
     """Text to text, W3C trace context among it."""
-    context: JsonObject = Field(default=EMPTY)
+    context: JsonMap = Field(default=EMPTY)
     """A free JSON map that the handler reads from `current_run().request.context`."""
     deadline: Seconds | None = None
     """Seconds that handing over may take. Concerns the caller only: it does not travel."""

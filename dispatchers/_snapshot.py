@@ -16,7 +16,8 @@ from ._errors import ConfigurationError, ErrorCategory, RejectedError
 from ._foreign import is_dispatcher as hands_over
 from ._layers import DEFAULT, Layer
 from ._library import cause
-from ._verdict import safe_text, secrets_of
+from ._secrets import secrets_of
+from ._verdict import safe_text
 
 if TYPE_CHECKING:
     from ._config import Configuration, Settings, Specification

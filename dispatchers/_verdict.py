@@ -6,15 +6,16 @@ import errno
 import sys
 from typing import TYPE_CHECKING
 
-from pydantic import SecretBytes, SecretStr, ValidationError
+from pydantic import ValidationError
 
 from ._classify import Kind, own_kind
 from ._errors import RETRYABLE, ConfigurationError, ErrorCategory, MissingDependencyError
 from ._errors import RejectedError as Rejected
 from ._guard import GuardClosedError, GuardFullError, GuardTimeoutError
-from ._model import Model, build
+from ._model import build
 from ._payload_errors import PayloadError
 from ._response import DispatchFailure, DispatchStatus
+from ._secrets import without_secrets
 
 if TYPE_CHECKING:
     from ._contract import BaseDispatcher
@@ -25,7 +26,6 @@ __all__ = [
     "counts_against",
     "failure",
     "place_of",
-    "secrets_of",
     "type_name",
     "verdict",
     "without_contact",
@@ -228,47 +228,3 @@ def safe_text(exc: BaseException, secrets: tuple[str, ...]) -> str:
         return ""
     text = readable(without_secrets(text, secrets))
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
-
-
-def without_secrets(text: str, secrets: tuple[str, ...]) -> str:
-    """The text with every secret struck out."""
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    return text
-
-
-def secrets_of(options: Model) -> tuple[str, ...]:
-    """The texts in a model's values that must not be shown: secrets, and passwords in URLs."""
-    found: set[str] = set()
-    for value in options.__dict__.values():
-        found.update(_secrets_in(value))
-    return tuple(sorted((s for s in found if s), key=len, reverse=True))
-
-
-def _secrets_in(value: object) -> set[str]:  # noqa: PLR0911 - one for each kind of value
-    match value:
-        case SecretStr():
-            text = value.get_secret_value()
-            return {text} | _secrets_in(text)
-        case SecretBytes():
-            return {value.get_secret_value().decode(errors="replace")}
-        case str() if "://" in value:
-            return _password(value)
-        case Model():
-            return set(secrets_of(value))
-        case list() | tuple() | set() | frozenset():
-            return set().union(*map(_secrets_in, value))
-        case dict():
-            return set().union(*map(_secrets_in, value.values()))
-    return set()
-
-
-def _password(url: str) -> set[str]:
-    """As it stands in the URL, and as a client reads it."""
-    from urllib.parse import unquote, urlsplit
-
-    try:
-        password = urlsplit(url).password or ""
-    except ValueError:
-        return set()
-    return {password, unquote(password)}

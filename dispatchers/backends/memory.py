@@ -80,7 +80,6 @@ class MemoryDispatcher(BaseDispatcher):
         deduplicate=True,
         queues=True,
         confirmed=True,
-        worker=True,
         dead_letters=True,
     )
     Options = MemoryOptions

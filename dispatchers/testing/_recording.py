@@ -264,9 +264,16 @@ class RecordingDispatcher(Assertions, BaseDispatcher):
         return self._kept(super()._sent(request, sent, started))
 
     def _not_sent(
-        self, request: object, exc: Exception, started: float, *, contacted: bool
+        self,
+        request: object,
+        exc: Exception,
+        started: float,
+        *,
+        contacted: bool,
+        counted: bool = True,
     ) -> DispatchResponse:
-        return self._kept(super()._not_sent(request, exc, started, contacted=contacted))
+        answer = super()._not_sent(request, exc, started, contacted=contacted, counted=counted)
+        return self._kept(answer)
 
     def _kept(self, response: DispatchResponse) -> DispatchResponse:
         self._book.answer(response)

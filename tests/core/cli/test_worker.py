@@ -194,14 +194,14 @@ def test_the_signals_are_given_back() -> None:
 
 @contextlib.contextmanager
 def running(shop: Shop, *argv: str) -> Iterator[subprocess.Popen[str]]:
-    """A worker of `memory` as a process; it has said that it works."""
-    shop.configure(f'{SHOP}default = "memory"\n')
+    """A worker of `sqlite` as a process; it has said that it works."""
+    shop.configure(f'{SHOP}default = {{ backend = "sqlite", path = "work.sqlite3" }}\n')
     command = [sys.executable, "-m", "dispatchers", "worker", *argv]
     with subprocess.Popen(
         command, cwd=shop.folder, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stderr is not None
-        assert "backend 'memory'" in process.stderr.readline()
+        assert "backend 'sqlite'" in process.stderr.readline()
         try:
             yield process
         finally:
