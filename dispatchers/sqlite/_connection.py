@@ -115,9 +115,11 @@ class Database:
 
     def persist(self, work: Callable[[sqlite3.Connection], T], *, deadline: float) -> T:
         """As `run`, for a caller that holds the lock."""
-        with contextlib.suppress(*RAISED_BY_SQLITE):
-            if not self._slot.crowd.waits or deadline <= time.monotonic():
+        if not self._slot.crowd.waits or deadline <= time.monotonic():
+            try:
                 return self.attempt(work)
+            except RAISED_BY_SQLITE:
+                pass
         with self.waiting(deadline) as patience:
             while patience.wait():
                 with contextlib.suppress(*RAISED_BY_SQLITE):

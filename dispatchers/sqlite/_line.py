@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from typing import Any
 
 from ._errors import StoreError
 from ._jobs import Stored
@@ -22,7 +23,7 @@ class Waiting:
 
     __slots__ = ("_bell", "_free", "answer", "rows", "size")
 
-    def __init__(self, rows: list[tuple[object, ...]], size: int) -> None:
+    def __init__(self, rows: list[tuple[Any, ...]], size: int) -> None:
         self.rows = rows
         self.size = size
         self.answer: list[Stored] | StoreError | None = None

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Sequence
 from functools import lru_cache, partial
+from typing import Any
 
 from ._connection import RAISED_BY_SQLITE, Database
 from ._errors import StoreError
@@ -24,7 +25,7 @@ from ._line import Waiting
 
 __all__ = ["Puts"]
 
-Row = tuple[object, ...]
+Row = tuple[Any, ...]
 
 _COLUMNS = (
     "id", "task", "queue", "state", "priority", "run_at", "expires_at", "key", "attempt",
@@ -47,6 +48,8 @@ _LOOK = 0.05
 
 # Seconds beyond the deadline that a thread gives the one that is writing its rows just then.
 _GRACE = 0.1
+
+_INSERTED = Put.INSERTED  # looking it up in the enumeration takes longer than the whole answer
 
 _FIND_ID = "SELECT id, token FROM jobs WHERE id = ?"
 _FIND_KEY = "SELECT id, token FROM jobs WHERE task = ? AND key = ? AND state <= 2"
@@ -96,7 +99,7 @@ class Puts:
                 self._database.line[-1].wake()
 
     def _join(self, rows: list[Row], deadline: float) -> list[Stored]:
-        mine = Waiting(rows, sum(len(row[_BODY]) for row in rows))  # type: ignore[misc, arg-type]
+        mine = Waiting(rows, sum(len(row[_BODY]) for row in rows))
         self._database.line.append(mine)
         try:
             self._await(mine, deadline)
@@ -213,13 +216,13 @@ def _put_one(connection: sqlite3.Connection, row: Row) -> Stored:
         found = _find(connection, row)
         if found is not None:
             return found
-    return Stored(Put.INSERTED, str(row[_ID]))
+    return Stored(_INSERTED, row[_ID])
 
 
 def _put_rows(connection: sqlite3.Connection, rows: list[Row]) -> list[Stored]:
     parameters = list(itertools.chain.from_iterable(rows))
     if connection.execute(_insert(len(rows)), parameters).rowcount == len(rows):
-        return [Stored(Put.INSERTED, str(row[_ID])) for row in rows]
+        return [Stored(_INSERTED, row[_ID]) for row in rows]
     return [_find(connection, row) or _put_one(connection, row) for row in rows]
 
 
@@ -230,4 +233,4 @@ def _find(connection: sqlite3.Connection, row: Row) -> Stored | None:
         found = connection.execute(_FIND_KEY, (row[_TASK], row[_KEY])).fetchone()
     if found is None:
         return None  # the one in the way has been finished and forgotten meanwhile
-    return Stored(Put.INSERTED if found[1] == row[_TOKEN] else Put.DUPLICATE, found[0])
+    return Stored(_INSERTED if found[1] == row[_TOKEN] else Put.DUPLICATE, found[0])
