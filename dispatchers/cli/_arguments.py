@@ -63,7 +63,9 @@ def pair(text: str) -> tuple[str, str]:
     """
     key, equals, value = text.partition("=")
     if not (key and equals):
-        raise argparse.ArgumentTypeError(f"{text!r} is no argument: write key=value")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no argument: write key=value, or --args JSON"
+        )
     return key, value
 
 

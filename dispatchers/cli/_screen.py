@@ -125,6 +125,9 @@ class Screen:
             if isinstance(exc, UnicodeError):
                 raise
             self._forget(stream)
+        except OSError as exc:
+            self._forget(stream)
+            raise SystemExit(f"dispatchers: the output cannot be written: {exc.strerror}") from None
 
     def _forget(self, stream: TextIO) -> None:
         """Write to nowhere from now on; the interpreter's own flush at exit is quiet then too."""

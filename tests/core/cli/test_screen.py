@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import sys
 
@@ -16,6 +17,13 @@ class Terminal(io.StringIO):
 
     def isatty(self) -> bool:
         return True
+
+
+class Full(io.StringIO):
+    """A file on a disk that is full."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, "no room")
 
 
 class Gone(io.StringIO):
@@ -174,3 +182,11 @@ def test_a_bar_on_a_terminal_is_one_line(monkeypatch: pytest.MonkeyPatch) -> Non
     assert said[0].startswith("\rwork [############............] 5/10")
     assert all(len(each) <= 60 for each in said)
     assert said[-1] == "\n"
+
+
+def test_a_full_disk_is_one_line_and_an_exit_code() -> None:
+    """Output that could not be written is told in a line, and the exit code is 1."""
+    shown = Screen(Full(), io.StringIO())
+
+    with pytest.raises(SystemExit, match="cannot be written: no room"):
+        shown.line("text")
