@@ -55,7 +55,7 @@ def bare(session: nox.Session) -> None:
 
 @nox.session(python=OLDEST)
 def types(session: nox.Session) -> None:
-    """mypy and pyright, both strict, over the packages and what users write."""
+    """Mypy and pyright, both strict, over the packages and what users write."""
     session.install("-e", ".[cli,testing]", "mypy", "basedpyright")
     session.run("mypy")
     session.run("mypy", "--strict", "tests/typing")

@@ -58,7 +58,8 @@ def _lines(path: str) -> list[str]:
 def row(figure: Figure) -> str:
     """One line of the table."""
     limit, measured = (f"{value:.2f}{figure.unit}" for value in (figure.limit, figure.measured))
-    return f"| {figure.case} | {limit} | {measured} | {'yes' if figure.met else '**no**'} | {figure.detail} |"
+    cells = (figure.case, limit, measured, "yes" if figure.met else "**no**", figure.detail)
+    return f"| {' | '.join(cells)} |"
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ if not settings.configured:
     )
     django.setup()
 
-from django_tasks import task  # noqa: E402 - it wants the settings first
+from django_tasks import task  # it wants the settings first
 
 
 @task()

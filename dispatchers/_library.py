@@ -6,9 +6,10 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Iterable
+from types import ModuleType
 from typing import cast
 
-__all__ = ["cause", "import_object", "install", "is_importable", "missing_names"]
+__all__ = ["cause", "import_object", "imported", "install", "is_importable", "missing_names"]
 
 
 def is_importable(module: str) -> bool:
@@ -20,8 +21,22 @@ def is_importable(module: str) -> bool:
         return cast("object", sys.modules[module]) is not None  # None there forbids the import
     try:
         return importlib.util.find_spec(module) is not None
-    except Exception:  # noqa: BLE001 - C12: the parent package is anybody's code
+    except (Exception, SystemExit):  # noqa: BLE001 - C12: the parent package is anybody's code
         return False
+
+
+def imported(module: str) -> ModuleType:
+    """The module of that name, which is somebody else's code.
+
+    Raises:
+        ImportError: It ended the process instead; one module may not take all others with it.
+
+        Exception: Whatever else importing it raises.
+    """
+    try:
+        return importlib.import_module(module)
+    except SystemExit as exc:
+        raise ImportError(f"module {module!r} called sys.exit() when it was imported") from exc
 
 
 def import_object(reference: str) -> object:
@@ -37,7 +52,7 @@ def import_object(reference: str) -> object:
     module, colon, attribute = reference.partition(":")
     if not (module and colon and attribute):
         raise ValueError(f"reference {reference!r} is not of the form 'module:attribute'")
-    found: object = importlib.import_module(module)
+    found: object = imported(module)
     for name in attribute.split("."):
         found = getattr(found, name)
     return found

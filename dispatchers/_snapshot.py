@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping
@@ -15,7 +14,7 @@ from ._contract import BaseDispatcher
 from ._errors import ConfigurationError, ErrorCategory, RejectedError
 from ._foreign import is_dispatcher as hands_over
 from ._layers import DEFAULT, Layer
-from ._library import cause
+from ._library import cause, imported
 from ._secrets import secrets_of
 from ._verdict import safe_text
 
@@ -213,7 +212,7 @@ def build(specification: Specification) -> BaseDispatcher:
 def _import_hooks(settings: Settings) -> None:
     for module in settings.hooks:
         try:
-            importlib.import_module(module)
+            imported(module)
         except Exception as exc:
             raise ConfigurationError(f"hooks: importing {module!r} raised {cause(exc)}") from exc
 

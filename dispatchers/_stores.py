@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from ._dead import DeadLetterStore, MemoryDeadLetters
 from ._errors import ConfigurationError
 from ._idempotency import IdempotencyStore, MemoryIdempotencyStore
+from ._library import cause, import_object
 from ._options import BackendOptions
 
 if TYPE_CHECKING:
@@ -74,14 +74,9 @@ def load_object(option: str, spec: str) -> Any:
             f"{option} = {spec!r} names no object: write 'package.module:attribute'"
         )
     try:
-        found: Any = importlib.import_module(module)
-        for part in path.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as exc:
-        raise ConfigurationError(
-            f"{option} = {spec!r} could not be loaded: {type(exc).__name__}: {exc}"
-        ) from exc
-    return found
+        return import_object(spec)
+    except Exception as exc:
+        raise ConfigurationError(f"{option} = {spec!r} could not be loaded: {cause(exc)}") from exc
 
 
 def run_settings(options: BackendOptions) -> RunSettings:

@@ -28,8 +28,6 @@ P = ParamSpec("P")
 R = TypeVar("R", covariant=True)  # noqa: PLC0105 - users read it
 F = TypeVar("F")
 
-DEFAULT_BACKOFF = Backoff()
-
 
 class Task(Dispatching[P], Generic[P, R]):
     """A registered, named, typed function. Made by `@task` and `@declare`.
@@ -51,8 +49,6 @@ class Task(Dispatching[P], Generic[P, R]):
         """Seconds for one run, or None."""
         self.max_attempts = policy.max_attempts or 1
         """How often it is tried in all."""
-        self.backoff = policy.backoff or DEFAULT_BACKOFF
-        """The wait between attempts."""
         self.codec = PayloadCodec(function)
         self.codec.check_definition()
         self.implemented = implemented
@@ -69,6 +65,11 @@ class Task(Dispatching[P], Generic[P, R]):
         self.__dict__.pop("reader", None)
 
     # What the worker asks.
+
+    @cached_property
+    def backoff(self) -> Backoff:
+        """The wait between attempts."""
+        return self.policy.backoff or Backoff()
 
     @property
     def retry_on(self) -> tuple[type[BaseException], ...]:

@@ -133,7 +133,7 @@ def expose(name: str, *implementations: Implementation, required: Iterable[str] 
 
 def _imported(name: str, chosen: Implementation) -> ModuleType:
     try:
-        return importlib.import_module(chosen.module)
+        return imported(chosen.module)
     except Exception as exc:
         raise RegistrationError(
             f"{chosen.module!r}, the implementation of {name!r} from {chosen.distribution} "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import logging
 import os
 import sys
@@ -15,7 +14,7 @@ from types import TracebackType
 
 from dispatchers._errors import ConfigurationError
 from dispatchers._instances import current, reload, state
-from dispatchers._library import cause
+from dispatchers._library import cause, imported
 from dispatchers._sources import CONFIG, PROJECT_FILE, file_layer
 
 __all__ = ["file_in_force", "import_modules", "selected", "selected_target", "variables"]
@@ -127,7 +126,7 @@ def import_modules(more: Iterable[str] = ()) -> None:
     """
     for module in dict.fromkeys([*current().modules, *more]):
         try:
-            importlib.import_module(module)
+            imported(module)
         except Exception as exc:
             raise ConfigurationError(
                 f"importing the task module {module!r} raised {cause(exc)}{_place(exc)}"

@@ -31,7 +31,7 @@ class Slow(BaseDispatcher):
 
 
 def test_a_late_success_stays_unknown_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    """C3: what came back after the deadline was answered as unknown, and the log says how it ended."""
+    """C3: what came back too late was answered as unknown, and the log says how it ended."""
     caplog.set_level(logging.INFO, "dispatchers")
     dispatcher = Slow(deadline=0.05)
     dispatcher.released = threading.Event()

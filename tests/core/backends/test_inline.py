@@ -161,9 +161,7 @@ def test_adispatch_does_not_block_the_loop(seen, gate):
         gate()
 
     async def main():
-        running = asyncio.create_task(
-            blocks.options(dispatcher=InlineDispatcher()).adispatch()
-        )
+        running = asyncio.create_task(blocks.options(dispatcher=InlineDispatcher()).adispatch())
         await asyncio.to_thread(gate.arrived)
         gate.open()
         return await running
