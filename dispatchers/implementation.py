@@ -29,7 +29,7 @@ from types import ModuleType
 from typing import Any
 
 from ._errors import MissingDependencyError, RegistrationError
-from ._library import cause, install, is_importable, missing_names
+from ._library import cause, imported, install, is_importable, missing_names
 
 __all__ = ["Implementation", "expose", "installed"]
 

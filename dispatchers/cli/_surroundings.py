@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
+from dispatchers import _library
 from dispatchers._errors import ConfigurationError
 from dispatchers._instances import current, reload, state
 from dispatchers._library import cause, imported
@@ -136,7 +137,8 @@ def import_modules(more: Iterable[str] = ()) -> None:
 def _place(exc: BaseException) -> str:
     """The innermost line outside of the import machinery."""
     frames = _frames(exc.__traceback__)
-    known = [f for f in frames if "importlib" not in f.filename and f.filename != __file__]
+    ours = {__file__, _library.__file__}
+    known = [f for f in frames if "importlib" not in f.filename and f.filename not in ours]
     return f" ({known[-1].filename}:{known[-1].lineno})" if known else ""
 
 
