@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterable
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -82,9 +83,15 @@ class Child:
         self._number = 0
         self._announced = True
 
-    def run(self) -> None:
-        """Serve until the worker closes the pipe."""
+    def run(self, received: Iterable[Frame]) -> None:
+        """Serve until the worker closes the pipe.
+
+        Args:
+            received: What has come already.
+        """
         hooks.before_run(self._announce)
+        for each in received:
+            self._heed(each)
         threading.Thread(target=self._listen, name="dispatchers-listen", daemon=True).start()
         self._pipes.send(Kind.READY)
         while (job := self._jobs.get()) is not None:
@@ -175,17 +182,19 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # the worker's business, also in a shared group
         signal.signal(number, signal.SIG_IGN)
     pipes = _moved_pipes()
-    first = pipes.receive()
-    if not first:
-        return
-    setup = json.loads(first[0][2])
+    frames: list[Frame] = []
+    while not frames:
+        if (received := pipes.receive()) is None:
+            return
+        frames += received
+    setup = json.loads(frames[0][2])
     try:
         settings = _prepared(setup)
     except BaseException as exc:
         log.exception("the task modules could not be imported")
         pipes.send(Kind.BROKEN, 0, f"{type_name(exc)}: {exc}".encode(errors="replace"))
         return
-    Child(pipes, settings, setup["patience"]).run()
+    Child(pipes, settings, setup["patience"]).run(frames[1:])
 
 
 def _moved_pipes() -> Pipes:

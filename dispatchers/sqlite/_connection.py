@@ -224,6 +224,8 @@ class Database:
             slot.adopt()
         if slot.inside:
             raise StoreBusyError(f"{self.path!r} is in a transaction of this very thread")
+        if time.monotonic() >= slot.look_at:
+            slot.look()
         connection = slot.connection
         if connection is None:
             return self._open()
@@ -239,8 +241,9 @@ class Database:
                 f"this process was forked inside a transaction on {self.path!r}: fork elsewhere"
             )
         with self._inside():
-            self._slot.connection = open_file(self.path, self._synchronous)
-        return self._slot.connection
+            connection = open_file(self.path, self._synchronous)
+            self._slot.fill(connection)
+        return connection
 
 
 def _file_path(path: str | os.PathLike[str]) -> str:

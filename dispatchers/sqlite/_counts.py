@@ -21,7 +21,13 @@ SELECT (SELECT count(*) FROM jobs WHERE state = 1),
 
 
 def count(connection: sqlite3.Connection) -> Counts:
-    """How many jobs are in each state."""
+    """How many jobs are in each state, all at one instant."""
+    with connection:
+        connection.execute("BEGIN")
+        return _counted(connection)
+
+
+def _counted(connection: sqlite3.Connection) -> Counts:
     running = dict(connection.execute(_RUNNING).fetchall())
     claimable = connection.execute(_READY).fetchall()
     queues = {name: found - running.get(name, 0) for name, found in claimable}

@@ -14,6 +14,7 @@ import threading
 import time
 import weakref
 from collections import deque
+from pathlib import Path
 
 from ._line import Waiting
 from ._patience import Crowd
@@ -23,6 +24,9 @@ __all__ = ["Slot"]
 # Seconds that a fork waits for running transactions, and that the interpreter's exit does.
 _FORK_PATIENCE = 10.0
 _EXIT_PATIENCE = 1.0
+
+# Seconds between two looks whether the file is still the one that was opened.
+_LOOK = 0.5
 
 
 class Slot:
@@ -35,6 +39,8 @@ class Slot:
     def __init__(self, path: str) -> None:
         self._path = path
         self.connection: sqlite3.Connection | None = None
+        self.look_at = 0.0
+        self._file: tuple[int, int] | None = None
         self.closed = False
         self.poisoned = False
         self.start()
@@ -50,20 +56,48 @@ class Slot:
         self.crowd = Crowd(self._path)
         self.line: deque[Waiting] = deque()
 
+    def fill(self, connection: sqlite3.Connection) -> None:
+        """Use a connection from now on."""
+        self.connection = connection
+        self._file = self._identity()
+        self.look_at = time.monotonic() + _LOOK
+
+    def look(self) -> None:
+        """Part with the connection if its file is not there any more, or another in its place.
+
+        What were written to it would be lost: nobody else can open that file.
+        """
+        if self._identity() != self._file:
+            self.drop()
+        self.look_at = time.monotonic() + _LOOK
+
     def drop(self) -> None:
-        """Close the connection, if there is one; what it had not committed is undone."""
+        """Part with the connection, if there is one; what it had not committed is undone."""
         self.crowd.turn.close()
         connection, self.connection = self.connection, None
-        if connection is not None:
-            with contextlib.suppress(sqlite3.Error):
-                connection.rollback()
+        if connection is None:
+            return
+        with contextlib.suppress(sqlite3.Error):
+            connection.rollback()
+        if self._identity() == self._file:
             connection.close()
+        else:  # SQLite would delete the log of the file that is there now
+            _abandon(connection)
 
     def poison(self) -> None:
         """Part for ever with a connection that was in use when this process was forked."""
-        _kept.append(self.connection)
+        if self.connection is not None:
+            _abandon(self.connection)
         self.connection = None
         self.poisoned = True
+
+    def _identity(self) -> tuple[int, int] | None:
+        """Which file is at the path; None for none."""
+        try:
+            found = Path(self._path).stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
     def adopt(self) -> None:
         """Recover from a fork that Python did not see, as servers written in C do it."""
@@ -88,7 +122,15 @@ class Slot:
 _guard = threading.RLock()
 _slots: weakref.WeakSet[Slot] = weakref.WeakSet()
 _forking: list[tuple[Slot, bool]] = []
-_kept: list[sqlite3.Connection | None] = []
+_abandoned: list[sqlite3.Connection] = []
+
+
+def _abandon(connection: sqlite3.Connection) -> None:
+    """Never close a connection: not at the interpreter's exit either, which closes what is left."""
+    import ctypes
+
+    _abandoned.append(connection)
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
 
 
 def _before_fork() -> None:

@@ -101,10 +101,12 @@ class SQLiteStore:
 
             timeout: Seconds.
         """
-        if not finished and not self._anything(queues, limit, timeout):
+        deadline = time.monotonic() + timeout
+        if not finished and not self._anything(queues, limit, deadline):
             return Exchange([], [], alive=True, expired=0)
         now = time.time()
-        with self.database.transaction(timeout=timeout) as connection:
+        left = max(0.0, deadline - time.monotonic())
+        with self.database.transaction(timeout=left) as connection:
             keep = self.retention > 0
             lost = settle(connection, finished, now=now, keep=keep)
             promote(connection, now=now)
@@ -143,12 +145,12 @@ class SQLiteStore:
         """Close for good; false if another thread was still at it after `timeout` seconds."""
         return self.database.close(timeout)
 
-    def _anything(self, queues: Sequence[str] | None, limit: int, timeout: float) -> bool:
+    def _anything(self, queues: Sequence[str] | None, limit: int, deadline: float) -> bool:
         """Whether a claim is worth a write transaction; an idle worker asks often."""
         if limit <= 0:
             return False
         look = partial(any_waiting, queues=queues, now=time.time())
-        return self.database.run(look, deadline=time.monotonic() + timeout)
+        return self.database.run(look, deadline=deadline)
 
 
 def _nothing(_: object) -> None:

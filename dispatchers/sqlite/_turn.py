@@ -11,12 +11,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Sequence
-
-try:
-    import fcntl
-except ImportError:  # not a POSIX system
-    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["Turn"]
 
@@ -24,6 +20,8 @@ __all__ = ["Turn"]
 _AGES: Sequence[float] = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 
 _MODE = 0o600
+
+_NOT, _SHARED, _ALONE = range(3)
 
 
 class Turn:
@@ -37,7 +35,7 @@ class Turn:
         self._path = f"{path}-turn"
         self._file: int | None = None
         self._held = 0
-        self._works = fcntl is not None
+        self._works = sys.platform != "win32"
 
     def comes(self, age: float) -> bool:
         """Whether nobody has waited notably longer.
@@ -48,9 +46,9 @@ class Turn:
         if not self._opened(os.O_CREAT):
             return True
         level = sum(age >= step for step in _AGES)
-        if level > self._held and self._lock(fcntl.LOCK_SH, self._held, level):
+        if level > self._held and self._lock(_SHARED, self._held, level):
             self._held = level
-        if level == len(_AGES) or not self._lock(fcntl.LOCK_EX, level, len(_AGES)):
+        if level == len(_AGES) or not self._lock(_ALONE, level, len(_AGES)):
             return level == len(_AGES) or not self._works
         self._unlock(level, len(_AGES))
         return True
@@ -82,9 +80,8 @@ class Turn:
         return self._works
 
     def _lock(self, how: int, start: int, end: int) -> bool:
-        assert self._file is not None
         try:
-            fcntl.lockf(self._file, how | fcntl.LOCK_NB, end - start, start)
+            self._change(how, start, end)
         except (BlockingIOError, PermissionError):
             return False
         except OSError:  # the file system has no locks
@@ -93,6 +90,13 @@ class Turn:
         return True
 
     def _unlock(self, start: int, end: int) -> None:
-        assert self._file is not None
         with contextlib.suppress(OSError):
-            fcntl.lockf(self._file, fcntl.LOCK_UN, end - start, start)
+            self._change(_NOT, start, end)
+
+    def _change(self, how: int, start: int, end: int) -> None:
+        assert self._file is not None
+        assert sys.platform != "win32"
+        import fcntl
+
+        kinds = (fcntl.LOCK_UN, fcntl.LOCK_SH | fcntl.LOCK_NB, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(self._file, kinds[how], end - start, start)

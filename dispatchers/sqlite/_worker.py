@@ -94,8 +94,8 @@ class SQLiteWorker:
                 crew.start()
                 self._serve(crew)
                 return self._finish(crew)
-        except BrokenError as exc:
-            log.error("the worker ends: %s", exc)  # noqa: TRY400 - the child has logged where
+        except (BrokenError, StoreError) as exc:
+            log.error("the worker ends: %s", exc)  # noqa: TRY400 - the words say enough
             return 1
         finally:
             self._end(crew)
@@ -161,6 +161,8 @@ class SQLiteWorker:
             self._poll_at = now + _POLL
         crew.finished = []
         crew.take(exchange.jobs, elapsed=now - begun)
+        if exchange.expired:
+            log.warning("%d jobs were too late to be run", exchange.expired)
         for lost in exchange.lost:
             log.warning("a result of %s does not count: others have it now", lost.job.task)
         if self._work.drain and not (finished or exchange.jobs or crew.busy):

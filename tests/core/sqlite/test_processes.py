@@ -126,6 +126,57 @@ def test_a_fork_inside_a_transaction_ends_it_with_a_reason(
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_fork_does_not_wait_for_ever(
+    desk: Any, store: SQLiteStore, in_child: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C8: where a transaction of another thread does not end, the child is told and not misled."""
+    monkeypatch.setattr("dispatchers.sqlite._slot._FORK_PATIENCE", 0.05)
+    store.open(timeout=1)
+    entered, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with store.database.transaction(timeout=1) as connection:
+            connection.execute("DELETE FROM jobs")
+            entered.set()
+            leave.wait(10)
+
+    def refused() -> None:
+        with pytest.raises(StoreUnavailableError, match="forked inside a transaction"):
+            store.put(desk.job(), timeout=1)
+
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(hold)
+        entered.wait(10)
+        code = in_child(refused)
+        leave.set()
+        running.result()
+
+    assert code == 0
+    assert store.put(desk.job(), timeout=1).put is Put.INSERTED
+
+
+@pytest.mark.parametrize("replaced", [False, True], ids=["removed", "replaced"])
+def test_a_file_that_is_gone_is_not_written_to(
+    desk: Any, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch, replaced: bool
+) -> None:
+    """C9: what is confirmed is in the file that others see, and theirs is left intact."""
+    monkeypatch.setattr("dispatchers.sqlite._slot._LOOK", 0.0)
+    store.put(desk.job("lost"), timeout=1)
+    for path in desk.path.parent.iterdir():
+        path.unlink()
+    other = desk.open()
+    if replaced:
+        other.put(desk.job("other"), timeout=1)
+
+    store.put(desk.job("own"), timeout=1)
+    store.close()
+
+    assert other.counts().ready == 1 + replaced
+    other.close()
+    assert desk.open().counts().ready == 1 + replaced
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs the C library's fork")
 def test_a_fork_that_python_does_not_see_is_noticed(desk: Any, store: SQLiteStore) -> None:
     """C8: servers written in C fork without Python's hooks; parent and child still work."""

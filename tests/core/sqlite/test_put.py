@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -197,6 +199,35 @@ def test_a_full_disk_is_told_at_once(desk: Any, store: SQLiteStore) -> None:
 
     assert not caught.value.maybe_written
     assert store.put(desk.job(), timeout=1).put is Put.INSERTED
+
+
+def test_an_error_of_the_disk_leaves_it_open(desk: Any, store: SQLiteStore) -> None:
+    """C3: an input or output error while committing may have written; afterwards all works."""
+    script = """
+import resource, signal, sys
+from dispatchers.sqlite import NewJob, SQLiteStore, StoreUnavailableError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+store = SQLiteStore(sys.argv[1])
+store.open(timeout=5)
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))
+try:
+    store.put(NewJob("a", "t", "q", bytes(1_000_000)), timeout=5)
+except StoreUnavailableError as exc:
+    assert exc.maybe_written, "an error in the commit is not certain"
+else:
+    raise AssertionError("it was written")
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+assert store.put(NewJob("b", "t", "q", b""), timeout=5).put == "inserted"
+store.close()
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script, str(desk.path)],
+        capture_output=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    assert store.counts().ready == 1
 
 
 def test_a_file_that_cannot_be_written_is_told(desk: Any, store: SQLiteStore) -> None:
