@@ -10,6 +10,8 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
+from ._errors import ErrorCategory, RejectedError
+
 __all__ = [
     "TimeLimitError",
     "is_cancellation",
@@ -46,10 +48,20 @@ async def limited(work: Awaitable[T], seconds: float | None) -> T:
 
 
 async def off_loop(work: Callable[..., T], *values: Any) -> T:
-    """`work(*values)` on a thread, in the caller's context."""
+    """`work(*values)` on a thread, in the caller's context.
+
+    Raises:
+        RejectedError: No thread can be started any more, so it did not begin.
+    """
     import asyncio
 
-    return await asyncio.to_thread(work, *values)
+    context = contextvars.copy_context()
+    try:
+        begun = asyncio.get_running_loop().run_in_executor(None, context.run, work, *values)
+    except RuntimeError as exc:
+        closed = "no thread can be started: the event loop or the interpreter is shutting down"
+        raise RejectedError(ErrorCategory.CLOSED, closed) from exc
+    return await begun
 
 
 def is_cancellation(exc: BaseException) -> bool:
