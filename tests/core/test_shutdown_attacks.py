@@ -63,7 +63,7 @@ def answers(source: str, folder: Path) -> list[tuple[str, str, str | None, str |
 
 @pytest.mark.parametrize("before", ["", "used()"], ids=["unused", "used"])
 def test_an_exit_function_may_dispatch(tmp_path: Path, before: str) -> None:
-    """C1: dispatched in an exit function, it is done, handed over, or refused: no threads start then."""
+    """C1: work dispatched in an exit function is done, handed over or refused: no thread starts."""
     said = answers(LATE + before, tmp_path)
 
     assert len(said) == 12
