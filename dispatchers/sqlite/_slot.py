@@ -65,7 +65,7 @@ class Slot:
     def look(self) -> None:
         """Part with the connection if its file is not there any more, or another in its place.
 
-        What were written to it would be lost: nobody else can open that file.
+        What was written to it would be lost: nobody else can open that file.
         """
         if self._identity() != self._file:
             self.drop()
@@ -79,10 +79,7 @@ class Slot:
             return
         with contextlib.suppress(sqlite3.Error):
             connection.rollback()
-        if self._identity() == self._file:
-            connection.close()
-        else:  # SQLite would delete the log of the file that is there now
-            _abandon(connection)
+        connection.close()  # SQLite leaves the log alone if it is another file's by now (3.40)
 
     def poison(self) -> None:
         """Part for ever with a connection that was in use when this process was forked."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import stat
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from dispatchers.sqlite import SQLiteStore, StoreFormatError, _schema
+from dispatchers.sqlite import SQLiteStore, StoreBusyError, StoreFormatError, _schema
 from dispatchers.sqlite._schema import APPLICATION_ID, STEPS, prepare
 
 
@@ -188,6 +189,24 @@ def test_many_processes_may_create_the_file_at_once(desk: Any) -> None:
 
     assert codes == [0] * 6
     assert desk.open().counts().ready == 6
+
+
+def test_a_file_that_is_created_just_now_is_not_taken_for_anothers(desk: Any) -> None:
+    """What is read of a file to see whose it is, is read at one instant."""
+    desk.path.touch()
+    rival = desk.open()
+
+    def create(sql: str) -> None:
+        if sql == "PRAGMA user_version":
+            connection.set_trace_callback(None)
+            with contextlib.suppress(StoreBusyError):
+                rival.open(timeout=0.1)
+
+    with closing(sqlite3.connect(desk.path, isolation_level=None)) as connection:
+        connection.set_trace_callback(create)
+        prepare(connection, str(desk.path))
+
+    assert desk.open().put(desk.job(), timeout=1).put == "inserted"
 
 
 def test_the_file_is_marked_as_ours(desk: Any, store: SQLiteStore) -> None:
