@@ -382,14 +382,10 @@ class Quoting(ShelfDispatcher):
 
 
 class Talkative(ShelfDispatcher):
-    """Shows where it could not connect to, password and all."""
+    """Shows where it connects to, password and all."""
 
-    def _send(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:
-        try:
-            return super()._send(request, body, timeout=timeout)
-        except Exception as exc:
-            words = f"cannot connect to {self.options.url}"  # type: ignore[attr-defined]
-            raise RejectedError(ErrorCategory.UNAVAILABLE, words) from exc
+    def __repr__(self) -> str:
+        return f"Talkative({self.options.url})"  # type: ignore[attr-defined]
 
 
 class Complaining(ShelfDispatcher):
