@@ -42,4 +42,5 @@ def _documented(first: ast.stmt, then: ast.stmt) -> tuple[str, str] | None:
             ast.Expr(value=ast.Constant(value=str(text))),
         ):
             return name, inspect.cleandoc(text)
-    return None
+        case _:
+            return None

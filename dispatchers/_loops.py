@@ -56,8 +56,12 @@ async def off_loop(work: Callable[..., T], *values: Any) -> T:
     import asyncio
 
     context = contextvars.copy_context()
+
+    def run() -> T:
+        return context.run(work, *values)
+
     try:
-        begun = asyncio.get_running_loop().run_in_executor(None, context.run, work, *values)
+        begun = asyncio.get_running_loop().run_in_executor(None, run)
     except RuntimeError as exc:
         closed = "no thread can be started: the event loop or the interpreter is shutting down"
         raise RejectedError(ErrorCategory.CLOSED, closed) from exc

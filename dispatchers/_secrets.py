@@ -39,7 +39,8 @@ def _secrets_in(value: object) -> set[str]:  # noqa: PLR0911 - one for each kind
             return set().union(*map(_secrets_in, value))
         case dict():
             return set().union(*map(_secrets_in, value.values()))
-    return set()
+        case _:
+            return set()
 
 
 def _password(url: str) -> set[str]:
