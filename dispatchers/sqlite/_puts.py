@@ -149,7 +149,8 @@ class Puts:
         """Write the beginning of the line; false if other processes are in the way."""
         batch = self._take()
         try:
-            self._commit(batch)
+            if batch:  # a signal handler of this thread may have written them all just now
+                self._commit(batch)
         except RAISED_BY_SQLITE:
             return False
         finally:

@@ -276,6 +276,27 @@ def test_a_signal_handler_may_put_while_its_thread_does(desk: Any, store: SQLite
     assert set(answers) == {Put.INSERTED}
 
 
+def test_a_signal_handler_may_write_what_its_thread_was_about_to(
+    desk: Any, store: SQLiteStore
+) -> None:
+    """C8: a put that a handler interrupted finds its own rows written, and only once."""
+    store.open(timeout=1)
+    connection = store.database._slot.connection
+    take = store._puts._take
+
+    def interrupted() -> Any:
+        store._puts._take = take  # type: ignore[method-assign]
+        store.put_many([desk.job("handler")], timeout=1)
+        return take()
+
+    store._puts._take = interrupted  # type: ignore[method-assign]
+    answers = store.put_many([desk.job("a"), desk.job("b")], timeout=1)
+
+    assert [answer.put for answer in answers] == [Put.INSERTED, Put.INSERTED]
+    assert store.counts().ready == 3
+    assert store.database._slot.connection is connection
+
+
 def test_a_signal_handler_inside_a_transaction_is_refused_at_once(
     desk: Any, store: SQLiteStore
 ) -> None:
