@@ -57,6 +57,20 @@ class Journal:
         )
         self._append(entry._asdict())
 
+    def release(self) -> None:
+        """Let runs that wait in `wait_for_release` go on."""
+        Path(self._released).touch()
+
+    def wait_for_release(self, limit: float = 10.0) -> None:
+        """Wait until somebody calls `release`, at most `limit` seconds."""
+        until = time.monotonic() + limit
+        while not Path(self._released).exists() and time.monotonic() < until:
+            time.sleep(0.005)
+
+    @property
+    def _released(self) -> str:
+        return f"{self.path}.released"
+
     def _append(self, values: Mapping[str, object]) -> None:
         file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:

@@ -29,6 +29,7 @@ __all__ = [
     "compare",
     "discard",
     "fail",
+    "held",
     "note",
     "other",
     "overrun",
@@ -75,6 +76,13 @@ def note(journal: str, text: str = "") -> None:
 def other(journal: str, text: str = "") -> None:
     """Say something, under another name."""
     Journal(journal).write(text)
+
+
+@task(name="dispatchers.testing.held")
+def held(journal: str) -> None:
+    """Do not end before the journal is released."""
+    Journal(journal).wait_for_release()
+    Journal(journal).write("held")
 
 
 @task(name="dispatchers.testing.renamed", former_names=("dispatchers.testing.formerly",))

@@ -86,8 +86,9 @@ class LosesNothing:
             pytest.skip(f"{dispatcher.name} does not deduplicate, and says so")
         keyed = {"dispatcher": dispatcher, "idempotency_key": "same", "deduplicate": True}
 
-        answers = [tasks.note.options(**keyed).dispatch(journal.path) for _ in range(2)]  # type: ignore[arg-type]
+        answers = [tasks.held.options(**keyed).dispatch(journal.path) for _ in range(2)]  # type: ignore[arg-type]
         another = tasks.other.options(**keyed).dispatch(journal.path)  # type: ignore[arg-type]
+        journal.release()
 
         assert answers[0].status is DispatchStatus.ACCEPTED
         assert answers[1].status is DispatchStatus.DUPLICATE
@@ -100,9 +101,10 @@ class LosesNothing:
         dispatcher = harness.dispatcher()
         if not dispatcher.capabilities.deduplicate:
             pytest.skip(f"{dispatcher.name} does not deduplicate, and says so")
-        request = tasks.note.options(deduplicate=True).request(journal.path)
+        request = tasks.held.options(deduplicate=True).request(journal.path)
 
         answers = [dispatcher.dispatch(request) for _ in range(2)]
+        journal.release()
 
         assert [answer.status for answer in answers] == ["accepted", "duplicate"]
         assert arrived(harness, dispatcher, journal, request.id) == [request.id]
