@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, Field
 
 from ._fork import renew_after_fork
 from ._model import Model
-from ._outcome import RunFailure
+from ._outcome import Outcome, RunFailure
 from ._request import now
 
 __all__ = ["DeadLetter", "DeadLetterStore", "MemoryDeadLetters"]
@@ -37,6 +37,43 @@ class DeadLetter(Model):
     """When it was given up, aware UTC."""
     body: bytes = Field(repr=False)
     """The envelope as it was delivered."""
+
+    @classmethod
+    def of(
+        cls,
+        outcome: Outcome,
+        body: bytes,
+        *,
+        id: str,  # noqa: A002
+        task: str = "",
+        queue: str = "",
+        deliveries: int = 1,
+    ) -> DeadLetter:
+        """The letter for a run that ended with the action `dead`.
+
+        Args:
+            outcome: What became of the run.
+
+            body: The envelope as it was delivered.
+
+            id: The request's id, or the backend's own where the message was no envelope.
+
+            task: The task's name, if the outcome knows none.
+
+            queue: The queue it was on.
+
+            deliveries: How often that attempt was delivered.
+        """
+        return cls(
+            id=id,
+            task=outcome.task or task,
+            queue=queue,
+            reason=outcome.reason.value,
+            attempts=outcome.attempt,
+            deliveries=deliveries,
+            error=outcome.error,
+            body=body,
+        )
 
 
 class DeadLetterStore(Protocol):

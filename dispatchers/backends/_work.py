@@ -78,7 +78,16 @@ def follow_up(work: Work, outcome: Outcome, letters: DeadLetterStore | None) -> 
 
 def _buried(work: Work, outcome: Outcome, letters: DeadLetterStore) -> float | None:
     try:
-        letters.add(_letter(work, outcome))
+        letters.add(
+            DeadLetter.of(
+                outcome,
+                work.body,
+                id=work.id,
+                task=work.task,
+                queue=work.queue,
+                deliveries=work.deliveries,
+            )
+        )
     except Exception as exc:  # noqa: BLE001 - anything a store raises
         log.error(  # noqa: TRY400 - a store's traceback may quote the letter
             "dead letter of %r could not be stored (%s); the work comes back in %.0f s",
@@ -87,19 +96,6 @@ def _buried(work: Work, outcome: Outcome, letters: DeadLetterStore) -> float | N
         )  # fmt: skip
         return STORE_PAUSE
     return None
-
-
-def _letter(work: Work, outcome: Outcome) -> DeadLetter:
-    return DeadLetter(
-        id=work.id,
-        task=outcome.task or work.task,
-        queue=work.queue,
-        reason=outcome.reason.value,
-        attempts=work.attempt,
-        deliveries=work.deliveries,
-        error=outcome.error,
-        body=work.body,
-    )
 
 
 def crashed(work: Work, exc: BaseException) -> Outcome:

@@ -62,15 +62,13 @@ def _dead(job: Job, outcome: Outcome) -> Finish:
 
 def _sent_away(job: Job, outcome: Outcome, letters: DeadLetterStore) -> Finish:
     """The letter is stored first; if that fails, the work comes back (C9)."""
-    letter = DeadLetter(
+    letter = DeadLetter.of(
+        outcome,
+        job.body,
         id=job.id,
         task=job.task,
         queue=job.queue,
-        reason=outcome.reason.value,
-        attempts=job.attempt,
         deliveries=job.deliveries,
-        error=outcome.error,
-        body=job.body,
     )
     try:
         letters.add(letter)

@@ -1,0 +1,1 @@
+"""Hands work over to Celery."""
