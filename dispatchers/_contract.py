@@ -352,8 +352,7 @@ class BaseDispatcher(ABC):
     def _refused_at_once(self, request: object, started: float) -> DispatchResponse:
         """The answer while the breaker is open: there is nothing to find out, or to prepare."""
         error, elapsed = self._open_error, monotonic() - started
-        rejected = DispatchStatus.REJECTED
-        return _report.told(unsent(self.alias, self.name, request, rejected, error, None, elapsed))
+        return _report.told(unsent(self.alias, self.name, request, REJECTED, error, None, elapsed))
 
     def _bounded_send(self, request: DispatchRequest, body: bytes, timeout: float) -> Sent:
         if self._guard is None:
@@ -468,7 +467,8 @@ class BaseDispatcher(ABC):
         return _report.told(response)
 
 
-FAILED = DispatchStatus.FAILED
+# Looked up once: an enum's members are attributes that Python computes.
+FAILED, REJECTED = DispatchStatus.FAILED, DispatchStatus.REJECTED
 ANSWERS = (
     DispatchStatus.EXECUTED,
     DispatchStatus.ACCEPTED,

@@ -43,8 +43,7 @@ class Dispatching(Generic[P]):
         """Hand the work over, and say what became of it. Never raises an `Exception`."""
         started = monotonic()
         try:
-            dispatcher, head = self._route()
-            request = self._request(head, args, kwargs)
+            dispatcher, request = self._prepared(args, kwargs)
         except Exception as exc:  # noqa: BLE001 - C1: there is no dispatcher yet that could answer
             return self._refused(exc, started)
         return dispatcher.dispatch(request)
@@ -53,8 +52,7 @@ class Dispatching(Generic[P]):
         """The same without blocking the event loop."""
         started = monotonic()
         try:
-            dispatcher, head = self._route()
-            request = self._request(head, args, kwargs)
+            dispatcher, request = self._prepared(args, kwargs)
         except Exception as exc:  # noqa: BLE001 - C1
             return self._refused(exc, started)
         return await dispatcher.adispatch(request)
@@ -116,16 +114,22 @@ class Dispatching(Generic[P]):
 
     # How it is done.
 
-    def _route(self) -> tuple[Dispatcher, Head]:
-        """The dispatcher and the head, found again only when the configuration has changed."""
+    def _prepared(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Dispatcher, DispatchRequest]:
+        """The dispatcher and the request for it."""
         routed = self._routed
+        if routed is None or routed[0] != state.generation:
+            routed = self._route()
+        codec = self._task.codec
+        payload = codec.encode(codec.named(args, kwargs) if args else kwargs)
+        return routed[1], routed[2].request(payload)
+
+    def _route(self) -> tuple[int, Dispatcher, Head]:
+        """Dispatcher and head, good until the configuration changes."""
         generation = state.generation
-        if routed is not None and routed[0] == generation:
-            return routed[1], routed[2]
-        dispatcher = safe(self._dispatcher())
-        head = self._head()
-        self._routed = (generation, dispatcher, head)
-        return dispatcher, head
+        self._routed = routed = (generation, safe(self._dispatcher()), self._head())
+        return routed
 
     def _dispatcher(self) -> Dispatcher:
         """A task's own alias falls back to the default; one that a caller names must exist."""

@@ -6,7 +6,6 @@ what is the same for all requests of a task with the same options is encoded onc
 
 from __future__ import annotations
 
-import os
 import re
 from datetime import UTC, datetime
 
@@ -15,7 +14,7 @@ from pydantic_core import from_json, to_json
 
 from ._capabilities import OPTIONS
 from ._model import EMPTY, JsonObject, build
-from ._request import VERSION, DispatchRequest
+from ._request import VERSION, DispatchRequest, new_id
 
 __all__ = ["EnvelopeError", "Head", "NewerEnvelopeError", "decode", "encode", "task_name"]
 
@@ -59,7 +58,7 @@ class Head:
     def request(self, payload: bytes) -> DispatchRequest:
         """A new request of this head, its payload JSON text; nothing is validated again."""
         values = self.values.copy()
-        values["id"] = os.urandom(16).hex()
+        values["id"] = new_id()
         values["created_at"] = datetime.now(UTC)
         values["payload"] = JsonObject(payload)
         return build(DispatchRequest, values, {"_head": self})

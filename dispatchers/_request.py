@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from time import time_ns
 from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import (
@@ -25,8 +26,13 @@ VERSION = 1
 
 
 def new_id() -> str:
-    """32 random hexadecimal digits, straight from the system: no state that a fork would copy."""
-    return os.urandom(16).hex()
+    """32 hexadecimal digits: 48 bits of milliseconds since the epoch, then 80 of chance.
+
+    Chance comes from the system: no state that a fork would copy. Ids that begin with the time are
+    neighbours in a database's index, where random ones touch a page each.
+    """
+    milliseconds = time_ns() // 1_000_000
+    return (milliseconds.to_bytes(6, "big") + os.urandom(10)).hex()
 
 
 def now() -> datetime:

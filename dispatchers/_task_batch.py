@@ -32,8 +32,7 @@ class TaskBatch(Generic[P]):
         started = monotonic()
         dispatching = self._dispatching
         try:
-            _, head = dispatching._route()
-            self._items.append(dispatching._request(head, args, kwargs))
+            self._items.append(dispatching._prepared(args, kwargs)[1])
         except Exception as exc:  # noqa: BLE001 - C1: the answer stands in its place
             self._items.append(dispatching._refused(exc, started))
 
@@ -50,7 +49,7 @@ class TaskBatch(Generic[P]):
             return self._merged(iter(()))
         started = monotonic()
         try:
-            dispatcher, _ = self._dispatching._route()
+            dispatcher = self._dispatching._route()[1]
         except Exception as exc:  # noqa: BLE001 - C1: the configuration changed since `add`
             return self._merged(self._dispatching._refused(exc, started) for _ in requests)
         return self._merged(iter(dispatcher.dispatch_many(requests)))
@@ -62,7 +61,7 @@ class TaskBatch(Generic[P]):
             return self._merged(iter(()))
         started = monotonic()
         try:
-            dispatcher, _ = self._dispatching._route()
+            dispatcher = self._dispatching._route()[1]
         except Exception as exc:  # noqa: BLE001 - C1
             return self._merged(self._dispatching._refused(exc, started) for _ in requests)
         return self._merged(iter(await dispatcher.adispatch_many(requests)))
