@@ -72,8 +72,9 @@ class Troupe:
     def start(self) -> None:
         self._started += 1
         path = self._logs / f"{self._started}.log"
-        with path.open("wb") as log:
-            self._running.append((subprocess.Popen(self._command, stdout=log), path))
+        with path.open("wb") as log, path.with_suffix(".errors").open("wb") as errors:
+            process = subprocess.Popen(self._command, stdout=log, stderr=errors)
+        self._running.append((process, path))
 
     def kill(self, *, replace: bool) -> None:
         victim, log = self._running.pop(random.randrange(len(self._running)))
@@ -81,7 +82,7 @@ class Troupe:
             time.sleep(0.01)
         time.sleep(random.uniform(0, 0.3))
         victim.send_signal(signal.SIGKILL)
-        assert victim.wait(30) == -signal.SIGKILL, "it had ended by itself"
+        assert victim.wait(30) == -signal.SIGKILL, self._errors()
         if replace:
             self.start()
 
@@ -91,12 +92,16 @@ class Troupe:
             process.kill()
         codes = {process.wait(30) for process, _ in self._running}
         self._running.clear()
-        assert codes <= {-signal.SIGKILL}
+        assert codes <= {-signal.SIGKILL}, self._errors()
+
+    def _errors(self) -> str:
+        """What those said that ended by themselves."""
+        return "".join(path.read_text() for path in self._logs.glob("*.errors"))
 
     def log(self) -> Counter[str]:
         """Complete lines only: the last may have been cut short by the kill."""
         lines: Counter[str] = Counter()
-        for path in self._logs.iterdir():
+        for path in self._logs.glob("*.log"):
             lines.update(filter(None, path.read_text().split("\n")[:-1]))
         return lines
 
@@ -124,6 +129,7 @@ def play(desk: Any, tmp_path: Path, kills: int) -> None:
     confirmed, recorded = producers.log(), workers.log()
     with store.database.transaction(timeout=10) as connection:
         done = {row[0] for row in connection.execute("SELECT id FROM jobs WHERE state = 2")}
+    print(f"{kills} kills: {len(confirmed)} confirmed, {len(done)} done")
     assert len(confirmed) > 100
     assert set(confirmed) - done == set(), "confirmed work was lost"
     assert set(recorded) - done == set(), "a recorded result was lost"
