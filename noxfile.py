@@ -46,7 +46,7 @@ def tests(session: nox.Session) -> None:
     session.run("pytest", *session.posargs)
 
 
-@nox.session(python=OLDEST)
+@nox.session(python=INSTALLED)
 def bare(session: nox.Session) -> None:
     """The core alone: pydantic, typing-extensions and pytest; no extra of ours."""
     session.install(_wheel(session), "pytest", "pytest-timeout", "hypothesis")
