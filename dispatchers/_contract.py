@@ -130,7 +130,6 @@ class BaseDispatcher(ABC):
         self.alias: str = alias or self.name
         self.options = self._validated(options, settings)
         self._closed = False
-        self._supported = frozenset(o for o in OPTIONS if self.capabilities.supports(o))
         self._breaker = self._new_breaker()
         self._guard = Guard(f"dispatchers-{self.alias}") if self.guarded else None
         self._secrets = secrets_of(self.options)
@@ -145,6 +144,11 @@ class BaseDispatcher(ABC):
             return cls.Options.model_validate({**(options.__dict__ if options else {}), **settings})
         except ValidationError as exc:
             raise options_error(exc, cls.Options, f"{cls.__name__}") from None
+
+    @cached_property
+    def _supported(self) -> frozenset[str]:
+        """The options that may be used; looked at late, as an instance may narrow them."""
+        return frozenset(o for o in OPTIONS if self.capabilities.supports(o))
 
     def _new_breaker(self) -> Breaker | None:
         settings = self.options.breaker

@@ -1,1 +1,15 @@
-"""Hands work over to Celery."""
+"""Hands work over to Celery, and runs it in Celery's own workers.
+
+`pip install "dispatchers[celery]"`; `adapters/celery/README.md` says the rest. Register the tasks
+with the application whose workers shall run them::
+
+    from dispatchers_celery import register
+
+    register(app)
+"""
+
+from ._dispatcher import CeleryDispatcher
+from ._options import CeleryOptions
+from ._tasks import register
+
+__all__ = ["CeleryDispatcher", "CeleryOptions", "register"]

@@ -1,0 +1,134 @@
+"""A queue of a Celery application, stepped message by message as Celery's worker settles them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from celery import Celery
+from celery.exceptions import Ignore, Reject
+from celery.exceptions import Retry as CeleryRetry
+from dispatchers_celery import CeleryDispatcher
+from dispatchers_celery._message import Received
+from dispatchers_celery._tasks import _run
+
+from dispatchers.stores import dead_letters
+from dispatchers.testing import Harness
+
+__all__ = ["CeleryHarness", "application"]
+
+
+def application(url: str, queue: str, **settings: Any) -> Celery:
+    """An application as a user would write it."""
+    app = Celery("shop", broker=url, set_as_current=False)
+    app.conf.update(task_default_queue=queue, **settings)
+    return app
+
+
+class CeleryHarness(Harness):
+    """One queue, and what was taken out of it and not settled yet."""
+
+    scheme = "redis"
+
+    def __init__(self, url: str, folder: Path, **settings: Any) -> None:
+        self.url = url
+        self.queue = f"conformance-{uuid4().hex}"
+        self.app = application(url, self.queue, **settings)
+        self.letters = f"sqlite:{folder / 'dead.db'}"
+        self.held: list[Any] = []
+        self._open()
+
+    def _open(self) -> None:
+        self.connection: Any = self.app.connection_for_read()
+        self.channel = self.connection.channel()
+        self.app.amqp.queues[self.queue](self.channel).declare()
+
+    def make_dispatcher(self, **options: Any) -> CeleryDispatcher:
+        return CeleryDispatcher(app=self.app, **{"dead_letters": self.letters, **options})
+
+    @property
+    def upstream(self) -> tuple[str, int]:
+        with self.app.connection_for_read() as connection:
+            return "127.0.0.1", connection.port or connection.default_port
+
+    def connect(self, host: str, port: int, **options: Any) -> CeleryDispatcher:
+        place = self.url.partition("@")[2] or self.url.partition("://")[2]
+        url = self.url.replace(place.partition("/")[0], f"{host}:{port}")
+        return CeleryDispatcher(url=url, queue=self.queue, **options)
+
+    def _fetch(self) -> None:
+        """Take everything that is there, unsettled, as a worker does that holds work back."""
+        while (message := self.app.amqp.queues[self.queue](self.channel).get()) is not None:
+            self.held.append(message)
+
+    def received(self, dispatcher: Any) -> list[bytes]:
+        self._fetch()
+        return [str(message.decode()[0][0]).encode() for message in self.held]
+
+    def run_next(self, dispatcher: Any) -> object:
+        self._fetch()
+        message = self._due()
+        if message is None:
+            return None
+        text = str(message.decode()[0][0])
+        try:
+            _run(Received.read(text, message.headers, message.delivery_info), dispatcher)
+        except Reject:
+            message.reject(requeue=True)
+        except (Ignore, CeleryRetry):
+            message.ack()
+        except Exception:  # noqa: BLE001 - a failure: Celery acknowledges, and records it
+            message.ack()
+        else:
+            message.ack()
+        return message
+
+    def _due(self) -> Any:
+        now = datetime.now(UTC)
+        for message in self.held:
+            eta = message.headers.get("eta")
+            if eta is None or datetime.fromisoformat(eta) <= now:
+                self.held.remove(message)
+                return message
+        return None
+
+    def dead(self, dispatcher: Any) -> list[bytes]:
+        return [letter.body for letter in dead_letters(self.letters).list()]
+
+    def crash(self, dispatcher: Any) -> None:
+        """The worker's connection ends: what it held is given to the next."""
+        self._fetch()
+        self.held.clear()
+        self.connection.close()
+        self._open()
+        self._count(dispatcher)
+
+    def _count(self, dispatcher: Any) -> None:
+        """A worker that takes a flagged delivery replaces it by one that is counted, and runs it.
+
+        The suite wants to see the run: what was only counted is no run.
+        """
+        self._fetch()
+        for message in list(self.held):
+            if _info(message).get("redelivered"):
+                self.held.remove(message)
+                text = str(message.decode()[0][0])
+                with contextlib.suppress(Ignore):
+                    _run(Received.read(text, message.headers, message.delivery_info), dispatcher)
+                message.ack()
+
+    def close(self) -> None:
+        for message in self.held:
+            message.ack()
+        with contextlib.suppress(Exception):
+            self.channel.queue_delete(self.queue)
+        self.connection.close()
+
+
+def _info(message: Any) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = message.delivery_info or {}
+    return found
