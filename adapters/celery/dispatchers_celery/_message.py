@@ -41,9 +41,8 @@ class Delivery(NamedTuple):
 
     @property
     def wait(self) -> float:
-        """Seconds until it is due; less than a second is no wait."""
-        left = self.due - time.time()
-        return left if left > 1.0 else 0.0
+        """Seconds until it is due."""
+        return max(0.0, self.due - time.time())
 
     @property
     def headers(self) -> dict[str, Any]:

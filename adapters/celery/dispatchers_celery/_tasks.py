@@ -31,6 +31,8 @@ __all__ = ["register"]
 log = logging.getLogger("dispatchers")
 PAUSE = 1.0
 """Seconds before a delivery goes back whose next attempt could not be published: no hot loop."""
+EARLY = 1.0
+"""Seconds that work may come too soon, as clocks differ, without being handed back."""
 NATIVE: dict[str, Callable[..., Any]] = {}
 """By task name, the functions of converted tasks, for messages of their former life."""
 
@@ -118,7 +120,7 @@ def _plain(name: str, args: Any, kwargs: Any) -> Any:
 
 def _run(received: Received, dispatcher: CeleryDispatcher) -> None:
     delivery = received.delivery
-    if delivery.wait:
+    if delivery.wait > EARLY:
         _publish(received, delivery, dispatcher)
         raise Ignore
     if received.uncounted:
