@@ -40,7 +40,18 @@ class Application:
     def __init__(self, options: CeleryOptions, alias: str) -> None:
         self._options = options
         self.app: Any = _application(options, alias)
-        self.url: str = options.url or self.app.conf.broker_write_url or "amqp://"
+        self.url = _explicit(options.url or self.app.conf.broker_write_url or "amqp://")
+        self._import_all()
+
+    def _import_all(self) -> None:
+        """Import what Celery and kombu import late: a fork meanwhile would leave a lock behind."""
+        import encodings.idna
+
+        del encodings
+        connection: Any = self.app.connection_for_write(self.url)
+        connection.get_transport_cls()
+        connection.transport  # noqa: B018 - made on first use
+        _ = self.app.amqp.send_task_message, self.app.amqp.queues
 
     @cached_property
     def transport(self) -> Transport:
@@ -104,6 +115,15 @@ class Application:
         if self.transport == "redis":
             return self._options.priorities
         return any(self.highest_priority(queue) for queue in self.app.amqp.queues.values())
+
+
+def _explicit(url: str | list[str]) -> str:
+    """With the one AMQP client there is: for `amqp` kombu 5.7 tries to import another each time.
+
+    A process that is forked during an import inherits its lock, held by nobody.
+    """
+    urls = url if isinstance(url, list) else url.split(";")
+    return ";".join(f"py{each}" if each.startswith("amqp://") else each for each in urls)
 
 
 def _application(options: CeleryOptions, alias: str) -> Any:
