@@ -92,11 +92,11 @@ def _add_all(app: Any, source: Source) -> None:
 
 def _add(app: Any, name: str, source: Source) -> None:
     def run(self: Any, *args: Any, **kwargs: Any) -> Any:
-        headers = {**(self.request.headers or {}), **self.request}
+        headers = {**(self.request.headers or {}), **vars(self.request)}
         if not is_ours(headers):
             return _plain(name, args, kwargs)
         info = self.request.delivery_info or {}
-        return _run(Received.read(str(args[0]), headers, info), source())
+        return _run(Received.read(str(args[0]), headers, info), _found(source))
 
     app.task(
         run,
@@ -110,6 +110,16 @@ def _add(app: Any, name: str, source: Source) -> None:
         max_retries=None,
         shared=False,
     )
+
+
+def _found(source: Source) -> CeleryDispatcher:
+    """The dispatcher; a worker that is configured wrongly gives its work back."""
+    try:
+        return source()
+    except Exception as exc:
+        log.exception("this worker cannot run work of dispatchers")
+        time.sleep(PAUSE)
+        raise Reject(reason="the worker is configured wrongly", requeue=True) from exc
 
 
 def _plain(name: str, args: Any, kwargs: Any) -> Any:

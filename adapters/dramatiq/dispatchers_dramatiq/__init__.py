@@ -1,1 +1,0 @@
-"""Hands work over to Dramatiq."""

@@ -1,0 +1,49 @@
+"""Tasks that a real worker runs in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from dispatchers import Backoff, Discard, current_run, task
+from dispatchers.testing import Journal
+
+
+@task(name="celery_tests.note")
+def note(journal: str, text: str) -> None:
+    Journal(journal).write(text)
+
+
+@task(name="celery_tests.fail", max_attempts=3, backoff=Backoff(initial=0))
+def fail(journal: str) -> None:
+    Journal(journal).write("ran")
+    raise OSError("as asked")
+
+
+@task(name="celery_tests.die")
+def die(journal: str, times: int) -> None:
+    """End the process in the midst of the run, so many times."""
+    Journal(journal).write("began")
+    if current_run().deliveries <= times:
+        os.kill(os.getpid(), signal.SIGKILL)
+    Journal(journal).write("ended")
+
+
+@task(name="celery_tests.slow")
+def slow(journal: str, seconds: float) -> None:
+    Journal(journal).write("began")
+    time.sleep(seconds)
+    Journal(journal).write("ended")
+
+
+@task(name="celery_tests.limited", time_limit=1)
+def limited(journal: str) -> None:
+    Journal(journal).write("began")
+    time.sleep(30)
+    Journal(journal).write("ended")
+
+
+@task(name="celery_tests.discard")
+def discard(journal: str) -> None:
+    raise Discard("not wanted")
