@@ -1,0 +1,236 @@
+"""Brokers that are killed, stopped, filled, or whose queues are deleted."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import redis
+from dispatchers_celery import CeleryDispatcher
+
+from dispatchers import ConfigurationError, DispatchStatus, ErrorCategory
+from dispatchers.testing import FaultProxy, tasks
+from dispatchers.testing.servers import PrivateServer, RabbitMQServer, RedisServer
+
+from .harness import CeleryHarness, application
+
+_made: list[CeleryDispatcher] = []
+
+
+def dispatcher_of(url: str, **options: Any) -> CeleryDispatcher:
+    settings = {"breaker": False, "deadline": 1.0, "queue": f"broker-{uuid4().hex}", **options}
+    dispatcher = CeleryDispatcher(url=url, **settings)
+    _made.append(dispatcher)
+    return dispatcher
+
+
+@pytest.fixture(autouse=True)
+def _close_all() -> Iterator[None]:
+    yield
+    while _made:
+        _made.pop().close()
+
+
+def ids_in(dispatcher: CeleryDispatcher) -> set[str]:
+    """The ids of all messages that the broker has."""
+    app: Any = dispatcher.application.app
+    found = set()
+    with app.connection_for_read() as connection:
+        queue = app.amqp.queues[app.conf.task_default_queue](connection.channel())
+        queue.declare()
+        while (message := queue.get(no_ack=True)) is not None:
+            found.add(message.headers["id"])
+    return found
+
+
+def killed_in_mid_burst(server: PrivateServer, dispatcher: CeleryDispatcher) -> tuple[int, int]:
+    """Dispatch while the server is killed and started again; how much was accepted, and lost."""
+    accepted: list[str] = []
+    stop = threading.Event()
+
+    def burst() -> None:
+        while not stop.is_set():
+            response = tasks.note.options(dispatcher=dispatcher).dispatch("/nowhere")
+            if response.status is DispatchStatus.ACCEPTED:
+                accepted.append(response.request_id)
+
+    threads = [threading.Thread(target=burst) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.5)
+    server.kill()
+    before = len(accepted)
+    server.start()
+    end = time.monotonic() + 20
+    while len(accepted) <= before + 10 and time.monotonic() < end:
+        time.sleep(0.05)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert before > 0
+    assert len(accepted) > before, "nothing was accepted after the restart"
+    return len(accepted), len(set(accepted) - ids_in(dispatcher))
+
+
+def test_redis_killed_in_mid_burst_loses_nothing(private_redis: RedisServer) -> None:
+    """C9: with an append-only file nothing that was ACCEPTED is lost by `kill -9` of Redis."""
+    private_redis.stop()
+    private_redis.keeps = "always"
+    private_redis.start()
+
+    accepted, lost = killed_in_mid_burst(private_redis, dispatcher_of(private_redis.url))
+
+    print(f"{accepted} accepted, {lost} lost")
+    assert lost == 0
+
+
+def test_rabbitmq_killed_in_mid_burst_loses_nothing(private_rabbitmq: RabbitMQServer) -> None:
+    """C9: nothing that was ACCEPTED is lost by `kill -9` of RabbitMQ."""
+    accepted, lost = killed_in_mid_burst(private_rabbitmq, dispatcher_of(private_rabbitmq.url))
+
+    print(f"{accepted} accepted, {lost} lost")
+    assert lost == 0
+
+
+def test_a_restart_between_two_calls_costs_no_dispatch(private_rabbitmq: RabbitMQServer) -> None:
+    """A connection that the broker has closed is noticed before anything is sent over it."""
+    dispatcher = dispatcher_of(private_rabbitmq.url)
+    work = tasks.note.options(dispatcher=dispatcher)
+    first = work.dispatch("/nowhere")
+
+    private_rabbitmq.kill()
+    private_rabbitmq.start()
+    second = work.dispatch("/nowhere")
+
+    assert first.ok
+    assert second.ok
+
+
+def test_redis_restarted_between_two_calls_costs_no_dispatch(private_redis: RedisServer) -> None:
+    """The same on Redis."""
+    work = tasks.note.options(dispatcher=dispatcher_of(private_redis.url))
+    first = work.dispatch("/nowhere")
+
+    private_redis.kill()
+    private_redis.start()
+    second = work.dispatch("/nowhere")
+
+    assert first.ok
+    assert second.ok
+
+
+def test_a_memory_alarm_is_answered_in_time_and_unknown(private_rabbitmq: RabbitMQServer) -> None:
+    """C3: a blocked RabbitMQ may take the message later: UNKNOWN, within the deadline."""
+    work = tasks.note.options(dispatcher=dispatcher_of(private_rabbitmq.url))
+    assert work.dispatch("/nowhere").ok
+    private_rabbitmq.control("set_vm_memory_high_watermark", "absolute", "1")
+
+    started = time.monotonic()
+    response = work.dispatch("/nowhere")
+    took = time.monotonic() - started
+    private_rabbitmq.control("set_vm_memory_high_watermark", "0.4")
+    healed = [work.dispatch("/nowhere") for _ in range(3)]
+
+    assert response.status is DispatchStatus.UNKNOWN
+    assert response.error is not None
+    assert response.error.category is ErrorCategory.TIMEOUT
+    assert took < 1.0 + 0.25
+    assert healed[-1].ok
+
+
+def test_a_full_redis_is_a_rejection(private_redis: RedisServer) -> None:
+    """C3: Redis that refuses for want of memory has certainly not got it."""
+    work = tasks.note.options(dispatcher=dispatcher_of(private_redis.url))
+    assert work.dispatch("/nowhere").ok
+    client = redis.Redis(port=private_redis.port)
+    client.config_set("maxmemory", "1")
+
+    response = work.dispatch("/nowhere")
+    client.close()
+
+    assert response.status is DispatchStatus.REJECTED
+    assert response.error is not None
+    assert response.error.category is ErrorCategory.CAPACITY
+
+
+def test_a_lost_reply_is_unknown(shared_redis: str) -> None:
+    """C3: executed, and the answer lost: nobody knows, and nothing is repeated."""
+    harness = CeleryHarness(shared_redis, Path("/nowhere"))
+    with FaultProxy(*harness.upstream) as proxy:
+        dispatcher = harness.connect(*proxy.address, breaker=False, deadline=0.5)
+        work = tasks.note.options(dispatcher=dispatcher)
+        assert work.dispatch("/nowhere").ok
+        proxy.drop_reply()
+        response = work.dispatch("/nowhere")
+        proxy.heal()
+        dispatcher.close()
+
+    bodies = harness.received(dispatcher)
+    harness.close()
+    assert response.status is DispatchStatus.UNKNOWN
+    assert len([body for body in bodies if response.request_id.encode() in body]) == 1
+
+
+def test_a_deleted_queue_is_declared_again(shared_rabbitmq: str) -> None:
+    """A message to a deleted queue comes back; the queue that is configured is declared again."""
+    dispatcher = dispatcher_of(shared_rabbitmq)
+    work = tasks.note.options(dispatcher=dispatcher)
+    assert work.dispatch("/nowhere").ok
+    app: Any = dispatcher.application.app
+    with app.connection_for_read() as connection:
+        connection.channel().queue_delete(app.conf.task_default_queue)
+
+    response = work.dispatch("/nowhere")
+
+    assert response.ok
+    assert ids_in(dispatcher) == {response.request_id}
+
+
+@pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
+def test_a_mistyped_queue_is_refused(request: pytest.FixtureRequest, broker: str) -> None:
+    """A queue that is declared nowhere is refused, not created."""
+    dispatcher = dispatcher_of(request.getfixturevalue(f"shared_{broker}"), queues=["mail"])
+
+    response = tasks.note.options(dispatcher=dispatcher, queue="mial").dispatch("/nowhere")
+
+    assert response.status is DispatchStatus.REJECTED
+    assert response.error is not None
+    assert response.error.category is ErrorCategory.NOT_FOUND
+    assert "mail" in response.error.message
+
+
+def test_without_confirms_the_response_says_so(shared_rabbitmq: str) -> None:
+    """C3: what is not confirmed is not called confirmed."""
+    dispatcher = dispatcher_of(shared_rabbitmq, confirm=False)
+
+    response = tasks.note.options(dispatcher=dispatcher).dispatch("/nowhere")
+
+    assert response.ok
+    assert not response.confirmed
+    assert ids_in(dispatcher) == {response.request_id}
+
+
+def test_the_users_application_is_left_as_it_is(shared_rabbitmq: str) -> None:
+    """Bounds are set on our own connection, not on the application."""
+    app: Any = application(shared_rabbitmq, f"broker-{uuid4().hex}", task_time_limit=5)
+    before = dict(app.conf.broker_transport_options), set(app.amqp.queues)
+    dispatcher = CeleryDispatcher(app=app, queues=["other"])
+    _made.append(dispatcher)
+
+    tasks.note.options(dispatcher=dispatcher, queue="other").dispatch("/nowhere").raise_for_error()
+
+    assert (dict(app.conf.broker_transport_options), set(app.amqp.queues)) == before
+    with app.connection_for_read() as connection:
+        connection.channel().queue_delete("other")
+
+
+@pytest.mark.parametrize("options", [{}, {"url": "redis://x", "app": "a:b"}])
+def test_either_an_application_or_an_address(options: dict[str, str]) -> None:
+    """Neither, or both, is an error that says what to give."""
+    with pytest.raises(ConfigurationError, match="give `app`"):
+        CeleryDispatcher(**options)  # type: ignore[arg-type]
