@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from . import footprint, inprocess, store, worker
+from . import celery_peer, footprint, inprocess, store, worker
 from ._measure import Figure
 
 CASES: dict[str, Callable[[], Iterator[Figure]]] = {
@@ -24,12 +24,24 @@ CASES: dict[str, Callable[[], Iterator[Figure]]] = {
     "sqlite": store.dispatch,
     "worker": worker.against_huey,
     "million": worker.with_a_million,
+    "celery-redis": celery_peer.on_redis,
+    "celery-rabbitmq": celery_peer.on_rabbitmq,
     "import": footprint.imports,
     "memory": footprint.memory,
 }
 REPORT = Path(__file__).with_name("README.md")
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
-PEERS = ("pydantic", "pydantic-core", "django", "django-tasks", "huey")
+PEERS = (
+    "pydantic",
+    "pydantic-core",
+    "django",
+    "django-tasks",
+    "huey",
+    "celery",
+    "kombu",
+    "amqp",
+    "redis",
+)
 
 
 def machine() -> str:

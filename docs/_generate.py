@@ -158,7 +158,12 @@ WORDS: Mapping[str, str] = {
     "max_size": "largest envelope",
 }
 """Every capability, in words."""
-NEEDED: Mapping[str, Mapping[str, Any]] = {"sqlite": {"path": "work.sqlite3"}}
+ADAPTERS = ("celery",)
+"""Those that are bundled and finished."""
+NEEDED: Mapping[str, Mapping[str, Any]] = {
+    "sqlite": {"path": "work.sqlite3"},
+    "celery": {"url": "amqp://localhost"},
+}
 """Options that a backend cannot be built without."""
 
 
@@ -167,8 +172,8 @@ def _built(name: str) -> BaseDispatcher:
 
 
 def capabilities() -> str:
-    """What each built-in backend can do."""
-    built = {name: _built(name) for name in BUILT_IN}
+    """What each bundled backend can do."""
+    built = {name: _built(name) for name in (*BUILT_IN, *ADAPTERS)}
     rows = [
         (words, *(_ability(each, field) for each in built.values()))
         for field, words in WORDS.items()
