@@ -9,7 +9,15 @@ with the application whose workers shall run them::
 """
 
 from ._dispatcher import CeleryDispatcher
+from ._native import NativeTask, adopt, native
 from ._options import CeleryOptions
 from ._tasks import register
 
-__all__ = ["CeleryDispatcher", "CeleryOptions", "register"]
+__all__ = [
+    "CeleryDispatcher",
+    "CeleryOptions",
+    "NativeTask",
+    "adopt",
+    "native",
+    "register",
+]

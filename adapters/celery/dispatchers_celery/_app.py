@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import cached_property
@@ -45,9 +46,7 @@ class Application:
 
     def _import_all(self) -> None:
         """Import what Celery and kombu import late: a fork meanwhile would leave a lock behind."""
-        import encodings.idna
-
-        del encodings
+        importlib.import_module("encodings.idna")
         connection: Any = self.app.connection_for_write(self.url)
         connection.get_transport_cls()
         connection.transport  # noqa: B018 - made on first use

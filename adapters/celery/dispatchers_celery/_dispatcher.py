@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from time import monotonic
+from typing import Any
 
 from dispatchers import (
     BaseDispatcher,
     Capabilities,
     ConfigurationError,
     DeadLetterStore,
+    DispatchFailure,
     DispatchRequest,
+    DispatchStatus,
     ErrorCategory,
     RejectedError,
     Sent,
@@ -24,7 +27,7 @@ from ._app import Application
 from ._errors import category_of, is_certainly_unsent
 from ._link import Link, Message, ReturnedError
 from ._links import Links
-from ._message import message_of
+from ._message import NATIVE, message_of
 from ._options import CeleryOptions
 
 __all__ = ["CeleryDispatcher"]
@@ -94,10 +97,30 @@ class CeleryDispatcher(BaseDispatcher):
     # Handing over.
 
     def _send(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:
+        if NATIVE in request.headers and self.application.app.conf.task_always_eager:
+            return self._eagerly(request)
         result = self._send_many([(request, body)], timeout=timeout)[0]
         if isinstance(result, Exception):
             raise result
         return result
+
+    def _eagerly(self, request: DispatchRequest) -> Sent:
+        """One of Celery's own tasks in an application that runs them in the call."""
+        payload: Any = request.payload
+        task = self.application.app.tasks.get(request.task)
+        if task is None:
+            message = f"no task {request.task!r} in the application, which runs tasks in the call"
+            raise RejectedError(ErrorCategory.NOT_FOUND, message)
+        result = task.apply(args=payload["args"], kwargs=payload["kwargs"], throw=False)
+        if not result.failed():
+            return Sent(result.id, DispatchStatus.EXECUTED)
+        error = DispatchFailure(
+            category=ErrorCategory.HANDLER,
+            retryable=False,
+            exception_type=type(result.result).__name__,
+            message=f"task {request.task!r} failed with {type(result.result).__name__}",
+        )
+        return Sent(result.id, DispatchStatus.FAILED, error=error, exception=result.result)
 
     def _send_many(self, items: Sequence[Item], *, timeout: float) -> Sequence[Sent | Exception]:
         messages = [self._message_or_error(request, body) for request, body in items]

@@ -17,6 +17,8 @@ from ._link import Message
 __all__ = ["HIDDEN", "Delivery", "Received", "is_ours", "message_again", "message_of"]
 
 ATTEMPT, DELIVERIES, DUE = "dispatchers_attempt", "dispatchers_deliveries", "dispatchers_due"
+NATIVE = "dispatchers_native"
+"""The header of a request for one of Celery's own tasks; it does not travel."""
 HIDDEN = "'...'"
 """What the native tools show in place of arguments: they are somebody's data."""
 SPAN = 200
@@ -137,14 +139,19 @@ def message_of(
     body: bytes,
     queue: Queue,
 ) -> Message:
-    """The message; its one argument is the envelope as text."""
+    """The message; its one argument is the envelope as text.
+
+    For one of Celery's own tasks, its own arguments.
+    """
+    is_native = NATIVE in request.headers
+    args, kwargs = _native(request) if is_native else ([body.decode()], {})
     limit = request.time_limit
     delivery = Delivery(due=request.due.timestamp() if request.due else 0.0)
     parts = application.app.amqp.as_task_v2(
         request.id,
         request.task,
-        args=(body.decode(),),
-        kwargs={},
+        args=args,
+        kwargs=kwargs,
         eta=_eta(application, delivery),
         expires=request.expires_at,
         time_limit=None,
@@ -154,9 +161,16 @@ def message_of(
         kwargsrepr="{}",
     )
     headers = {**request.headers, **delivery.headers}
+    if is_native:
+        headers = {k: v for k, v in request.headers.items() if k != NATIVE}
     priority = _priority(application, queue, request.priority)
     properties = {} if priority is None else {"priority": priority}
     return Message(request.task, request.id, parts, queue, headers, properties)
+
+
+def _native(request: DispatchRequest) -> tuple[list[Any], dict[str, Any]]:
+    payload: Any = request.payload
+    return list(payload["args"]), dict(payload["kwargs"])
 
 
 def _eta(application: Application, delivery: Delivery) -> datetime | None:

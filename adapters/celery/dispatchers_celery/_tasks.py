@@ -33,8 +33,6 @@ PAUSE = 1.0
 """Seconds before a delivery goes back whose next attempt could not be published: no hot loop."""
 EARLY = 1.0
 """Seconds that work may come too soon, as clocks differ, without being handed back."""
-NATIVE: dict[str, Callable[..., Any]] = {}
-"""By task name, the functions of converted tasks, for messages of their former life."""
 
 Source = Callable[[], CeleryDispatcher]
 
@@ -124,8 +122,7 @@ def _found(source: Source) -> CeleryDispatcher:
 
 def _plain(name: str, args: Any, kwargs: Any) -> Any:
     """A message of the task's former life: plain arguments, Celery's own `.delay()` and beat."""
-    function = NATIVE.get(name) or catalogue.get(name).function
-    return function(*args, **kwargs)
+    return catalogue.get(name).function(*args, **kwargs)
 
 
 def _run(received: Received, dispatcher: CeleryDispatcher) -> None:

@@ -15,8 +15,9 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from dispatchers_celery import CeleryDispatcher
+from dispatchers_celery import CeleryDispatcher, adopt, native, register
 
+from dispatchers import override
 from dispatchers.stores import dead_letters
 from dispatchers.testing import Journal
 
@@ -186,6 +187,25 @@ def test_an_unknown_task_is_handed_back_not_dropped(place: Place) -> None:
 
     assert followed.ok
     assert dead_letters(place.letters).get(response.request_id) is None
+
+
+def test_a_converted_task_takes_messages_of_its_former_life(place: Place) -> None:
+    """Plain arguments and envelopes, under one name, from `send_task`, `.delay()` and ours."""
+    path = place.folder / f"{uuid4().hex}.txt"
+    app = place.dispatcher.application.app
+    register(app, place.dispatcher)
+
+    app.send_task("celery_tests.converted", args=[str(path), "send_task"])
+    adopt(work.converted, app).delay(str(path), text="delay")
+    by_name = native(work.converted.name, dispatcher="ours")
+    nowhere = by_name.dispatch(str(path), "nowhere")
+    with override(ours=place.dispatcher):
+        by_name.dispatch(str(path), "native").raise_for_error()
+    work.converted.options(dispatcher=place.dispatcher).dispatch(str(path), "ours")
+    place.until(lambda: path.exists() and len(path.read_text().splitlines()) == 4)
+
+    assert not nowhere
+    assert sorted(path.read_text().split()) == ["delay", "native", "ours", "send_task"]
 
 
 def test_a_worker_stops_when_it_is_told_to(place: Place) -> None:

@@ -47,3 +47,10 @@ def limited(journal: str) -> None:
 @task(name="celery_tests.discard")
 def discard(journal: str) -> None:
     raise Discard("not wanted")
+
+
+@task(name="celery_tests.converted")
+def converted(path: str, text: str = "default") -> None:
+    """A task that was Celery's once; its messages have plain arguments, or an envelope."""
+    with open(path, "a") as file:  # noqa: PTH123 - outside of a run there is no journal
+        file.write(f"{text}\n")
