@@ -160,12 +160,9 @@ class CeleryDispatcher(BaseDispatcher):
         answers: list[Exception | None] = []
         with self._links.lent(timeout) as link:
             for start in range(0, len(messages), AT_ONCE):
-                answers += self._published(link, messages[start : start + AT_ONCE], until)
-                if any(map(_is_fatal, answers)):
-                    break
-        if any(map(_is_fatal, answers)):
-            link.abandon()
-        untried = RejectedError(ErrorCategory.TIMEOUT, "the deadline passed before its turn")
+                if link.usable:
+                    answers += self._published(link, messages[start : start + AT_ONCE], until)
+        untried = RejectedError(ErrorCategory.UNAVAILABLE, "the connection failed before its turn")
         return [*answers, *[untried] * (len(messages) - len(answers))]
 
     def _published(
@@ -190,15 +187,6 @@ class CeleryDispatcher(BaseDispatcher):
     # The rest.
 
     def _check(self) -> None:
-        self._check_limits()
-        if self.application.transport == "amqp" and not self.options.confirm:
-            return
-        if self.options.queue and self.application.queue(self.options.queue) is None:
-            raise ConfigurationError(
-                f"dispatcher {self.alias!r}: queue {self.options.queue!r} is declared nowhere"
-            )
-
-    def _check_limits(self) -> None:
         """A run that takes longer than the redelivery window is begun again while it goes on."""
         from dispatchers import catalogue
 
@@ -236,8 +224,3 @@ class CeleryDispatcher(BaseDispatcher):
 
 def _result(message: Message, answer: Exception | None) -> Sent | Exception:
     return Sent(message.id) if answer is None else answer
-
-
-def _is_fatal(answer: Exception | None) -> bool:
-    """After what else than a refusal may a connection be used again?"""
-    return answer is not None and not isinstance(answer, ReturnedError)

@@ -57,6 +57,9 @@ class Message(NamedTuple):
 class Link(Protocol):
     """A connection that publishes messages for one thread at a time."""
 
+    usable: bool
+    """False once it failed: what comes over it afterwards may answer an earlier question."""
+
     def publish(self, messages: Sequence[Message], until: float) -> list[Failure | None]:
         """Publish; None for each that the broker has, else why not."""
         ...
@@ -107,6 +110,7 @@ class AMQPLink:
     def __init__(
         self, application: Application, timeout: float, *, confirm: bool, mandatory: bool
     ) -> None:
+        self.usable = True
         self._application = application
         self._confirm, self._mandatory = confirm, confirm and mandatory
         self._connection = application.app.connection_for_write(
@@ -191,6 +195,7 @@ class AMQPLink:
             self._amqp.drain_events(timeout=left)
 
     def _fail(self, exc: Exception) -> None:
+        self.usable = False
         for tag in list(self._open):
             self._settle(tag, exc)
 
@@ -238,6 +243,7 @@ class OtherLink:
     """Redis, and kombu's other virtual transports: a write that returns has arrived."""
 
     def __init__(self, application: Application, timeout: float) -> None:
+        self.usable = True
         self._application = application
         options = {"max_retries": 0, "socket_timeout": timeout, "socket_connect_timeout": timeout}
         self._connection = application.app.connection_for_write(
@@ -271,6 +277,7 @@ class OtherLink:
                 for message in messages:
                     _published(self._application, self._producer, message)
         except Exception as exc:  # noqa: BLE001 - one pipeline, one answer
+            self.usable = False
             return [exc] * len(messages)
         return [None] * len(messages)
 
@@ -278,6 +285,7 @@ class OtherLink:
         try:
             _published(self._application, self._producer, message)
         except Exception as exc:  # noqa: BLE001 - the answer
+            self.usable = False
             return exc
         return None
 

@@ -56,10 +56,11 @@ class Links:
 
     def give_back(self, link: Link) -> None:
         """Keep it for the next, if there is room."""
-        if self._closed or self._pid != os.getpid() or len(self._idle) >= KEPT:
-            link.abandon()
-        else:
+        wanted = not self._closed and self._pid == os.getpid() and len(self._idle) < KEPT
+        if wanted and link.usable:
             self._idle.append(link)
+        else:
+            link.abandon()
 
     def _kept(self) -> Link | None:
         if self._pid != os.getpid():
@@ -85,7 +86,10 @@ class Links:
 
         def connect() -> Link:
             left = max(until - monotonic(), 0.001)
-            return open_link(application, left, confirm=self._confirm, mandatory=self._mandatory)
+            link = open_link(application, left, confirm=self._confirm, mandatory=self._mandatory)
+            if monotonic() > until:  # nobody waits for it any more
+                link.abandon()
+            return link
 
         try:
             return bounded(connect, timeout=timeout)
