@@ -1,0 +1,83 @@
+"""The shop runs the same code on every backend, by changing one variable."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from dispatchers.testing.servers import MissingServerError, free_port, rabbitmq_url, redis_url
+
+SHOP = Path(__file__).parents[2] / "examples" / "shop"
+SERVERS = {"redis": redis_url, "rabbitmq": rabbitmq_url}
+
+
+def _variables(target: str) -> dict[str, str]:
+    """The target, and for a broker its address and a queue of the test's own."""
+    place = f"DISPATCHERS_TARGETS__{target.upper()}__DEFAULT__"
+    found = {"DISPATCHERS_TARGET": target}
+    if target in SERVERS:
+        try:
+            found[f"{place}URL"] = SERVERS[target]()
+        except MissingServerError as exc:
+            if os.environ.get("DISPATCHERS_REQUIRE_SERVICES"):
+                raise
+            pytest.skip(f"needs {target}: {exc}")
+        found[f"{place}QUEUE"] = f"shop-{uuid4().hex}"
+    return found
+
+
+def _run(
+    folder: Path, variables: dict[str, str], *command: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=folder,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(SHOP, tmp_path / "shop"))
+
+
+@pytest.mark.parametrize("target", ["inline", "sqlite", "redis", "rabbitmq"])
+def test_the_same_code_runs_on_every_backend(shop: Path, target: str) -> None:
+    """Orders are placed, a worker runs them, each mail is tried twice."""
+    variables = _variables(target)
+
+    placed = _run(shop, variables, "shop", "order", "3")
+    assert placed.returncode == 0, placed.stdout + placed.stderr
+    if target != "inline":
+        worked = _run(shop, variables, "dispatchers", "worker", "--drain", "--concurrency", "1")
+        assert worked.returncode == 0, worked.stdout + worked.stderr
+
+    said = "executed" if target == "inline" else "accepted"
+    assert placed.stdout.split() == [said] * 3
+    assert _run(shop, variables, "shop", "report").stdout == (
+        "3 orders, 59.70 in all; 3 mails, attempt 2\n"
+    )
+
+
+def test_a_broker_that_is_down_is_an_answer(shop: Path) -> None:
+    """C1: nothing is raised; the answer says what is wrong."""
+    variables = {
+        "DISPATCHERS_TARGET": "redis",
+        "DISPATCHERS_TARGETS__REDIS__DEFAULT__URL": f"redis://127.0.0.1:{free_port()}/0",
+    }
+
+    placed = _run(shop, variables, "shop", "order", "1")
+
+    assert placed.returncode == 1
+    assert placed.stdout.startswith("rejected no connection to the broker")
+    assert "Traceback" not in placed.stderr
