@@ -15,7 +15,7 @@ from dispatchers_celery import CeleryDispatcher
 
 from dispatchers import ConfigurationError, DispatchStatus, ErrorCategory
 from dispatchers.testing import FaultProxy, tasks
-from dispatchers.testing.servers import PrivateServer, RabbitMQServer, RedisServer
+from dispatchers.testing.servers import PrivateServer, RabbitMQServer, RedisServer, answers
 
 from .harness import CeleryHarness, application
 
@@ -33,7 +33,18 @@ def dispatcher_of(url: str, **options: Any) -> CeleryDispatcher:
 def _close_all() -> Iterator[None]:
     yield
     while _made:
-        _made.pop().close()
+        dispatcher = _made.pop()
+        dispatcher.close()
+        _delete_queue(dispatcher)
+
+
+def _delete_queue(dispatcher: CeleryDispatcher) -> None:
+    """Leave nothing in a server that others share; a private one may be gone already."""
+    app: Any = dispatcher.application.app
+    host, _, port = dispatcher.application.address.partition(":")
+    if answers(dispatcher.application.transport.replace("amqp", "rabbitmq"), host, int(port or 0)):
+        with app.connection_for_read() as connection:
+            connection.channel().queue_delete(app.conf.task_default_queue)
 
 
 def ids_in(dispatcher: CeleryDispatcher) -> set[str]:
