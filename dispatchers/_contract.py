@@ -428,22 +428,22 @@ class BaseDispatcher(ABC):
 
     def _sent(self, request: DispatchRequest, sent: Sent, started: float) -> DispatchResponse:
         """The response to what an adapter handed over, told to breaker, hooks and log."""
-        _check_answer(self, sent)
+        task_id, status, confirmed, durable, error, exception = _checked(self, sent)
         capabilities = self.capabilities
         values = {
             "request_id": request.id,
-            "task_id": sent.task_id,
+            "task_id": task_id,
             "dispatcher": self.alias,
             "backend": self.name,
-            "status": sent.status,
-            "confirmed": capabilities.confirmed if sent.confirmed is None else sent.confirmed,
-            "durable": capabilities.durable if sent.durable is None else sent.durable,
+            "status": status,
+            "confirmed": capabilities.confirmed if confirmed is None else confirmed,
+            "durable": capabilities.durable if durable is None else durable,
             "waived": self._waived(request) if self.options.waive else (),
-            "error": sent.error,
+            "error": error,
             "elapsed": monotonic() - started,
             "request": request,
         }
-        private = {"_exception": sent.exception} if sent.exception else None
+        private = {"_exception": exception} if exception else None
         if self._breaker is not None:
             _report.breaker(self, self._breaker.record_success())
         return _report.told(build(DispatchResponse, values, private))
@@ -483,8 +483,8 @@ ANSWERS = (
 """A tuple: looked through by identity, while an enum's hash is computed in Python."""
 
 
-def _check_answer(dispatcher: BaseDispatcher, sent: object) -> None:
-    """Accept an answer that makes sense: callers must not be told what an adapter mistyped."""
+def _checked(dispatcher: BaseDispatcher, sent: object) -> Sent:
+    """An answer that makes sense: callers must not be told what an adapter mistyped."""
     if not isinstance(sent, Sent):
         raise AnswerError(f"backend {dispatcher.name!r} answered with no Sent")
     task_id, status, _, _, error, _ = sent
@@ -495,3 +495,4 @@ def _check_answer(dispatcher: BaseDispatcher, sent: object) -> None:
         raise AnswerError(f"backend {dispatcher.name!r} answered {status.value} {said} an error")
     if not (task_id is None or isinstance(task_id, str)):
         raise AnswerError(f"backend {dispatcher.name!r} answered with a task id that is no text")
+    return sent
