@@ -14,7 +14,7 @@ import redis
 from dispatchers_celery import CeleryDispatcher
 
 from dispatchers import ConfigurationError, DispatchStatus, ErrorCategory
-from dispatchers.testing import FaultProxy, tasks
+from dispatchers.testing import FaultProxy, Journal, tasks
 from dispatchers.testing.servers import PrivateServer, RabbitMQServer, RedisServer, answers
 
 from .harness import CeleryHarness, application
@@ -185,6 +185,31 @@ def test_a_lost_reply_is_unknown(shared_redis: str) -> None:
     harness.close()
     assert response.status is DispatchStatus.UNKNOWN
     assert len([body for body in bodies if response.request_id.encode() in body]) == 1
+
+
+@pytest.mark.parametrize("broker", ["redis", "rabbitmq"])
+def test_a_retry_that_cannot_be_published_goes_back(
+    request: pytest.FixtureRequest, broker: str, tmp_path: Path
+) -> None:
+    """C9: the broker is gone when the next attempt is published: the delivery is not settled."""
+    harness = CeleryHarness(request.getfixturevalue(f"shared_{broker}"), tmp_path)
+    journal = Journal(tmp_path / "journal")
+    good = harness.dispatcher()
+    tasks.fail.options(dispatcher=good).dispatch(journal.path, 1).raise_for_error()
+    with FaultProxy(*harness.upstream) as proxy:
+        cut_off = harness.dispatcher_at(*proxy.address, deadline=0.3)
+        proxy.refuse()
+        harness.run_next(cut_off)
+
+    left = harness.received(good)
+    end = time.monotonic() + 20
+    while "succeeded" not in journal.texts and time.monotonic() < end:
+        harness.run_next(good)
+
+    harness.end()
+    assert len(left) == 1
+    assert journal.texts == ["failed", "failed", "succeeded"]
+    assert [entry.attempt for entry in journal.entries] == [1, 1, 2]
 
 
 def test_a_deleted_queue_is_declared_again(shared_rabbitmq: str) -> None:
