@@ -100,6 +100,7 @@ def test_a_broken_dispatcher_works_again_afterwards() -> None:
     """`broken` leaves nothing behind."""
     harness = BareHarness()
     dispatcher = harness.dispatcher()
+    assert write.options(dispatcher=dispatcher).dispatch("/nowhere", "x").ok
     before = dict(vars(dispatcher))
 
     with harness.broken(dispatcher, RuntimeError("boom")):

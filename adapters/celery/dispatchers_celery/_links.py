@@ -12,6 +12,7 @@ from dispatchers.net import bounded
 
 from ._app import Application
 from ._errors import category_of
+from ._gate import opening
 from ._link import Link, open_link
 
 __all__ = ["Links"]
@@ -86,7 +87,9 @@ class Links:
 
         def connect() -> Link:
             left = max(until - monotonic(), 0.001)
-            link = open_link(application, left, confirm=self._confirm, mandatory=self._mandatory)
+            confirm, mandatory = self._confirm, self._mandatory
+            with opening():
+                link = open_link(application, left, confirm=confirm, mandatory=mandatory)
             if monotonic() > until:  # nobody waits for it any more
                 link.abandon()
             return link
