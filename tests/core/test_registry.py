@@ -162,7 +162,14 @@ def test_a_name_that_is_no_text_is_refused(name: object) -> None:
         load_backend(name)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["celery", "cloud_tasks", "dramatiq", "rq"])
+def test_every_bundled_adapter_has_an_extra_of_its_name() -> None:
+    """What the cure of a missing library names can be installed."""
+    extras = metadata.metadata("dispatchers").get_all("Provides-Extra") or []
+
+    assert set(registry.LIBRARIES) <= set(extras)
+
+
+@pytest.mark.parametrize("name", sorted(registry.LIBRARIES))
 def test_a_missing_library_is_told_with_the_command(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
