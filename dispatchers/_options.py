@@ -71,9 +71,11 @@ class BackendOptions(Model):
     on_handler_error: OnHandlerError | None = None
     """`raise` a task's failure to the transport, or `log` it only; None leaves it to the task."""
     idempotency: str | None = None
-    """Where runs are remembered by key: `memory`, `sqlite:PATH` or `module:attribute`."""
+    """Where runs are remembered by key: `memory`, `sqlite:PATH`, `redis://HOST/DB` or
+    `module:attribute`."""
     dead_letters: str | None = None
-    """Where work that failed for good is kept: `memory`, `sqlite:PATH` or `module:attribute`."""
+    """Where work that failed for good is kept: `memory`, `sqlite:PATH`, `redis://HOST/DB` or
+    `module:attribute`."""
     max_deliveries: int = Field(default=5, ge=1)
     """Work that was delivered more often without an outcome is dead-lettered."""
     skew_grace: float = Field(default=900.0, ge=0)

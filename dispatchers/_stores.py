@@ -1,4 +1,4 @@
-"""Stores named in configuration: `memory`, `sqlite:PATH` or `module:attribute`."""
+"""Stores named in configuration: `memory`, `sqlite:PATH`, `redis://...` or `module:attribute`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ._dead import DeadLetterStore, MemoryDeadLetters
-from ._errors import ConfigurationError
+from ._errors import ConfigurationError, MissingDependencyError
 from ._idempotency import IdempotencyStore, MemoryIdempotencyStore
-from ._library import cause, import_object
+from ._library import cause, import_object, install
 from ._options import BackendOptions
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["dead_letters", "idempotency", "load_object", "run_settings"]
 
 S = TypeVar("S")
+REDIS = ("redis://", "rediss://", "unix://")
 
 
 def idempotency(spec: str) -> IdempotencyStore:
@@ -44,6 +45,8 @@ def _opened(option: str, spec: str) -> object:
         return MemoryIdempotencyStore() if option == "idempotency" else MemoryDeadLetters()
     if spec.startswith("sqlite:"):
         return _sqlite(option, spec.removeprefix("sqlite:"))
+    if spec.startswith(REDIS):
+        return _redis(option, spec)
     found = load_object(option, spec)
     return found() if isinstance(found, type) else found
 
@@ -55,6 +58,19 @@ def _sqlite(option: str, path: str) -> object:
         sqlite.SQLiteIdempotencyStore if option == "idempotency" else sqlite.SQLiteDeadLetters
     )
     return opens(path)
+
+
+def _redis(option: str, url: str) -> object:
+    try:
+        from . import redis
+    except ImportError as exc:
+        raise MissingDependencyError(
+            f"{option} is in a Redis, which needs redis-py: {install('redis')}"
+        ) from exc
+    opens: Callable[[str], object] = (
+        redis.RedisIdempotencyStore if option == "idempotency" else redis.RedisDeadLetters
+    )
+    return opens(url)
 
 
 def load_object(option: str, spec: str) -> Any:

@@ -52,3 +52,10 @@ def private_rabbitmq() -> Iterator[RabbitMQServer]:
     _needed("rabbitmq-server", lambda: RabbitMQServer().folder.rmdir() or "")
     with RabbitMQServer() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def _servers() -> None:
+    """Both servers' programs are on this machine."""
+    _needed("redis-server", lambda: RedisServer().folder.rmdir() or "")
+    _needed("rabbitmq-server", lambda: RabbitMQServer().folder.rmdir() or "")

@@ -12,7 +12,9 @@ import dispatchers
 
 ROOT = Path(__file__).parents[2]
 CORE = Path(dispatchers.__file__).parent
-ROOMS = ("backends", "hooks", "implementation", "net", "sqlite", "stores", "testing")
+ROOMS = (
+    "backends", "hooks", "implementation", "net", "redis", "sqlite", "stores", "testing",
+)  # fmt: skip
 """The public modules and packages beside `dispatchers` itself."""
 TOOLS = ("dispatchers.cli", "dispatchers.demo", "dispatchers.testing")
 """Rooms that use the core, and that the core must not need."""
