@@ -26,6 +26,7 @@ CASES: dict[str, Callable[[], Iterator[Figure]]] = {
     "million": worker.with_a_million,
     "celery-redis": celery_peer.on_redis,
     "celery-rabbitmq": celery_peer.on_rabbitmq,
+    "celery-worker": celery_peer.in_a_worker,
     "import": footprint.imports,
     "memory": footprint.memory,
 }

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
+from statistics import median
 from typing import Any
 from uuid import uuid4
 
@@ -26,6 +30,14 @@ def on_rabbitmq() -> Iterator[Figure]:
     confirmed = {"broker_transport_options": {"confirm_publish": True}}
     with RabbitMQServer() as server:
         yield from _figures("celery/rabbitmq", server.url, confirmed, single=0.95, many=0.30)
+
+
+def in_a_worker() -> Iterator[Figure]:
+    with RedisServer(keeps="nothing") as server:
+        command = [sys.executable, "-m", "benchmarks._celery_worker", server.url, "bench"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    bare, ours = (median(rounds) for rounds in json.loads(done.stdout.splitlines()[-1]))
+    yield ratio("celery/redis: a run in the worker over a bare one, both late", 1.15, ours, bare)
 
 
 def _nothing(number: int, text: str) -> None:

@@ -1,0 +1,181 @@
+"""Every adapter, every fault of a broker: answered in time, truly, and over when the fault is."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from dispatchers import BaseDispatcher, DispatchResponse, ErrorCategory, _guard_threads
+from dispatchers._registry import load_backend
+from dispatchers.testing import tasks
+from dispatchers.testing.conformance._tools import answered
+from dispatchers.testing.faults import FAULTS, Fault, Scene
+
+ADAPTERS = {
+    "celery/redis": ("celery", "redis"),
+    "celery/rabbitmq": ("celery", "rabbitmq"),
+}
+DEADLINE = 0.5
+THREADS = 50
+BREAKER = {"failures": 3, "reset": 0.3}
+CASES = [
+    (adapter, fault)
+    for adapter, (_, kind) in ADAPTERS.items()
+    for fault in FAULTS
+    if kind in FAULTS[fault].kinds
+]
+OF_NAMES = ("no such name", "silent name server")
+every_case = pytest.mark.parametrize(
+    ("adapter", "fault"), CASES, ids=[" ".join(case) for case in CASES]
+)
+
+
+@pytest.fixture(scope="module")
+def scenes(_servers: None) -> Iterator[dict[str, Scene]]:
+    """One server of each kind for all cases of this module."""
+    with Scene("redis", silence=2.0) as redis, Scene("rabbitmq", silence=2.0) as rabbitmq:
+        yield {"redis": redis, "rabbitmq": rabbitmq}
+
+
+@pytest.fixture(autouse=True)
+def _quiet(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds of failures are not told, and threads with nothing to do end at once."""
+    caplog.set_level(logging.CRITICAL + 1, "dispatchers")
+    monkeypatch.setattr(_guard_threads, "IDLE_SECONDS", 0.1)
+
+
+def dispatcher_of(adapter: str, url: str, **options: Any) -> BaseDispatcher:
+    kind: Any = load_backend(ADAPTERS[adapter][0])
+    dispatcher: BaseDispatcher = kind(
+        url=url, deadline=DEADLINE, queue=f"faults-{uuid4().hex}", **options
+    )
+    return dispatcher
+
+
+def dispatched(dispatcher: BaseDispatcher) -> DispatchResponse:
+    return tasks.note.options(dispatcher=dispatcher).dispatch("/nowhere")
+
+
+def from_many_threads(dispatcher: BaseDispatcher) -> list[DispatchResponse]:
+    """One call of each of fifty threads, all at once and within the deadline."""
+    found: list[DispatchResponse] = []
+    barrier = threading.Barrier(THREADS + 1)
+
+    def call() -> None:
+        barrier.wait()
+        found.append(dispatched(dispatcher))
+
+    threads = [threading.Thread(target=call) for _ in range(THREADS)]
+    for thread in threads:
+        thread.start()
+
+    def release() -> None:
+        barrier.wait()
+        for thread in threads:
+            thread.join()
+
+    answered(DEADLINE, release)
+    return found
+
+
+def said(responses: list[DispatchResponse], expected: Fault, *more: ErrorCategory) -> set[object]:
+    """What was answered that should not have been."""
+    return {
+        (response.status, response.error and response.error.category)
+        for response in responses
+        if not ((response.error and response.error.category in more) or _fits(response, expected))
+    }
+
+
+def _fits(response: DispatchResponse, expected: Fault) -> bool:
+    return response.status in expected.statuses and (
+        response.error is None or response.error.category in expected.categories
+    )
+
+
+def held() -> tuple[int, int]:
+    """Threads of this process, and its sockets."""
+    links = (entry for entry in Path("/proc/self/fd").iterdir())
+    return threading.active_count(), sum(map(_is_socket, links))
+
+
+def _is_socket(entry: Path) -> bool:
+    try:
+        return str(entry.readlink()).startswith("socket:")
+    except OSError:  # closed meanwhile
+        return False
+
+
+def given_back(before: tuple[int, int]) -> bool:
+    """Threads and sockets are what they were; one thread waits for more to do."""
+    until = time.monotonic() + 15  # for names that are still being looked up
+    while time.monotonic() < until:
+        threads, sockets = held()
+        if threads <= before[0] + 1 and sockets <= before[1]:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def healed(dispatcher: BaseDispatcher) -> bool:
+    """It works again; a server gets a moment for what has waited for it."""
+    until = time.monotonic() + 5
+    while not dispatched(dispatcher).ok:
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+@every_case
+def test_a_fault_is_answered_in_time_and_truly(
+    scenes: dict[str, Scene], adapter: str, fault: str
+) -> None:
+    """C2, C3, C4: the first, the next and fifty at once; afterwards it works, nothing is left."""
+    scene, expected = scenes[ADAPTERS[adapter][1]], FAULTS[fault]
+    before = held()
+    dispatcher = dispatcher_of(adapter, scene.url_for(fault), breaker=False)
+    assert fault in OF_NAMES or dispatched(dispatcher).ok
+
+    scene.begin(fault)
+    try:
+        answers = [answered(DEADLINE, lambda: dispatched(dispatcher)) for _ in range(3)]
+        crowd = from_many_threads(dispatcher)
+    finally:
+        scene.end()
+    works = fault in OF_NAMES or healed(dispatcher)
+    dispatcher.close()
+
+    assert not said(answers, expected)
+    assert not said(crowd, expected, ErrorCategory.TIMEOUT)  # fifty at once may run out of time
+    assert works
+    assert given_back(before), f"{held()} threads and sockets, {before} before"
+
+
+@every_case
+def test_with_a_breaker_it_heals_within_its_reset_time(
+    scenes: dict[str, Scene], adapter: str, fault: str
+) -> None:
+    """C4: after failures in a row nobody waits any more, and it is tried again by itself."""
+    scene, expected = scenes[ADAPTERS[adapter][1]], FAULTS[fault]
+    dispatcher = dispatcher_of(adapter, scene.url_for(fault), breaker=BREAKER)
+    assert fault in OF_NAMES or dispatched(dispatcher).ok
+
+    scene.begin(fault)
+    try:
+        answers = [answered(DEADLINE, lambda: dispatched(dispatcher)) for _ in range(5)]
+    finally:
+        scene.end()
+    time.sleep(BREAKER["reset"])
+    works = fault in OF_NAMES or healed(dispatcher)
+    dispatcher.close()
+
+    assert not said(answers, expected, ErrorCategory.CIRCUIT_OPEN)
+    assert works
