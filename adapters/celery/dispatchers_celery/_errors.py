@@ -9,8 +9,23 @@ import kombu.exceptions
 
 from dispatchers import ErrorCategory
 
+try:
+    from dispatchers.redis import category_of as redis_category
+    from dispatchers.redis import is_certainly_unsent as redis_refused
+except ImportError:  # redis-py is not installed: its exceptions cannot come
+
+    def redis_category(exc: BaseException) -> ErrorCategory | None:
+        """Of none."""
+        del exc
+        return None
+
+    def redis_refused(exc: BaseException) -> bool:
+        """None has."""
+        del exc
+        return False
+
+
 from ._link import NackedError, NotTriedError, ReturnedError, UnconfirmedError
-from ._redis import is_before_sending
 
 __all__ = ["category_of", "is_certainly_unsent"]
 
@@ -42,53 +57,26 @@ LAST: Kinds = (
 )
 
 
-def _redis() -> tuple[Kinds, tuple[type[BaseException], ...]]:
-    """redis-py's, and those of them that the server answers instead of doing what was asked."""
-    try:
-        import redis.exceptions as found
-    except ImportError:
-        return (), ()
-    kinds: Kinds = (
-        (found.AuthenticationError, ErrorCategory.AUTHENTICATION),
-        (found.AuthorizationError, ErrorCategory.AUTHENTICATION),
-        (found.NoPermissionError, ErrorCategory.PERMISSION),
-        (found.OutOfMemoryError, ErrorCategory.CAPACITY),
-        (found.MaxConnectionsError, ErrorCategory.CAPACITY),
-        (found.ReadOnlyError, ErrorCategory.UNAVAILABLE),
-        (found.BusyLoadingError, ErrorCategory.UNAVAILABLE),
-        (found.TimeoutError, ErrorCategory.TIMEOUT),
-        (found.ConnectionError, ErrorCategory.UNAVAILABLE),
-        (found.ResponseError, ErrorCategory.UNAVAILABLE),
-    )
-    refusals = (
-        found.AuthenticationError,
-        found.AuthorizationError,
-        found.NoPermissionError,
-        found.OutOfMemoryError,
-        found.ReadOnlyError,
-        found.BusyLoadingError,
-        found.ResponseError,
-    )
-    return kinds, refusals
-
-
 def category_of(exc: BaseException) -> ErrorCategory | None:
     """The category of what a client raised; None leaves it to the core."""
-    redis_kinds, _ = _redis()
-    kinds = (*OWN, *AMQP, *KOMBU, *redis_kinds, *LAST)
     for each in _chain(exc):
-        for kind, category in kinds:
-            if isinstance(each, kind) and type(each) is not kombu.exceptions.OperationalError:
-                return category
+        if type(each) is not kombu.exceptions.OperationalError and (found := _of_one(each)):
+            return found
     known = isinstance(exc, kombu.exceptions.OperationalError)
     return ErrorCategory.UNAVAILABLE if known else None
 
 
+def _of_one(exc: BaseException) -> ErrorCategory | None:
+    for kind, category in (*OWN, *AMQP, *KOMBU):
+        if isinstance(exc, kind):
+            return category
+    return redis_category(exc) or next((c for kind, c in LAST if isinstance(exc, kind)), None)
+
+
 def is_certainly_unsent(exc: BaseException) -> bool:
     """Whether the broker cannot have the message although this was raised."""
-    _, refusals = _redis()
-    certain = (ReturnedError, NackedError, NotTriedError, kombu.exceptions.EncodeError, *refusals)
-    return is_before_sending(exc) or any(isinstance(each, certain) for each in _chain(exc))
+    certain = (ReturnedError, NackedError, NotTriedError, kombu.exceptions.EncodeError)
+    return any(isinstance(each, certain) or redis_refused(each) for each in _chain(exc))
 
 
 def _chain(exc: BaseException | None) -> Iterator[BaseException]:

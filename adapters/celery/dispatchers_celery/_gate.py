@@ -25,19 +25,24 @@ class _Gate:
         """In a child: nothing is under way."""
         self._changed = threading.Condition(threading.RLock())
         self._under_way = 0
+        self._shutting = False
 
     def shut(self) -> None:
         """Wait for what is under way; nothing begins from now on."""
         self._changed.acquire()
+        self._shutting = True
         self._changed.wait_for(lambda: not self._under_way, PATIENCE)
 
     def open(self) -> None:
         """In the parent, after the fork."""
+        self._shutting = False
+        self._changed.notify_all()
         self._changed.release()
 
     def enter(self) -> None:
-        """One more is under way."""
+        """One more is under way; while a fork waits for others, only after it."""
         with self._changed:
+            self._changed.wait_for(lambda: not self._shutting, PATIENCE)
             self._under_way += 1
 
     def leave(self) -> None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from time import monotonic
 from typing import Any, NamedTuple, Protocol
 
+from amqp.exceptions import PreconditionFailed
 from celery.app.amqp import task_message
 from kombu.connection import Connection
 from kombu.entity import Queue
 
 from ._app import Application
-from ._redis import bounded_transport
 
 __all__ = ["Failure", "Link", "Message", "ReturnedError", "open_link"]
 
@@ -78,10 +79,18 @@ class Link(Protocol):
 
 
 def open_link(application: Application, timeout: float, *, confirm: bool, mandatory: bool) -> Link:
-    """Connect to the broker. The caller bounds it as a whole."""
-    if application.transport == "amqp":
-        return AMQPLink(application, timeout, confirm=confirm, mandatory=mandatory)
-    return OtherLink(application, timeout)
+    """Connect to the broker. The caller bounds it as a whole; nothing stays open if it fails."""
+    link: AMQPLink | OtherLink = (
+        AMQPLink(application, timeout, confirm=confirm, mandatory=mandatory)
+        if application.transport == "amqp"
+        else OtherLink(application, timeout)
+    )
+    try:
+        link.connect(timeout)
+    except BaseException:
+        link.abandon()
+        raise
+    return link
 
 
 def _sender(application: Application, connection: Connection) -> Any:
@@ -124,17 +133,23 @@ class AMQPLink:
                 "max_retries": 0,
             },
         )
-        self._connection.ensure_connection(max_retries=0, timeout=timeout)
-        # py-amqp's own: kombu's would connect again by itself, without a bound.
-        self._amqp: Any = self._connection.connection
-        self._producer = _sender(application, self._connection)
-        self._channel = self._producer.channel
-        self._sent = 0
         self._open: dict[int, int] = {}  # delivery tags, and the places of their messages
         self._answers: dict[int, Failure | None] = {}
         self._returned: set[str] = set()
         self._declared: set[str] = set()
-        if confirm:
+
+    def connect(self, timeout: float) -> None:
+        """Connect, and have every message confirmed from now on."""
+        self._connection.ensure_connection(max_retries=0, timeout=timeout)
+        # py-amqp's own: kombu's would connect again by itself, without a bound.
+        self._amqp: Any = self._connection.connection
+        self._open_channel()
+
+    def _open_channel(self) -> None:
+        self._producer = _sender(self._application, self._connection)
+        self._channel = self._producer.channel
+        self._sent = 0
+        if self._confirm:
             self._channel.confirm_select()
         events = self._channel.events
         events["basic_ack"].add(self._acked)
@@ -160,11 +175,12 @@ class AMQPLink:
         ]
 
     def _write(self, messages: Sequence[Message], until: float) -> None:
+        for message in messages:
+            self._declare(message.queue)
         for place, message in enumerate(messages):
             left = until - monotonic()
             if left <= 0:
                 return
-            self._declare(message.queue)
             self._sent += 1
             self._open[self._sent] = place
             _published(
@@ -179,9 +195,13 @@ class AMQPLink:
 
     def _declare(self, queue: Queue) -> None:
         """Once per connection: the workers declare the same, and may not have begun yet."""
-        if queue.name not in self._declared:
+        if queue.name in self._declared:
+            return
+        try:
             queue(self._channel).declare()
-            self._declared.add(queue.name)
+        except PreconditionFailed:  # it is there, with other arguments, and the channel is closed
+            self._open_channel()
+        self._declared.add(queue.name)
 
     def forget_queues(self) -> None:
         """Declare queues again: somebody has deleted one."""
@@ -239,6 +259,13 @@ class AMQPLink:
             sock.close()
 
 
+@contextmanager
+def _unbounded(seconds: float) -> Generator[None]:
+    """Transports that only kombu can bound."""
+    del seconds
+    yield
+
+
 class OtherLink:
     """Redis, and kombu's other virtual transports: a write that returns has arrived."""
 
@@ -251,25 +278,34 @@ class OtherLink:
             connect_timeout=timeout,
             transport_options=options if application.transport == "redis" else {},
         )
-        self._budget: Any = None
+        self._within: Callable[[float], AbstractContextManager[None]] = _unbounded
+        self._opened: list[Any] = []
         if application.transport == "redis":
-            transport, self._budget = bounded_transport(self._connection)
-            self._connection.transport_cls = transport
-            self._budget.until = monotonic() + timeout
-        self._connection.ensure_connection(max_retries=0, timeout=timeout)
-        self._producer = _sender(application, self._connection)
-        if self._budget is not None:
-            self._ping()
+            self._be_bounded()
 
-    def _ping(self) -> None:
+    def _be_bounded(self) -> None:
+        from dispatchers.redis import within
+
+        from ._redis import bounded_transport
+
+        self._within = within
+        self._connection.transport_cls = bounded_transport(self._connection, self._opened)
+
+    def connect(self, timeout: float) -> None:
         """Connect now: what fails here was certainly not handed over."""
-        with self._producer.channel.conn_or_acquire() as client:
-            client.ping()
+        with self._within(timeout):
+            self._connection.ensure_connection(max_retries=0, timeout=timeout)
+            self._producer = _sender(self._application, self._connection)
+            if self._opened:
+                with self._producer.channel.conn_or_acquire() as client:
+                    client.ping()
 
     def publish(self, messages: Sequence[Message], until: float) -> list[Failure | None]:
         """Publish one, or several in one pipeline."""
-        if self._budget is not None:
-            self._budget.until = until
+        with self._within(until - monotonic()):
+            return self._published(messages)
+
+    def _published(self, messages: Sequence[Message]) -> list[Failure | None]:
         if len(messages) == 1:
             return [self._one(messages[0])]
         try:
@@ -298,5 +334,6 @@ class OtherLink:
 
     def abandon(self) -> None:
         """Close the sockets."""
-        with contextlib.suppress(Exception):
-            self._producer.channel.pool.disconnect()
+        for connection in self._opened:
+            with contextlib.suppress(Exception):
+                connection.disconnect()

@@ -7,6 +7,7 @@ from typing import Any
 from celery import Celery
 
 from dispatchers import (
+    ConfigurationError,
     DispatchFailure,
     DispatchRequest,
     DispatchResponse,
@@ -76,7 +77,8 @@ class NativeTask:
         return await found.adispatch(request)
 
     def _refused(self, exc: Exception) -> DispatchResponse:
-        invalid = isinstance(exc, ValueError | TypeError)
+        wrong = isinstance(exc, ConfigurationError)  # which is a ValueError as well
+        invalid = isinstance(exc, ValueError | TypeError) and not wrong
         return DispatchResponse(
             request_id="",
             dispatcher=self._dispatcher,

@@ -10,7 +10,6 @@ from typing import Any
 from celery import Celery, bootsteps, signals
 from celery.exceptions import Ignore, Reject
 from celery.exceptions import Retry as CeleryRetry
-from celery.worker import state
 
 from dispatchers import (
     Action,
@@ -25,6 +24,7 @@ from dispatchers import (
 
 from ._dispatcher import CeleryDispatcher
 from ._message import Delivery, Received, is_ours, message_again
+from ._shutdown import shutdown
 
 __all__ = ["register"]
 
@@ -68,6 +68,8 @@ def register(app: Celery, dispatcher: CeleryDispatcher | str = "default") -> Non
         (signals.worker_init, None),
     ):
         signal.connect(add_all, sender=sender, weak=False)
+    signals.worker_init.connect(shutdown.prepare)
+    signals.worker_shutting_down.connect(shutdown.begin)
 
 
 _substitutes: dict[int, CeleryDispatcher] = {}
@@ -103,6 +105,7 @@ def _add(app: Any, name: str, source: Source) -> None:
         lazy=False,
         acks_late=True,
         reject_on_worker_lost=True,
+        acks_on_failure_or_timeout=False,  # a failure goes to the queue's dead-letter exchange
         ignore_result=True,
         typing=False,
         max_retries=None,
@@ -137,13 +140,9 @@ def _run(received: Received, dispatcher: CeleryDispatcher) -> None:
         attempt=delivery.attempt,
         deliveries=delivery.deliveries,
         settings=run_settings(dispatcher.options),
-        stopping=_stopping,
+        stopping=shutdown.has_begun,
     )
     _follow(outcome, received, dispatcher)
-
-
-def _stopping() -> bool:
-    return state.should_stop is not None or state.should_terminate is not None
 
 
 def _count(received: Received, dispatcher: CeleryDispatcher) -> None:

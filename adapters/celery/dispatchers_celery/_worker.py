@@ -11,6 +11,7 @@ from celery.worker import state
 from dispatchers import WorkerOptions
 
 from ._dispatcher import CeleryDispatcher
+from ._shutdown import shutdown
 from ._tasks import register
 
 __all__ = ["CeleryWorker"]
@@ -57,6 +58,7 @@ class CeleryWorker:
         """Finish what runs, then end; what runs longer than the grace goes back."""
         self._stopped = True
         state.should_stop = 0
+        shutdown.begin()
         threading.Thread(target=self._hurry, daemon=True).start()
 
     def _hurry(self) -> None:

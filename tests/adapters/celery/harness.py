@@ -114,11 +114,12 @@ class CeleryHarness(Harness):
         """
         self._fetch()
         for message in list(self.held):
-            if _info(message).get("redelivered"):
+            text = str(message.decode()[0][0])
+            received = Received.read(text, message.headers, _info(message))
+            if received.uncounted:
                 self.held.remove(message)
-                text = str(message.decode()[0][0])
                 with contextlib.suppress(Ignore):
-                    _run(Received.read(text, message.headers, message.delivery_info), dispatcher)
+                    _run(received, dispatcher)
                 message.ack()
 
     def close(self) -> None:

@@ -11,7 +11,9 @@ from uuid import uuid4
 
 import pytest
 import redis
-from dispatchers_celery import CeleryDispatcher
+from celery.contrib.testing.worker import start_worker
+from dispatchers_celery import CeleryDispatcher, register
+from kombu import Exchange, Queue
 
 from dispatchers import ConfigurationError, DispatchStatus, ErrorCategory
 from dispatchers.testing import FaultProxy, Journal, tasks
@@ -212,6 +214,34 @@ def test_a_retry_that_cannot_be_published_goes_back(
     assert [entry.attempt for entry in journal.entries] == [1, 1, 2]
 
 
+def test_what_failed_for_good_goes_to_the_queues_dead_letter_exchange(
+    shared_rabbitmq: str, tmp_path: Path
+) -> None:
+    """C9: RabbitMQ's own place for it, where the application's queue names one."""
+    name = f"broker-{uuid4().hex}"
+    app: Any = application(shared_rabbitmq, name, worker_hijack_root_logger=False)
+    dead = Queue(f"{name}.dead", Exchange(""), routing_key=f"{name}.dead")
+    arguments = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead.name}
+    app.conf.task_queues = [Queue(name, queue_arguments=arguments)]
+    dispatcher = CeleryDispatcher(app=app)
+    _made.append(dispatcher)
+    register(app, dispatcher)
+    with app.connection_for_read() as connection:
+        buried = dead(connection.channel())
+        buried.declare()
+        response = tasks.fail.options(dispatcher=dispatcher, max_attempts=1).dispatch(
+            str(tmp_path / "journal"), 9
+        )
+        with start_worker(app, pool="solo", perform_ping_check=False, shutdown_timeout=30):
+            end = time.monotonic() + 20
+            while (message := buried.get(no_ack=True)) is None and time.monotonic() < end:
+                time.sleep(0.05)
+        buried.delete()
+
+    assert message is not None
+    assert message.headers["id"] == response.request_id
+
+
 def test_a_deleted_queue_is_declared_again(shared_rabbitmq: str) -> None:
     """A message to a deleted queue comes back; the queue that is configured is declared again."""
     dispatcher = dispatcher_of(shared_rabbitmq)
@@ -225,6 +255,22 @@ def test_a_deleted_queue_is_declared_again(shared_rabbitmq: str) -> None:
 
     assert response.ok
     assert ids_in(dispatcher) == {response.request_id}
+
+
+def test_a_queue_that_somebody_made_with_other_arguments_is_used(shared_rabbitmq: str) -> None:
+    """Celery's `delay` raises there; the queue is there, and takes the message."""
+    name = f"broker-{uuid4().hex}"
+    dispatcher = dispatcher_of(shared_rabbitmq, queue=name)
+    app: Any = dispatcher.application.app
+    with app.connection_for_read() as connection:
+        Queue(name, Exchange(name), name, queue_arguments={"x-max-priority": 3})(
+            connection.channel()
+        ).declare()
+        responses = [tasks.note.options(dispatcher=dispatcher).dispatch("/nowhere") for _ in "ab"]
+        found = connection.channel().queue_declare(queue=name, passive=True).message_count
+
+    assert [response.status for response in responses] == [DispatchStatus.ACCEPTED] * 2
+    assert found == 2
 
 
 @pytest.mark.parametrize("broker", ["redis", "rabbitmq"])

@@ -24,6 +24,14 @@ class TestRabbitMQ(DispatcherConformance):
         return CeleryHarness(shared_rabbitmq, tmp_path)
 
 
+class TestQuorumQueue(DispatcherConformance):
+    """RabbitMQ counts deliveries itself there."""
+
+    @pytest.fixture
+    def harness(self, shared_rabbitmq: str, tmp_path: Path) -> Harness:
+        return CeleryHarness(shared_rabbitmq, tmp_path, task_default_queue_type="quorum")
+
+
 class MemoryHarness(CeleryHarness):
     without = {
         "network": "kombu's memory transport is in this process",

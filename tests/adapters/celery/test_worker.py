@@ -222,6 +222,26 @@ def test_a_worker_stops_when_it_is_told_to(place: Place) -> None:
     place.start()
 
 
+def test_a_run_is_told_that_the_worker_stops(place: Place) -> None:
+    """C8: also in a process of Celery's pool; what it gives back is no attempt."""
+    journal = place.journal()
+    worker = place.workers[-1]
+    work.patient.options(dispatcher=place.dispatcher).dispatch(journal.path)
+    place.until(lambda: "began" in journal.texts)
+
+    worker.terminate()
+    code = worker.wait(PATIENCE)
+    stopped = journal.texts
+    worker = place.start()
+    place.until(lambda: len(journal.texts) == 3)
+    worker.terminate()
+    worker.wait(PATIENCE)
+
+    assert code == 0
+    assert stopped == ["began", "stops"]
+    assert {entry.attempt for entry in journal.entries} == {1}
+
+
 def test_draining_ends_when_there_is_nothing_left(place: Place) -> None:
     """`dispatchers worker --drain` ends by itself."""
     place.kill()

@@ -6,7 +6,7 @@ import os
 import signal
 import time
 
-from dispatchers import Backoff, Discard, current_run, task
+from dispatchers import Backoff, Discard, Retry, current_run, task
 from dispatchers.testing import Journal
 
 
@@ -35,6 +35,19 @@ def slow(journal: str, seconds: float) -> None:
     Journal(journal).write("began")
     time.sleep(seconds)
     Journal(journal).write("ended")
+
+
+@task(name="celery_tests.patient", max_attempts=2)
+def patient(journal: str) -> None:
+    """Give the work back when the worker stops."""
+    Journal(journal).write("began")
+    end = time.monotonic() + 30
+    while not current_run().should_stop:
+        if time.monotonic() > end:
+            return
+        time.sleep(0.02)
+    Journal(journal).write("stops")
+    raise Retry
 
 
 @task(name="celery_tests.limited", time_limit=1)
