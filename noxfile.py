@@ -49,7 +49,7 @@ def tests(session: nox.Session) -> None:
 @nox.session(python=INSTALLED)
 def bare(session: nox.Session) -> None:
     """The core alone: pydantic, typing-extensions and pytest; no extra of ours."""
-    session.install(_wheel(session), "pytest", "pytest-timeout", "hypothesis")
+    session.install(_wheel(session), "pytest", "pytest-timeout", "pytest-xdist", "hypothesis")
     session.run("pytest", "tests/core", *session.posargs)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Iterator
@@ -22,17 +23,19 @@ def _interruptible() -> None:
 
 @pytest.fixture(autouse=True)
 def isolation(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Configuration, tasks, hooks and classifications are afterwards what they were before."""
+    """Whatever a test configures, registers or has logged is afterwards what it was before."""
     for name in [name for name in os.environ if name.startswith("DISPATCHERS_")]:
         if not name.startswith(("DISPATCHERS_REQUIRE_", "DISPATCHERS_TEST_")):
             monkeypatch.delenv(name)
     explicit = _instances.state.view.explicit
     tasks, former = dict(catalogue._tasks), dict(catalogue._former)
     added = dict(vars(hooks.hooks))
+    level = logging.getLogger().level
     classes = dict(_classify._classes)
 
     yield
 
+    logging.getLogger().setLevel(level)  # Celery's worker, run in this process, sets it
     catalogue._tasks, catalogue._former = tasks, former
     vars(hooks.hooks).update(added)
     _classify._classes.clear()

@@ -51,6 +51,14 @@ def _quiet(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(_guard_threads, "IDLE_SECONDS", 0.1)
 
 
+@pytest.fixture(autouse=True)
+def _alone() -> Iterator[None]:
+    """What one case left to run out in the background does not take part in the next."""
+    before = held()
+    yield
+    given_back(before)
+
+
 def dispatcher_of(adapter: str, url: str, **options: Any) -> BaseDispatcher:
     kind: Any = load_backend(ADAPTERS[adapter][0])
     dispatcher: BaseDispatcher = kind(

@@ -32,6 +32,7 @@ from dispatchers import (
     Sent,
     hooks,
 )
+from dispatchers.testing.conformance._tools import label
 
 THREADS = 32  # as many adispatch calls of synchronous clients are under way at once
 OVER = 0.25  # seconds beyond the deadline that C2 allows
@@ -135,7 +136,7 @@ def test_dispatch_never_raises_whatever_an_adapter_raises(adapter, request_, err
         Sent(error=DispatchFailure(category=ErrorCategory.INTERNAL)),
         Sent(task_id=5),
     ],
-    ids=repr,
+    ids=label,
 )
 def test_an_answer_that_is_none_is_unknown(adapter, request_, answer):
     """C3: the adapter returned, so the work may be handed over, whatever `_maybe_sent` says."""
@@ -1012,7 +1013,7 @@ def test_check_scrubs_secrets(adapter):
         ({"max_deliveries": 0}, "max_deliveries"),
         ({"on_handler_error": "ignore"}, "on_handler_error"),
     ],
-    ids=str,
+    ids=label,
 )
 def test_a_constructor_refuses_wrong_options_early(adapter, options, words):
     """C1: constructors raise; the message names the option and the nearest."""

@@ -27,6 +27,7 @@ from pydantic import (
 from typing_extensions import TypeAliasType, TypedDict
 
 from dispatchers._payload import DeclarationError, PayloadCodec
+from dispatchers.testing.conformance._tools import label
 
 
 class Word(enum.StrEnum):
@@ -221,13 +222,13 @@ ALIKE = [
 ]
 
 
-@pytest.mark.parametrize("annotation", UNAMBIGUOUS, ids=str)
+@pytest.mark.parametrize("annotation", UNAMBIGUOUS, ids=label)
 def test_a_union_whose_members_json_tells_apart_is_admitted(annotation: Any) -> None:
     """C5: each JSON value is read by one member, or by several with the same result."""
     codec_of(annotation).check()
 
 
-@pytest.mark.parametrize(("annotation", "left", "right"), AMBIGUOUS, ids=str)
+@pytest.mark.parametrize(("annotation", "left", "right"), AMBIGUOUS, ids=label)
 def test_a_union_whose_members_json_cannot_tell_apart_is_refused(
     annotation: Any, left: str, right: str
 ) -> None:
@@ -243,7 +244,7 @@ def test_a_union_whose_members_json_cannot_tell_apart_is_refused(
     )
 
 
-@pytest.mark.parametrize(("annotation", "left", "right"), ALIKE, ids=str)
+@pytest.mark.parametrize(("annotation", "left", "right"), ALIKE, ids=label)
 def test_objects_without_a_field_that_tells_them_apart_are_refused(
     annotation: Any, left: str, right: str
 ) -> None:
@@ -280,7 +281,7 @@ def test_the_cure_fits_the_members(annotation: Any, cure: str) -> None:
         (Nested, "x.inner[]"),
         (Annotated[Nesting, BeforeValidator(lambda v: v)], "x.inner[]"),
     ],
-    ids=str,
+    ids=label,
 )
 def test_an_ambiguous_union_is_found_wherever_it_is(annotation: Any, path: str) -> None:
     """C5: in containers, keys, models and dataclasses alike, with the path to it."""
@@ -308,7 +309,7 @@ def test_an_ambiguous_union_is_found_wherever_it_is(annotation: Any, path: str) 
         (Dates, [dt.date(2024, 1, 1), [dt.date(1960, 1, 1)]]),
         (Tree, Tree(children=[Tree(value="1"), Tree(value=1)])),
     ],
-    ids=repr,
+    ids=label,
 )
 def test_members_of_an_admitted_union_arrive_as_themselves(annotation: Any, value: Any) -> None:
     """C5: what is admitted does travel."""

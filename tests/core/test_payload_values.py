@@ -34,6 +34,7 @@ from pydantic import (
 from typing_extensions import TypedDict
 
 from dispatchers._payload import PayloadCodec
+from dispatchers.testing.conformance._tools import label
 
 UTC = dt.UTC
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -285,7 +286,7 @@ COMPOSITES = [
 ]
 
 
-@pytest.mark.parametrize(("annotation", "value"), SCALARS + COMPOSITES, ids=lambda x: repr(x)[:40])
+@pytest.mark.parametrize(("annotation", "value"), SCALARS + COMPOSITES, ids=label)
 def test_a_value_arrives_equal_and_of_the_same_type(annotation: Any, value: Any) -> None:
     """C5: what a task's annotation admits arrives equal and of the same type."""
     codec = codec_of(annotation)
@@ -296,7 +297,7 @@ def test_a_value_arrives_equal_and_of_the_same_type(annotation: Any, value: Any)
     assert type(arrived) is type(value)
 
 
-@pytest.mark.parametrize(("annotation", "value"), SCALARS, ids=lambda x: repr(x)[:40])
+@pytest.mark.parametrize(("annotation", "value"), SCALARS, ids=label)
 def test_a_value_arrives_the_same_wherever_it_is_nested(annotation: Any, value: Any) -> None:
     """C5: nesting changes nothing, in containers as in a model with other settings of its own."""
 
@@ -312,7 +313,7 @@ def test_a_value_arrives_the_same_wherever_it_is_nested(annotation: Any, value: 
     assert type(arrived.held) is type(value)
 
 
-@pytest.mark.parametrize(("annotation", "value"), SCALARS + COMPOSITES, ids=lambda x: repr(x)[:40])
+@pytest.mark.parametrize(("annotation", "value"), SCALARS + COMPOSITES, ids=label)
 def test_encoding_what_arrived_gives_the_same_bytes(annotation: Any, value: Any) -> None:
     """C5: a payload may be decoded and encoded again on its way, by a retry or an edit."""
     codec = codec_of(annotation)
@@ -323,7 +324,7 @@ def test_encoding_what_arrived_gives_the_same_bytes(annotation: Any, value: Any)
     assert sorted(again) == sorted(payload)  # a set has no order
 
 
-@pytest.mark.parametrize(("annotation", "value"), SCALARS + COMPOSITES, ids=lambda x: repr(x)[:40])
+@pytest.mark.parametrize(("annotation", "value"), SCALARS + COMPOSITES, ids=label)
 def test_parsed_json_decodes_like_its_text(annotation: Any, value: Any) -> None:
     """C5: `decode_python` reads what `to_json_values` wrote, as `decode` what `encode` wrote."""
     codec = codec_of(annotation)

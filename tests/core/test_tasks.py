@@ -29,6 +29,7 @@ from dispatchers import (
     override,
     task,
 )
+from dispatchers.testing.conformance._tools import label
 
 # Calls
 
@@ -293,7 +294,7 @@ def test_options_are_named_in_their_repr(send_welcome):
         ({"dispatcher": object()}, "not object"),
         ({"dispatcher": dict}, "not the class dict"),
     ],
-    ids=str,
+    ids=label,
 )
 def test_options_that_do_not_fit_are_an_answer(send_welcome, inline, options, words):
     """C1: whatever stands in them; `options` itself never raises."""
@@ -732,7 +733,7 @@ def test_a_name_that_could_not_travel_is_refused(name):
         ({"dispatcher": 5}, "dispatcher"),
         ({"delay": timedelta(1)}, "unknown option 'delay'"),
     ],
-    ids=str,
+    ids=label,
 )
 def test_options_of_a_task_are_checked_when_it_is_defined(options, words):
     """At once, with what and the nearest name; nothing is registered."""

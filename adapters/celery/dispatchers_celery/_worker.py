@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 from time import sleep
 from typing import Any
@@ -39,6 +41,8 @@ class CeleryWorker:
         """Work until stopped."""
         register(self._app, self._dispatcher)
         worker = self._app.Worker(
+            # A second worker of one name would answer for the first, and take its mailbox.
+            hostname=f"dispatchers-{os.getpid()}@{socket.gethostname()}",
             concurrency=self._options.concurrency,
             queues=self._queues() or None,
             loglevel="WARNING",

@@ -20,7 +20,7 @@ from dispatchers.testing import tasks
 from dispatchers.testing.harness import Harness
 from dispatchers.testing.journal import Journal
 
-from ._tools import arrived, refused_with, send
+from ._tools import arrived, label, refused_with, send
 
 __all__ = ["WAYS", "NeverRaises", "every_way"]
 
@@ -94,7 +94,7 @@ def every_way(
 class NeverRaises:
     """C1, from outside."""
 
-    @pytest.mark.parametrize("wrong", [None, "text", {"task": "x"}, object(), b"bytes"], ids=repr)
+    @pytest.mark.parametrize("wrong", [None, "text", {"task": "x"}, object(), b"bytes"], ids=label)
     def test_what_is_no_request_is_an_answer(self, harness: Harness, wrong: object) -> None:
         """C1: whatever is given instead of a request, the answer is REJECTED, `invalid`."""
         dispatcher = harness.dispatcher()
@@ -131,7 +131,7 @@ class NeverRaises:
             {"headers": {"x": 1}},
             {"context": {"x": float("nan")}},
         ],
-        ids=str,
+        ids=label,
     )
     def test_options_that_do_not_fit_are_an_answer(
         self, harness: Harness, journal: Journal, wrong: dict[str, Any]

@@ -15,7 +15,7 @@ from dispatchers.testing.harness import Harness
 from dispatchers.testing.journal import Journal
 
 from ._never_raises import WAYS
-from ._tools import refused_with, run_until, send
+from ._tools import label, refused_with, run_until, send
 
 __all__ = ["SameBytes"]
 
@@ -91,7 +91,7 @@ class SameBytes:
     @pytest.mark.parametrize(
         "value",
         [float("nan"), float("inf"), (1, 2), {1: 2}, {1, 2}, b"bytes", object(), "\ud800"],
-        ids=repr,
+        ids=label,
     )
     def test_what_json_cannot_carry_is_refused(
         self, harness: Harness, journal: Journal, value: object
