@@ -190,7 +190,9 @@ def _ability(dispatcher: BaseDispatcher, field: str) -> str:
 
 
 def _amount(value: timedelta | int) -> str:
-    return str(value) if isinstance(value, timedelta) else f"{value // 2**20} MiB"
+    if isinstance(value, timedelta):
+        return f"{value.days} days" if value.days else str(value)
+    return f"{value // 2**20} MiB"
 
 
 def capability_fields() -> str:
