@@ -14,6 +14,7 @@ from dispatchers import WorkerOptions
 
 from ._dispatcher import CeleryDispatcher
 from ._shutdown import shutdown
+from ._taking import take_safely
 from ._tasks import register
 
 __all__ = ["CeleryWorker"]
@@ -40,6 +41,8 @@ class CeleryWorker:
     def run(self) -> int:
         """Work until stopped."""
         register(self._app, self._dispatcher)
+        if self._dispatcher.application.transport == "redis":
+            take_safely(self._app)
         worker = self._app.Worker(
             # A second worker of one name would answer for the first, and take its mailbox.
             hostname=f"dispatchers-{os.getpid()}@{socket.gethostname()}",
