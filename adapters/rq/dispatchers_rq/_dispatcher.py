@@ -95,7 +95,7 @@ class RQDispatcher(BaseDispatcher):
         if url is not None:
             return url
         found: Any = load_object("connection", given) if isinstance(given, str) else given
-        return found  # type: ignore[no-any-return] # the link says what is wrong with it
+        return found  # the link says what is wrong with it
 
     # Handing over.
 

@@ -91,8 +91,7 @@ def _exchange(connection: Any, commands: Sequence[tuple[Any, ...]]) -> list[Repl
     replies: list[Reply] = []
     try:
         connection.send_packed_command(connection.pack_commands(commands))
-        for _ in commands:
-            replies.append(_reply(connection))
+        replies.extend(_reply(connection) for _ in commands)
     except Exception as exc:  # noqa: BLE001 - each is judged by who asked
         connection.disconnect()
         replies += [exc] * (len(commands) - len(replies))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from math import ceil
 from typing import Any
@@ -106,10 +107,8 @@ def body_of(fields: Mapping[bytes, bytes]) -> bytes:
         ValueError: There is none.
     """
     data = fields.get(b"data", b"")
-    try:
+    with suppress(zlib.error):  # not compressed, as we write it
         data = zlib.decompress(data)
-    except zlib.error:
-        pass  # as we write it
     try:
         body: object = json.loads(data)[2][0]
     except (LookupError, TypeError) as exc:

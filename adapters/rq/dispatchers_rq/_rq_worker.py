@@ -19,7 +19,6 @@ from rq.worker import WorkerStatus
 from dispatchers.redis import within
 
 from ._keys import queue_key
-from ._message import stamp
 from ._runs import bury_stopped, run_taken
 from ._taken import Leases, Taken
 
@@ -69,6 +68,9 @@ class _Leasing(AnyWorker):
         self._parent = os.getppid()
         self._beaten = monotonic()
 
+    _stopped_job_id: str | None
+    _state: str
+
     # Taking.
 
     def dequeue_job_and_maintain_ttl(
@@ -85,7 +87,7 @@ class _Leasing(AnyWorker):
                     return None
                 self._rest(IDLE if found is None else min(found, IDLE))
             except (RedisError, OSError) as exc:
-                self.log.error("Worker %s: %s from Redis", self.name, type(exc).__name__)
+                self._complain(exc)
                 sleep(PAUSE)
             if max_idle_time is not None and monotonic() - since > max_idle_time:
                 return None
@@ -111,6 +113,10 @@ class _Leasing(AnyWorker):
         seconds = max(seconds, 0.01)  # for Redis, 0 is for ever
         with within(seconds + self.dispatcher.options.deadline):
             self.dispatcher.link.client.blmove(list_, list_, seconds, "LEFT", "LEFT")
+
+    def _complain(self, exc: Exception) -> None:
+        """Redis does not answer; RQ's workers wait for it."""
+        self.log.error("worker %s: Redis does not answer: %s", self.name, type(exc).__name__)
 
     def _job(self, taken: Taken) -> tuple[Any, Any]:
         """RQ's objects for what was taken."""
@@ -200,7 +206,7 @@ class HorseWorker(_Leasing, rq.Worker):
             self.leases.renew(job.taken)
             self.leases.observe(self._names)
         except (RedisError, OSError) as exc:
-            self.log.error("Worker %s: %s from Redis", self.name, type(exc).__name__)
+            self._complain(exc)
 
 
 class SimpleWorker(_Leasing, rq.SimpleWorker):

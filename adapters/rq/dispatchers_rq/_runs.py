@@ -130,6 +130,7 @@ def _limited(seconds: float | None) -> Generator[None]:
         return
 
     def interrupt(number: int, frame: FrameType | None) -> None:
+        del number, frame
         raise RunTimeoutError(f"longer than {seconds} s")
 
     before = signal.signal(signal.SIGALRM, interrupt)

@@ -1,4 +1,4 @@
-"""`dispatchers worker` for RQ: so many of RQ's workers, each a process, looked after by this one."""
+"""`dispatchers worker` for RQ: some of RQ's workers, each a process, and one to look after them."""
 
 from __future__ import annotations
 
