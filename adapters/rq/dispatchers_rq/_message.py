@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from base64 import b64encode
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ __all__ = [
     "fields",
     "script_args",
     "stamp",
+    "why",
 ]
 
 ATTEMPT, DELIVERIES = "dispatchers_attempt", "dispatchers_deliveries"
@@ -36,6 +38,11 @@ NATIVE = "dispatchers_native"
 def stamp() -> str:
     """Now, as RQ writes it."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def why(words: str) -> str:
+    """Why a job has failed, as RQ keeps it beside the job."""
+    return b64encode(zlib.compress(words.encode())).decode()
 
 
 def script_args(

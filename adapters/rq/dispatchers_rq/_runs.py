@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from dispatchers import Action, DeadLetter, Heartbeat, Outcome, run_envelope, run_settings
 
 from ._letters import epitaph
-from ._message import LETTER, LIMIT, body_of, stamp
+from ._message import LETTER, LIMIT, body_of, stamp, why
 from ._taken import Leases, Taken
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _bury(letter: DeadLetter, taken: Taken, leases: Leases, dispatcher: RQDispat
             log.error("a dead letter could not be stored: %s", type(exc).__name__)  # noqa: TRY400
             leases.settle(taken, "return", PAUSE)
             return
-    words = ("ended_at", stamp(), "exc_info", _words(letter), LETTER, epitaph(letter))
+    words = (why(_words(letter)), "ended_at", stamp(), LETTER, epitaph(letter))
     leases.settle(taken, "dead", dispatcher.options.failure_ttl, *words)
 
 

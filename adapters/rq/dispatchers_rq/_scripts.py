@@ -128,11 +128,15 @@ local function push(job, id, queue, after, front)
     end
     redis.call('HSET', job, 'status', status)
 end
-local function fail(job, id, queue, ttl, ...)
+local function fail(job, id, queue, ttl, words, ...)
     local clock = redis.call('TIME')
     redis.call('ZADD', 'rq:failed:' .. queue, clock[1] + clock[2] / 1000000 + ttl, id)
     redis.call('HSET', job, 'status', 'failed', ...)
     redis.call('EXPIRE', job, ttl)
+    local results = 'rq:results:' .. id
+    redis.call('XADD', results, 'MAXLEN', 10, '*', 'type', 2, 'worker_name', '',
+        'exc_string', words)
+    redis.call('EXPIRE', results, ttl)
     local key = redis.call('HGET', job, 'dispatchers_key')
     if key then
         redis.call('DEL', key)
@@ -143,7 +147,7 @@ end
 SETTLE = Script(
     _PUSH
     + """
--- queue, id, token, action, number, field, value ...
+-- queue, id, token, action, number, field, value ... (before them, with `dead`, why)
 local queue, id, token, action, number = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local job, leases = 'rq:job:' .. id, 'rq:dispatchers:leases:' .. queue
 local held = redis.call('HGET', leases, id)
@@ -190,7 +194,7 @@ return 1
 REAP = Script(
     _PUSH
     + """
--- queue, id, what its lease was, most deliveries, failure_ttl, the time as RQ writes it
+-- queue, id, what its lease was, most deliveries, failure_ttl, why, the time as RQ writes it
 local queue, id, ttl = ARGV[1], ARGV[2], tonumber(ARGV[5])
 local job, leases, wip = 'rq:job:' .. id, 'rq:dispatchers:leases:' .. queue, 'rq:wip:' .. queue
 if redis.call('HGET', leases, id) ~= ARGV[3] then
@@ -209,7 +213,7 @@ end
 local ours = redis.call('HEXISTS', job, 'dispatchers_attempt') == 1
 local deliveries = tonumber(redis.call('HGET', job, 'dispatchers_deliveries') or '0')
 if not ours and deliveries >= tonumber(ARGV[4]) then
-    fail(job, id, queue, ttl, 'ended_at', ARGV[6], 'exc_info', 'it ended with its worker, again')
+    fail(job, id, queue, ttl, ARGV[6], 'ended_at', ARGV[7])
     return 1
 end
 push(job, id, queue, 0, true)

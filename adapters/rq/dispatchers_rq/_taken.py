@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 
 from ._keys import leases_key
 from ._link import Link
-from ._message import ATTEMPT, DELIVERIES, fields, stamp
+from ._message import ATTEMPT, DELIVERIES, fields, stamp, why
 from ._options import RQOptions
 from ._scripts import REAP, RENEW, SETTLE, TAKE
 
@@ -146,7 +146,8 @@ class Leases:
 
     def _reap(self, queue: str, number: bytes, held: bytes) -> None:
         most, ttl = self._options.max_deliveries, self._options.failure_ttl
-        if self._run(REAP, (queue, number, held, most, ttl, stamp())):
+        words = why("it was running each time its worker died")
+        if self._run(REAP, (queue, number, held, most, ttl, words, stamp())):
             log.warning("job %s of a dead worker goes back to queue %r", number.decode(), queue)
 
     def under_way(self, queues: Sequence[str]) -> int:

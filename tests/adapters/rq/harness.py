@@ -27,7 +27,8 @@ def forget(client: Any, *queues: str) -> None:
             ids += client.zrange(place, 0, -1)
         ids += client.hkeys(f"rq:dispatchers:leases:{queue}")
         jobs = [b"rq:job:" + number.partition(b":")[0] for number in ids]
-        keys = [key for job in jobs if (key := client.hget(job, "dispatchers_key"))]
+        jobs += [b"rq:results:" + job[len(b"rq:job:") :] for job in jobs]
+        keys = [key for job in jobs[: len(ids)] if (key := client.hget(job, "dispatchers_key"))]
         client.delete(f"rq:queue:{queue}", f"rq:dispatchers:leases:{queue}", *places, *jobs, *keys)
         client.srem("rq:queues", f"rq:queue:{queue}")
 

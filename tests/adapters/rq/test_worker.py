@@ -242,14 +242,101 @@ def test_a_run_is_told_that_the_worker_stops(place: Place) -> None:
     assert {entry.attempt for entry in journal.entries} == {1}
 
 
-def test_draining_ends_when_there_is_nothing_left(place: Place) -> None:
+@pytest.fixture
+def fresh(shared_redis: str, tmp_path: Path) -> Iterator[Place]:
+    """A queue with no worker yet."""
+    found = Place(shared_redis, tmp_path)
+    yield found
+    found.close()
+
+
+def test_draining_ends_when_there_is_nothing_left(fresh: Place) -> None:
     """`dispatchers worker --drain` ends by itself."""
-    place.kill()
-    journal = place.journal()
+    journal = fresh.journal()
     for number in range(5):
-        work.note.options(dispatcher=place.dispatcher).dispatch(journal.path, str(number))
+        work.note.options(dispatcher=fresh.dispatcher).dispatch(journal.path, str(number))
 
-    drained = place.start("--drain")
+    drained = fresh.start("--drain")
 
-    assert drained.wait(PATIENCE) == 0
+    assert drained.wait(PATIENCE) == 0, fresh.log()
     assert sorted(journal.texts) == [str(number) for number in range(5)]
+
+
+def test_a_worker_that_is_killed_loses_nothing(fresh: Place) -> None:
+    """C9: `kill -9` of the worker in mid-run: another one has the work when the lease is over.
+
+    The process that ran the job is killed as well, which is no more in the worker's group.
+    """
+    journal = fresh.journal()
+    fresh.start()
+    work.slow.options(dispatcher=fresh.dispatcher).dispatch(journal.path, 3.0)
+    fresh.until(lambda: "began" in journal.texts)
+
+    fresh.kill()
+    os.kill(journal.entries[0].pid, signal.SIGKILL)
+    fresh.start()
+    fresh.until(lambda: "ended" in journal.texts)
+
+    assert journal.texts == ["began", "began", "ended"]
+    assert [entry.deliveries for entry in journal.entries] == [1, 2, 2]
+
+
+def test_work_of_a_live_process_is_not_given_away(fresh: Place) -> None:
+    """A lease is renewed by whoever runs: a run that outlives its worker is not run twice."""
+    journal = fresh.journal()
+    fresh.start()
+    response = work.slow.options(dispatcher=fresh.dispatcher).dispatch(journal.path, 6.0)
+    fresh.until(lambda: "began" in journal.texts)
+
+    fresh.kill()
+    fresh.start()
+    fresh.until(lambda: fresh.status(response.task_id) == "finished")
+
+    assert journal.texts == ["began", "ended"]
+
+
+def test_what_outlasts_the_grace_goes_back(fresh: Place) -> None:
+    """SIGTERM and no time: the run is ended, and its work is there for the next worker at once."""
+    journal = fresh.journal()
+    worker = fresh.start("--grace", "0s")
+    response = work.slow.options(dispatcher=fresh.dispatcher).dispatch(journal.path, 60.0)
+    fresh.until(lambda: "began" in journal.texts)
+
+    worker.terminate()
+
+    assert worker.wait(PATIENCE) == 0, fresh.log()
+    assert fresh.status(response.task_id) == "queued"
+
+
+def test_a_simple_worker_runs_in_its_own_process(fresh: Place) -> None:
+    """`horses = false`: no process for each job; a worker that is killed is replaced."""
+    journal = fresh.journal()
+    config = fresh.folder / "dispatchers.toml"
+    config.write_text(config.read_text() + "horses = false\n")
+    fresh.start()
+    for _ in range(2):
+        work.note.options(dispatcher=fresh.dispatcher).dispatch(journal.path, "text")
+    fresh.until(lambda: len(journal.entries) == 2)
+    work.die.options(dispatcher=fresh.dispatcher).dispatch(journal.path, 1)
+    fresh.until(lambda: "ended" in journal.texts)
+
+    assert len({entry.pid for entry in journal.entries[:2]}) == 1
+    assert [entry.deliveries for entry in journal.entries[2:]] == [1, 2, 2]
+
+
+def test_several_queues_are_served_in_their_order(fresh: Place) -> None:
+    """`--queues a,b`: what is in the first is taken first."""
+    journal = fresh.journal()
+    low = f"{fresh.queue}-low"
+    both = RQDispatcher(url=fresh.url, queues=[fresh.queue, low])
+    for number in range(3):
+        for queue in (low, fresh.queue):
+            bound = work.note.options(dispatcher=both, queue=queue)
+            bound.dispatch(journal.path, f"{queue == low}{number}").raise_for_error()
+
+    drained = fresh.start("--drain", "--queues", f"{fresh.queue},{low}")
+
+    assert drained.wait(PATIENCE) == 0, fresh.log()
+    forget(both.link.client, low)
+    both.close()
+    assert journal.texts == ["False0", "False1", "False2", "True0", "True1", "True2"]
