@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from . import celery_peer, footprint, inprocess, store, worker
+from . import celery_peer, footprint, inprocess, rq_peer, store, worker
 from ._measure import Figure
 
 CASES: dict[str, Callable[[], Iterator[Figure]]] = {
@@ -27,6 +27,9 @@ CASES: dict[str, Callable[[], Iterator[Figure]]] = {
     "celery-redis": celery_peer.on_redis,
     "celery-rabbitmq": celery_peer.on_rabbitmq,
     "celery-worker": celery_peer.in_a_worker,
+    "rq": rq_peer.single,
+    "rq-many": rq_peer.many,
+    "rq-worker": rq_peer.in_a_worker,
     "import": footprint.imports,
     "memory": footprint.memory,
 }
@@ -42,6 +45,7 @@ PEERS = (
     "kombu",
     "amqp",
     "redis",
+    "rq",
 )
 
 

@@ -21,6 +21,7 @@ from dispatchers.testing.faults import FAULTS, Fault, Scene
 ADAPTERS = {
     "celery/redis": ("celery", "redis"),
     "celery/rabbitmq": ("celery", "rabbitmq"),
+    "rq": ("rq", "redis"),
 }
 DEADLINE = 0.5
 THREADS = 50

@@ -7,15 +7,17 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
 from kombu.connection import Connection
+from redis import Redis
 
 from dispatchers.testing.servers import MissingServerError, free_port, rabbitmq_url, redis_url
 
 SHOP = Path(__file__).parents[2] / "examples" / "shop"
-SERVERS = {"redis": redis_url, "rabbitmq": rabbitmq_url}
+SERVERS = {"redis": redis_url, "rq": redis_url, "rabbitmq": rabbitmq_url}
 
 
 def _variables(target: str) -> dict[str, str]:
@@ -50,9 +52,20 @@ def _run(
 def _delete_queue(variables: dict[str, str], target: str) -> None:
     """Leave nothing in a server that others share."""
     place = f"DISPATCHERS_TARGETS__{target.upper()}__DEFAULT__"
-    if url := variables.get(f"{place}URL"):
+    if target == "rq":
+        _forget(variables[f"{place}URL"], variables[f"{place}QUEUE"])
+    elif url := variables.get(f"{place}URL"):
         with Connection(url) as connection:
             connection.channel().queue_delete(variables[f"{place}QUEUE"])
+
+
+def _forget(url: str, queue: str) -> None:
+    """RQ keeps what is finished, and the queue's name."""
+    with Redis.from_url(url) as client:
+        ids: Any = client.zrange(f"rq:finished:{queue}", 0, -1)
+        jobs = [f"rq:job:{number.decode()}" for number in ids]
+        client.delete(f"rq:finished:{queue}", f"rq:queue:{queue}", *jobs)
+        client.srem("rq:queues", f"rq:queue:{queue}")
 
 
 @pytest.fixture
@@ -60,7 +73,7 @@ def shop(tmp_path: Path) -> Path:
     return Path(shutil.copytree(SHOP, tmp_path / "shop"))
 
 
-@pytest.mark.parametrize("target", ["inline", "sqlite", "redis", "rabbitmq"])
+@pytest.mark.parametrize("target", ["inline", "sqlite", "redis", "rabbitmq", "rq"])
 def test_the_same_code_runs_on_every_backend(shop: Path, target: str) -> None:
     """Orders are placed, a worker runs them, each mail is tried twice."""
     variables = _variables(target)

@@ -1,0 +1,120 @@
+"""RQ's failed jobs as dead letters: listed, edited and replayed like those of any backend."""
+
+from __future__ import annotations
+
+import builtins
+import json
+from base64 import b64encode
+from collections.abc import Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from dispatchers import DeadLetter
+from dispatchers.redis import within
+
+from ._keys import job_key, queue_key, registry_key
+from ._message import ATTEMPT, LETTER, body_of, data_of, stamp
+from ._scripts import DELETE
+
+if TYPE_CHECKING:
+    from ._dispatcher import RQDispatcher
+
+__all__ = ["FailedJobs", "epitaph"]
+
+PAGE = 100
+"""Letters that are read at once."""
+
+
+def epitaph(letter: DeadLetter) -> str:
+    """What a failed job says of itself beside RQ's own; its envelope is in its data."""
+    return letter.model_dump_json(exclude={"body"})
+
+
+class FailedJobs:
+    """The dead letters in RQ's `FailedJobRegistry`; jobs that are not ours are left out.
+
+    Args:
+        dispatcher: Whose queues are looked at.
+    """
+
+    def __init__(self, dispatcher: RQDispatcher) -> None:
+        self._dispatcher = dispatcher
+        self._client = dispatcher.link.client
+        self._timeout = dispatcher.options.deadline
+
+    def add(self, letter: DeadLetter) -> None:
+        """Keep a letter as a failed job; Redis has it when this returns."""
+        queue = letter.queue or self._dispatcher.default_queue
+        values = {
+            "created_at": stamp(),
+            "origin": queue,
+            "description": letter.task,
+            "status": "failed",
+            "data": data_of(letter.body),
+            ATTEMPT: letter.attempts,
+            LETTER: epitaph(letter),
+        }
+        ttl = self._dispatcher.options.failure_ttl
+        with self._client.pipeline() as pipe, within(self._timeout):
+            pipe.hset(job_key(letter.id), mapping=values)
+            pipe.expire(job_key(letter.id), ttl)
+            pipe.zadd(registry_key("failed", queue), {letter.id: letter.died_at.timestamp() + ttl})
+            pipe.sadd("rq:queues", queue_key(queue))
+            pipe.execute()
+
+    def list(
+        self, *, limit: int = 100, task: str | None = None, queue: str | None = None
+    ) -> builtins.list[DeadLetter]:
+        """The newest letters first."""
+        queues = [queue] if queue else self._dispatcher.queues(timeout=self._timeout)
+        wanted = (
+            islice((letter for letter in self._of(name) if task in (None, letter.task)), limit)
+            for name in queues
+        )
+        found = [letter for letters in wanted for letter in letters]
+        return sorted(found, key=lambda letter: letter.died_at, reverse=True)[:limit]
+
+    def get(self, id: str) -> DeadLetter | None:  # noqa: A002
+        """One letter; None if there is none of this id."""
+        with within(self._timeout):
+            fields = self._client.hgetall(job_key(id))
+        return _letter(fields)
+
+    def edit(self, id: str, body: bytes) -> bool:  # noqa: A002
+        """Replace the envelope of a letter; false if there is none."""
+        if self.get(id) is None:
+            return False
+        with within(self._timeout):
+            self._client.hset(job_key(id), "data", data_of(body))
+        return True
+
+    def delete(self, id: str) -> bool:  # noqa: A002
+        """Forget a letter; false if there is none, or if it has been dispatched again."""
+        with within(self._timeout):
+            origin = self._client.hget(job_key(id), "origin")
+        if origin is None:
+            return False
+        args = (origin, id)
+        return bool(self._dispatcher.link.run(DELETE, args, timeout=self._timeout))
+
+    def _of(self, queue: str) -> Iterator[DeadLetter]:
+        start = 0
+        while ids := self._page(queue, start):
+            with self._client.pipeline(transaction=False) as pipe, within(self._timeout):
+                for number in ids:
+                    pipe.hgetall(job_key(number.decode()))
+                found = pipe.execute()
+            yield from (letter for fields in found if (letter := _letter(fields)) is not None)
+            start += PAGE
+
+    def _page(self, queue: str, start: int) -> Any:
+        with within(self._timeout):
+            return self._client.zrevrange(registry_key("failed", queue), start, start + PAGE - 1)
+
+
+def _letter(fields: dict[bytes, bytes]) -> DeadLetter | None:
+    if LETTER.encode() not in fields or fields.get(b"status") != b"failed":
+        return None
+    body = b64encode(body_of(fields)).decode()  # how models have bytes in JSON
+    values = {**json.loads(fields[LETTER.encode()]), "body": body}
+    return DeadLetter.model_validate_json(json.dumps(values))

@@ -1,0 +1,28 @@
+"""The options of `rq`."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from dispatchers import BackendOptions
+
+__all__ = ["RQOptions"]
+
+
+class RQOptions(BackendOptions):
+    """Options of `rq`: the Redis that RQ's queues are in."""
+
+    connection: object = None
+    """The Redis client: `package.module:attribute`, or in code the object itself."""
+    url: str | None = Field(default=None, min_length=1)
+    """The address of the Redis, in place of `connection`."""
+    lease: float = Field(default=30.0, ge=1)
+    """Seconds without a sign of life after which the work of a dead worker goes back."""
+    keep: int = Field(default=500, ge=0)
+    """Seconds that a finished job, and the key of its work, is remembered; RQ's `result_ttl`."""
+    failure_ttl: int = Field(default=31_536_000, gt=0)
+    """Seconds that a failed job is kept, its envelope with it; RQ's own is this year."""
+    horses: bool = True
+    """Run each job in a process of its own, as RQ's `Worker` does; off, as its `SimpleWorker`."""
+    is_async: bool = True
+    """RQ's word: off, work is run in the call, and no Redis is contacted."""

@@ -1,0 +1,234 @@
+"""What Redis does in one step, so that nothing is between two places when somebody dies."""
+
+from __future__ import annotations
+
+from hashlib import sha1
+
+__all__ = ["DELETE", "DISPATCH", "REAP", "RENEW", "SETTLE", "TAKE", "Script"]
+
+
+class Script:
+    """A Lua script and the hash that Redis knows it by."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.sha = sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+DISPATCH = Script("""
+-- id, queue, is it declared, due in seconds since the epoch or '', key or '',
+-- seconds until RQ forgets it or 0, field, value ...
+local id, queue, due, key, ttl = ARGV[1], ARGV[2], ARGV[4], ARGV[5], tonumber(ARGV[6])
+local job, list = 'rq:job:' .. id, 'rq:queue:' .. queue
+local over = {failed = true, stopped = true, canceled = true}
+if ARGV[3] == '0' and redis.call('SISMEMBER', 'rq:queues', list) == 0 then
+    return -1
+end
+local status = redis.call('HGET', job, 'status')
+if status and not over[status] then
+    return id
+end
+if key ~= '' then
+    local holder = redis.call('GET', key)
+    if holder and holder ~= id then
+        local its = redis.call('HGET', 'rq:job:' .. holder, 'status')
+        if its and not over[its] then
+            return holder
+        end
+    end
+end
+if due ~= '' then
+    redis.call('ZADD', 'rq:scheduled:' .. queue, due, id)
+else
+    redis.call('RPUSH', list, id)
+end
+if status then
+    local origin = redis.call('HGET', job, 'origin') or queue
+    redis.call('ZREM', 'rq:failed:' .. origin, id)
+    redis.call('ZREM', 'rq:canceled:' .. origin, id)
+    redis.call('DEL', job)
+end
+redis.call('HSET', job, unpack(ARGV, 7))
+if ttl > 0 then
+    redis.call('EXPIRE', job, ttl)
+end
+redis.call('SADD', 'rq:queues', list)
+if key ~= '' then
+    redis.call('SET', key, id)
+end
+return 1
+""")
+"""Writes a job and pushes it: 1; -1 where there is no such queue; the id of the job that is the
+same work already. The push comes first: where a queue's key is no list, nothing was written."""
+
+TAKE = Script("""
+-- token, worker, the time as RQ writes it, queue ...
+local clock = redis.call('TIME')
+local now = clock[1] + clock[2] / 1000000
+local soonest = -1
+for n = 4, #ARGV do
+    local queue = ARGV[n]
+    local list, scheduled = 'rq:queue:' .. queue, 'rq:scheduled:' .. queue
+    for _, id in ipairs(redis.call('ZRANGEBYSCORE', scheduled, '-inf', now, 'LIMIT', 0, 100)) do
+        redis.call('ZREM', scheduled, id)
+        if redis.call('EXISTS', 'rq:job:' .. id) == 1 then
+            redis.call('HSET', 'rq:job:' .. id, 'status', 'queued')
+            redis.call('RPUSH', list, id)
+        end
+    end
+    local id = redis.call('LPOP', list)
+    while id do
+        local job = 'rq:job:' .. id
+        if redis.call('EXISTS', job) == 1 then
+            redis.call('HINCRBY', job, 'dispatchers_deliveries', 1)
+            redis.call('HSET', 'rq:dispatchers:leases:' .. queue, id, ARGV[1] .. ':0')
+            if redis.call('HEXISTS', job, 'dispatchers_attempt') == 1 then
+                redis.call('HSET', job, 'status', 'started', 'started_at', ARGV[3],
+                    'worker_name', ARGV[2])
+                redis.call('ZADD', 'rq:wip:' .. queue, '+inf', id .. ':' .. ARGV[1])
+            end
+            return {queue, id, redis.call('HGETALL', job)}
+        end
+        id = redis.call('LPOP', list)
+    end
+    local first = redis.call('ZRANGE', scheduled, 0, 0, 'WITHSCORES')
+    if first[2] then
+        local wait = math.ceil((first[2] - now) * 1000)
+        if soonest < 0 or wait < soonest then
+            soonest = math.max(wait, 0)
+        end
+    end
+end
+return soonest
+""")
+"""Moves what is due, and takes the first job of the first queue that has one, with a lease on it:
+queue, id and the job's hash; else the milliseconds until something is due, or -1."""
+
+RENEW = Script("""
+-- queue, id, token, number
+local leases = 'rq:dispatchers:leases:' .. ARGV[1]
+local held = redis.call('HGET', leases, ARGV[2])
+if not held or string.sub(held, 1, #ARGV[3]) ~= ARGV[3] then
+    return 0
+end
+redis.call('HSET', leases, ARGV[2], ARGV[3] .. ':' .. ARGV[4])
+return 1
+""")
+"""Another value of the lease, which tells observers that its owner lives; 0 where it is lost."""
+
+_PUSH = """
+local function push(job, id, queue, after, front)
+    local status = 'queued'
+    if after > 0 then
+        local clock = redis.call('TIME')
+        status = 'scheduled'
+        redis.call('ZADD', 'rq:scheduled:' .. queue, clock[1] + clock[2] / 1000000 + after, id)
+    else
+        redis.call(front and 'LPUSH' or 'RPUSH', 'rq:queue:' .. queue, id)
+    end
+    redis.call('HSET', job, 'status', status)
+end
+local function fail(job, id, queue, ttl, words, ...)
+    local clock = redis.call('TIME')
+    redis.call('ZADD', 'rq:failed:' .. queue, clock[1] + clock[2] / 1000000 + ttl, id)
+    redis.call('HSET', job, 'status', 'failed', ...)
+    redis.call('EXPIRE', job, ttl)
+    local results = 'rq:results:' .. id
+    redis.call('XADD', results, 'MAXLEN', 10, '*', 'type', 2, 'worker_name', '',
+        'exc_string', words)
+    redis.call('EXPIRE', results, ttl)
+    local key = redis.call('HGET', job, 'dispatchers_key')
+    if key then
+        redis.call('DEL', key)
+    end
+end
+"""
+
+SETTLE = Script(
+    _PUSH
+    + """
+-- queue, id, token, action, number, field, value ... (before them, with `dead`, why)
+local queue, id, token, action, number = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
+local job, leases = 'rq:job:' .. id, 'rq:dispatchers:leases:' .. queue
+local held = redis.call('HGET', leases, id)
+if not held or string.sub(held, 1, #token) ~= token then
+    return 0
+end
+redis.call('HDEL', leases, id)
+redis.call('ZREM', 'rq:wip:' .. queue, id .. ':' .. token)
+if action == 'release' or redis.call('EXISTS', job) == 0 then
+    return 1
+end
+if action == 'done' then
+    local key = redis.call('HGET', job, 'dispatchers_key')
+    if number == 0 then
+        redis.call('DEL', job)
+        if key then
+            redis.call('DEL', key)
+        end
+    else
+        redis.call('HSET', job, 'status', 'finished', unpack(ARGV, 6))
+        redis.call('EXPIRE', job, number)
+        redis.call('ZADD', 'rq:finished:' .. queue, redis.call('TIME')[1] + number, id)
+        if key then
+            redis.call('EXPIRE', key, number)
+        end
+    end
+elseif action == 'retry' then
+    redis.call('HINCRBY', job, 'dispatchers_attempt', 1)
+    redis.call('HDEL', job, 'dispatchers_deliveries')
+    push(job, id, queue, number)
+elseif action == 'return' then
+    redis.call('HINCRBY', job, 'dispatchers_deliveries', -1)
+    push(job, id, queue, number)
+elseif action == 'lost' then
+    push(job, id, queue, 0, true)
+elseif action == 'dead' then
+    fail(job, id, queue, number, unpack(ARGV, 6))
+end
+return 1
+"""
+)
+"""What follows from a run and the end of its lease, in one step; 0 where the lease is lost."""
+
+REAP = Script(
+    _PUSH
+    + """
+-- queue, id, what its lease was, most deliveries, failure_ttl, why, the time as RQ writes it
+local queue, id, ttl = ARGV[1], ARGV[2], tonumber(ARGV[5])
+local job, leases, wip = 'rq:job:' .. id, 'rq:dispatchers:leases:' .. queue, 'rq:wip:' .. queue
+if redis.call('HGET', leases, id) ~= ARGV[3] then
+    return 0
+end
+redis.call('HDEL', leases, id)
+for _, member in ipairs(redis.call('ZRANGE', wip, 0, -1)) do
+    if string.sub(member, 1, #id + 1) == id .. ':' then
+        redis.call('ZREM', wip, member)
+    end
+end
+local status = redis.call('HGET', job, 'status')
+if status ~= 'started' and status ~= 'queued' then
+    return 0
+end
+local ours = redis.call('HEXISTS', job, 'dispatchers_attempt') == 1
+local deliveries = tonumber(redis.call('HGET', job, 'dispatchers_deliveries') or '0')
+if not ours and deliveries >= tonumber(ARGV[4]) then
+    fail(job, id, queue, ttl, ARGV[6], 'ended_at', ARGV[7])
+    return 1
+end
+push(job, id, queue, 0, true)
+return 1
+"""
+)
+"""Gives back what a dead worker had, if its lease is what it was; 1 where that was done. One of
+RQ's own jobs that has ended its workers too often is failed; ours are judged when they are run."""
+
+DELETE = Script("""
+-- queue, id
+if redis.call('ZREM', 'rq:failed:' .. ARGV[1], ARGV[2]) == 0 then
+    return 0
+end
+redis.call('DEL', 'rq:job:' .. ARGV[2], 'rq:results:' .. ARGV[2])
+return 1
+""")
+"""Forgets a failed job; 0 where it is none, any more."""

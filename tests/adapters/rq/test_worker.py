@@ -1,0 +1,342 @@
+"""`dispatchers worker` with RQ's own workers."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from dispatchers_rq import RQDispatcher, native
+
+from dispatchers import override
+from dispatchers.testing import Journal
+
+from .harness import forget
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="RQ's workers fork")
+
+HERE = Path(__file__).parent
+PATIENCE = 60.0
+
+
+def _module() -> Any:
+    spec = importlib.util.spec_from_file_location("rq_work", HERE / "work.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["rq_work"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+work = _module()
+
+
+class Place:
+    """A queue, its configuration in a folder, and workers on it."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.folder = folder
+        self.queue = f"worker-{uuid4().hex}"
+        self.url = url
+        self.options = {
+            "url": url,
+            "queue": self.queue,
+            "lease": 2.0,
+            "deadline": 5.0,
+            "max_deliveries": 3,
+        }
+        (folder / "rq_work.py").write_text((HERE / "work.py").read_text())
+        lines = [f"{key} = {json.dumps(value)}" for key, value in self.options.items()]
+        config = 'tasks = ["rq_work"]\ntarget = "t"\n[targets.t.default]\nbackend = "rq"\n'
+        (folder / "dispatchers.toml").write_text(config + "\n".join(lines) + "\n")
+        self.dispatcher = RQDispatcher(**self.options)  # type: ignore[arg-type]
+        letters = self.dispatcher._dead_letters()
+        assert letters is not None
+        self.letters = letters
+        self.workers: list[subprocess.Popen[bytes]] = []
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """A worker, with a log that a failing test shows."""
+        command = [sys.executable, "-m", "dispatchers", "worker", "--concurrency", "1", *arguments]
+        with (self.folder / "worker.log").open("ab") as log:
+            worker = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env={**os.environ, "PYTHONPATH": str(self.folder)},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.workers.append(worker)
+        return worker
+
+    def kill(self) -> None:
+        """`kill -9` of every worker and its children."""
+        for worker in self.workers:
+            if worker.poll() is None:
+                os.killpg(worker.pid, signal.SIGKILL)
+                worker.wait()
+
+    def status(self, number: str | None) -> str:
+        """RQ's word for what became of a job."""
+        return str((self.dispatcher.link.client.hget(f"rq:job:{number}", "status") or b"").decode())
+
+    def journal(self) -> Journal:
+        return Journal(self.folder / f"{uuid4().hex}.journal")
+
+    def log(self) -> str:
+        return (self.folder / "worker.log").read_text()
+
+    def until(self, true: Callable[[], bool]) -> None:
+        end = time.monotonic() + PATIENCE
+        while not true():
+            assert time.monotonic() < end, self.log()[-4000:]
+            time.sleep(0.02)
+
+    def close(self) -> None:
+        self.kill()
+        forget(self.dispatcher.link.client, self.queue)
+        self.dispatcher.close()
+
+
+@pytest.fixture(scope="module")
+def place(shared_redis: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    found = Place(shared_redis, tmp_path_factory.mktemp("rq"))
+    found.start()
+    yield found
+    found.close()
+
+
+def test_work_runs_in_rqs_worker(place: Place) -> None:
+    """A task runs under its own name, and nothing of its arguments is shown by the worker."""
+    journal = place.journal()
+
+    response = work.note.options(dispatcher=place.dispatcher).dispatch(journal.path, "secret-text")
+    place.until(lambda: bool(journal.entries))
+
+    assert response.status == "accepted"
+    assert response.confirmed
+    assert journal.entries[0].request_id == response.request_id
+    assert journal.entries[0].pid not in (os.getpid(), place.workers[0].pid)
+    assert "secret-text" not in place.log()
+
+
+def test_failing_work_is_tried_again_and_dead_lettered(place: Place) -> None:
+    """C9: attempts are counted, and the last failure ends in the configured store."""
+    journal = place.journal()
+
+    response = work.fail.options(dispatcher=place.dispatcher).dispatch(journal.path)
+    place.until(lambda: place.letters.get(response.request_id) is not None)
+
+    letter = place.letters.get(response.request_id)
+    assert [entry.attempt for entry in journal.entries] == [1, 2, 3]
+    assert letter is not None
+    assert (letter.reason, letter.attempts) == ("exhausted", 3)
+
+
+def test_work_that_kills_its_process_runs_again(place: Place) -> None:
+    """C9: a run whose process is killed is delivered again, and counted."""
+    journal = place.journal()
+
+    work.die.options(dispatcher=place.dispatcher).dispatch(journal.path, 1)
+    place.until(lambda: "ended" in journal.texts)
+
+    assert journal.texts == ["began", "began", "ended"]
+    assert [entry.deliveries for entry in journal.entries] == [1, 2, 2]
+
+
+def test_work_that_always_kills_its_process_is_given_up(place: Place) -> None:
+    """C10: beyond `max_deliveries` it is a dead letter, and not run any more."""
+    journal = place.journal()
+
+    response = work.die.options(dispatcher=place.dispatcher).dispatch(journal.path, 99)
+    place.until(lambda: place.letters.get(response.request_id) is not None)
+
+    letter = place.letters.get(response.request_id)
+    assert journal.texts == ["began"] * 3
+    assert letter is not None
+    assert letter.reason == "too_many_deliveries"
+
+
+def test_a_time_limit_interrupts_a_run(place: Place) -> None:
+    """A run beyond its time limit is interrupted, and failed."""
+    journal = place.journal()
+
+    response = work.limited.options(dispatcher=place.dispatcher).dispatch(journal.path)
+    place.until(lambda: place.letters.get(response.request_id) is not None)
+
+    assert journal.texts == ["began"]
+
+
+def test_an_unknown_task_is_handed_back_not_dropped(place: Place) -> None:
+    """C11: RQ fails what it cannot import; ours comes back."""
+    journal = place.journal()
+    request = work.note.request(journal.path, "later").replace(task="celery_tests.unheard_of")
+
+    response = place.dispatcher.dispatch(request).raise_for_error()
+    place.until(lambda: "unheard_of" in place.log())
+    followed = work.note.options(dispatcher=place.dispatcher).dispatch(journal.path, "after")
+    place.until(lambda: "after" in journal.texts)
+
+    assert followed.ok
+    assert place.letters.get(response.request_id) is None
+
+
+def test_rqs_own_jobs_run_as_they_are(place: Place) -> None:
+    """A function by its import path, natively shaped; a failing one ends where RQ puts it."""
+    path = place.folder / f"{uuid4().hex}.txt"
+    plain = native("rq_work.plain", dispatcher="ours")
+
+    nowhere = plain.dispatch(str(path), "nowhere")
+    with override(ours=place.dispatcher):
+        good = plain.dispatch(str(path), text="good").raise_for_error()
+        bad = plain.dispatch(str(path), text="fail").raise_for_error()
+    place.until(lambda: place.status(good.task_id) == "finished")
+    place.until(lambda: place.status(bad.task_id) == "failed")
+
+    assert not nowhere
+    assert sorted(path.read_text().split()) == ["fail", "good"]
+
+
+def test_a_worker_stops_when_it_is_told_to(place: Place) -> None:
+    """SIGTERM: what runs is finished, and the worker ends with 0."""
+    journal = place.journal()
+    worker = place.workers[-1]
+    work.slow.options(dispatcher=place.dispatcher).dispatch(journal.path, 1.0)
+    place.until(lambda: "began" in journal.texts)
+
+    worker.terminate()
+
+    assert worker.wait(PATIENCE) == 0
+    assert journal.texts == ["began", "ended"]
+    place.start()
+
+
+def test_a_run_is_told_that_the_worker_stops(place: Place) -> None:
+    """C8: also in a process of its own; what it gives back is no attempt."""
+    journal = place.journal()
+    worker = place.workers[-1]
+    work.patient.options(dispatcher=place.dispatcher).dispatch(journal.path)
+    place.until(lambda: "began" in journal.texts)
+
+    worker.terminate()
+    code = worker.wait(PATIENCE)
+    stopped = journal.texts
+    worker = place.start()
+    place.until(lambda: len(journal.texts) == 3)
+    worker.terminate()
+    worker.wait(PATIENCE)
+
+    assert code == 0
+    assert stopped == ["began", "stops"]
+    assert {entry.attempt for entry in journal.entries} == {1}
+
+
+@pytest.fixture
+def fresh(shared_redis: str, tmp_path: Path) -> Iterator[Place]:
+    """A queue with no worker yet."""
+    found = Place(shared_redis, tmp_path)
+    yield found
+    found.close()
+
+
+def test_draining_ends_when_there_is_nothing_left(fresh: Place) -> None:
+    """`dispatchers worker --drain` ends by itself."""
+    journal = fresh.journal()
+    for number in range(5):
+        work.note.options(dispatcher=fresh.dispatcher).dispatch(journal.path, str(number))
+
+    drained = fresh.start("--drain")
+
+    assert drained.wait(PATIENCE) == 0, fresh.log()
+    assert sorted(journal.texts) == [str(number) for number in range(5)]
+
+
+def test_a_worker_that_is_killed_loses_nothing(fresh: Place) -> None:
+    """C9: `kill -9` of the worker in mid-run: another one has the work when the lease is over.
+
+    The process that ran the job is killed as well, which is no more in the worker's group.
+    """
+    journal = fresh.journal()
+    fresh.start()
+    work.slow.options(dispatcher=fresh.dispatcher).dispatch(journal.path, 3.0)
+    fresh.until(lambda: "began" in journal.texts)
+
+    fresh.kill()
+    os.kill(journal.entries[0].pid, signal.SIGKILL)
+    fresh.start()
+    fresh.until(lambda: "ended" in journal.texts)
+
+    assert journal.texts == ["began", "began", "ended"]
+    assert [entry.deliveries for entry in journal.entries] == [1, 2, 2]
+
+
+def test_work_of_a_live_process_is_not_given_away(fresh: Place) -> None:
+    """A lease is renewed by whoever runs: a run that outlives its worker is not run twice."""
+    journal = fresh.journal()
+    fresh.start()
+    response = work.slow.options(dispatcher=fresh.dispatcher).dispatch(journal.path, 6.0)
+    fresh.until(lambda: "began" in journal.texts)
+
+    fresh.kill()
+    fresh.start()
+    fresh.until(lambda: fresh.status(response.task_id) == "finished")
+
+    assert journal.texts == ["began", "ended"]
+
+
+def test_what_outlasts_the_grace_goes_back(fresh: Place) -> None:
+    """SIGTERM and no time: the run is ended, and its work is there for the next worker at once."""
+    journal = fresh.journal()
+    worker = fresh.start("--grace", "0s")
+    response = work.slow.options(dispatcher=fresh.dispatcher).dispatch(journal.path, 60.0)
+    fresh.until(lambda: "began" in journal.texts)
+
+    worker.terminate()
+
+    assert worker.wait(PATIENCE) == 0, fresh.log()
+    assert fresh.status(response.task_id) == "queued"
+
+
+def test_a_simple_worker_runs_in_its_own_process(fresh: Place) -> None:
+    """`horses = false`: no process for each job; a worker that is killed is replaced."""
+    journal = fresh.journal()
+    config = fresh.folder / "dispatchers.toml"
+    config.write_text(config.read_text() + "horses = false\n")
+    fresh.start()
+    for _ in range(2):
+        work.note.options(dispatcher=fresh.dispatcher).dispatch(journal.path, "text")
+    fresh.until(lambda: len(journal.entries) == 2)
+    work.die.options(dispatcher=fresh.dispatcher).dispatch(journal.path, 1)
+    fresh.until(lambda: "ended" in journal.texts)
+
+    assert len({entry.pid for entry in journal.entries[:2]}) == 1
+    assert [entry.deliveries for entry in journal.entries[2:]] == [1, 2, 2]
+
+
+def test_several_queues_are_served_in_their_order(fresh: Place) -> None:
+    """`--queues a,b`: what is in the first is taken first."""
+    journal = fresh.journal()
+    low = f"{fresh.queue}-low"
+    both = RQDispatcher(url=fresh.url, queues=[fresh.queue, low])
+    for number in range(3):
+        for queue in (low, fresh.queue):
+            bound = work.note.options(dispatcher=both, queue=queue)
+            bound.dispatch(journal.path, f"{queue == low}{number}").raise_for_error()
+
+    drained = fresh.start("--drain", "--queues", f"{fresh.queue},{low}")
+
+    assert drained.wait(PATIENCE) == 0, fresh.log()
+    forget(both.link.client, low)
+    both.close()
+    assert journal.texts == ["False0", "False1", "False2", "True0", "True1", "True2"]
