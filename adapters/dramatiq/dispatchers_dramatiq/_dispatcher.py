@@ -111,7 +111,6 @@ class DramatiqDispatcher(BaseDispatcher):
                 "confirmed": options.confirm or place.kind != "rabbitmq",
                 "durable": place.kind != "stub",
                 "dead_letters": options.dead_letters is not None,
-                "max_delay": place.max_delay,
             }
         )
 

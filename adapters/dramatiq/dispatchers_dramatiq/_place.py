@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any, Literal
+from urllib.parse import urlsplit, urlunsplit
 
 from dramatiq import Broker
 
@@ -23,8 +23,6 @@ KINDS: dict[str, Kind] = {
 """By dotted name: to import them all would need every client."""
 DEFAULT_QUEUE = "default"
 """The queue of an actor that names none: dramatiq 2.2, `actor.py`."""
-LONGEST = timedelta(days=7)
-"""The longest delay on Redis: dramatiq 2.2, `RedisBroker.enqueue`, "must be less than 7 days"."""
 MARGIN = 0.9
 """The part of the redelivery window that work may wait unsettled."""
 
@@ -56,11 +54,6 @@ class Place:
     def known(self) -> set[str]:
         """The names of all queues that count as declared."""
         return {*self.own, *self.broker.get_declared_queues()} - set(self.broker.delay_queues)
-
-    @property
-    def max_delay(self) -> timedelta | None:
-        """The longest delay that is safe."""
-        return LONGEST if self.kind == "redis" else None
 
     @property
     def max_priority(self) -> int:
@@ -131,10 +124,18 @@ def _from_address(url: str, max_priority: int | None, alias: str) -> object:
         if scheme in ("amqp", "amqps"):
             from dramatiq.brokers.rabbitmq import RabbitmqBroker
 
-            return RabbitmqBroker(url=url, max_priority=max_priority, confirm_delivery=True)
+            return RabbitmqBroker(
+                url=_with_host(url), max_priority=max_priority, confirm_delivery=True
+            )
     except ValueError as exc:
         raise ConfigurationError(f"dispatcher {alias!r} (dramatiq): no address: {exc}") from None
     raise ConfigurationError(
         f"dispatcher {alias!r} (dramatiq): {scheme!r} is no address of a broker: "
         "write redis://HOST/0 or amqp://USER:PASSWORD@HOST"
     )
+
+
+def _with_host(url: str) -> str:
+    """With the virtual host named: `//`, as Celery writes it, is none for pika, nor is `/`."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(path="/%2F")) if parts.path in ("", "/", "//") else url

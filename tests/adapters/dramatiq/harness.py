@@ -11,6 +11,7 @@ from uuid import uuid4
 import dramatiq
 from dispatchers_dramatiq import DramatiqDispatcher, register
 from dispatchers_dramatiq._actors import Registration
+from dispatchers_dramatiq._place import _with_host
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.brokers.stub import StubBroker
@@ -186,7 +187,7 @@ class RabbitHarness(DramatiqHarness):
         super().__init__(folder)
 
     def new_broker(self, **parameters: Any) -> Any:
-        return RabbitmqBroker(url=self.url)
+        return RabbitmqBroker(url=_with_host(self.url))
 
     @property
     def upstream(self) -> tuple[str, int]:
