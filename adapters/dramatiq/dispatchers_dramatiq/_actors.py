@@ -121,7 +121,7 @@ class Registration(Middleware):
         for task in catalogue.all():
             limit = task.time_limit * 1000 if task.time_limit else FOR_EVER
             for name in (task.name, *task.former_names):
-                self._add(name, task.queue or place.default_queue, limit)
+                self._add(name, task.policy.queue or place.default_queue, limit)
 
     def _add(self, name: str, queue: str, limit: float) -> None:
         if name in self._broker.actors:  # ours already, or somebody's: ours go to the runner then

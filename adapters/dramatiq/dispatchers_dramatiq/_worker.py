@@ -66,7 +66,7 @@ class DramatiqWorker:
 
         if self._options.queues:
             return list(self._options.queues)
-        tasks = [task.queue for task in catalogue.all() if task.queue]
+        tasks = [task.policy.queue for task in catalogue.all() if task.policy.queue]
         return list(dict.fromkeys([*self._dispatcher.place.own, *tasks]))
 
     def _is_idle(self) -> bool:
