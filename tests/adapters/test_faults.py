@@ -21,6 +21,8 @@ from dispatchers.testing.faults import FAULTS, Fault, Scene
 ADAPTERS = {
     "celery/redis": ("celery", "redis"),
     "celery/rabbitmq": ("celery", "rabbitmq"),
+    "dramatiq/redis": ("dramatiq", "redis"),
+    "dramatiq/rabbitmq": ("dramatiq", "rabbitmq"),
 }
 DEADLINE = 0.5
 THREADS = 50

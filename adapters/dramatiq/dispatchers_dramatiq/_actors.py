@@ -137,7 +137,7 @@ class Registration(Middleware):
         )
 
     def _called(self, name: str, *args: Any, **kwargs: Any) -> None:
-        message = getattr(self._current, "message", None)
+        message: Any = getattr(self._current, "message", None)
         received = getattr(message, "received", None)
         if received is None:
             _plain(name, args, kwargs)
@@ -199,7 +199,6 @@ class Registration(Middleware):
             inner,
             self.source,
             self._names,
-            FOR_EVER,
             broker=self._broker,
             stopping=self._stopping.is_set,
             line=line if isinstance(line, RedisLine) else RedisLine(),

@@ -20,22 +20,57 @@ except ImportError:  # redis-py is not installed: its exceptions cannot come
         return False
 
 
-try:
-    from ._frames import BrokerSaidError
-    from ._link import NackedError, NotTriedError, ReturnedError, UnconfirmedError
+__all__ = [
+    "BrokerSaidError",
+    "NackedError",
+    "NotTriedError",
+    "ReturnedError",
+    "UnconfirmedError",
+    "category_of",
+    "is_certainly_unsent",
+]
 
-    KINDS: tuple[tuple[type[BaseException], ErrorCategory], ...] = (
-        (ReturnedError, ErrorCategory.NOT_FOUND),
-        (NackedError, ErrorCategory.CAPACITY),
-        (UnconfirmedError, ErrorCategory.TIMEOUT),
-        (NotTriedError, ErrorCategory.TIMEOUT),
-    )
-    UNSENT: tuple[type[BaseException], ...] = (ReturnedError, NackedError, NotTriedError)
-    SAID: tuple[type[BaseException], ...] = (BrokerSaidError,)
-except ImportError:  # pika is not installed
-    KINDS, UNSENT, SAID = (), (), ()
 
-__all__ = ["category_of", "is_certainly_unsent"]
+class BrokerSaidError(Exception):
+    """RabbitMQ closed the channel or the connection, and said why.
+
+    Args:
+        code: AMQP's reply code.
+
+        text: RabbitMQ's words.
+
+        channel: Whether the connection goes on.
+    """
+
+    def __init__(self, code: int, text: str, *, channel: bool) -> None:
+        super().__init__(f"{code} {text}")
+        self.code = code
+        self.channel = channel
+
+
+class ReturnedError(Exception):
+    """RabbitMQ gave the message back: no queue took it."""
+
+
+class NackedError(Exception):
+    """RabbitMQ refused the message."""
+
+
+class UnconfirmedError(TimeoutError):
+    """RabbitMQ has not said in time whether it has the message."""
+
+
+class NotTriedError(Exception):
+    """The message was not written: the time was over, or the connection had failed before."""
+
+
+KINDS: tuple[tuple[type[BaseException], ErrorCategory], ...] = (
+    (ReturnedError, ErrorCategory.NOT_FOUND),
+    (NackedError, ErrorCategory.CAPACITY),
+    (UnconfirmedError, ErrorCategory.TIMEOUT),
+    (NotTriedError, ErrorCategory.TIMEOUT),
+)
+UNSENT = (ReturnedError, NackedError, NotTriedError)
 
 CODES = {
     311: ErrorCategory.TOO_LARGE,
@@ -54,17 +89,16 @@ LOGIN_REFUSED = "ACCESS_REFUSED - Login"
 
 def category_of(exc: BaseException) -> ErrorCategory | None:
     """The category of what a client raised; None leaves it to the core."""
-    if isinstance(exc, SAID):
+    if isinstance(exc, BrokerSaidError):
         return _of_what_was_said(exc)
     found = next((category for kind, category in KINDS if isinstance(exc, kind)), None)
     return found or redis_category(exc)
 
 
-def _of_what_was_said(exc: BaseException) -> ErrorCategory:
-    code = int(getattr(exc, "code", 0))
-    if LOGIN_REFUSED in str(exc) and not getattr(exc, "channel", True):
+def _of_what_was_said(exc: BrokerSaidError) -> ErrorCategory:
+    if LOGIN_REFUSED in str(exc) and not exc.channel:
         return ErrorCategory.AUTHENTICATION
-    return CODES.get(code, ErrorCategory.UNAVAILABLE)
+    return CODES.get(exc.code, ErrorCategory.UNAVAILABLE)
 
 
 def is_certainly_unsent(exc: BaseException) -> bool:

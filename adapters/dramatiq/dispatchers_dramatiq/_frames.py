@@ -12,7 +12,9 @@ from pika import frame, spec
 
 from dispatchers.net import connect
 
-__all__ = ["BrokerSaidError", "Frames"]
+from ._errors import BrokerSaidError
+
+__all__ = ["Frames"]
 
 PROTOCOL = b"AMQP\x00\x00\x09\x01"
 """AMQP 0-9-1 announces itself so: specification, section 4.2.2."""
@@ -20,23 +22,6 @@ SHORTEST = 0.001
 """Seconds; a socket without a timeout would wait for ever."""
 LOOK = 65536
 """Bytes that are read at once."""
-
-
-class BrokerSaidError(Exception):
-    """RabbitMQ closed the channel or the connection, and said why.
-
-    Args:
-        code: AMQP's reply code.
-
-        text: RabbitMQ's words.
-
-        channel: Whether the connection goes on.
-    """
-
-    def __init__(self, code: int, text: str, *, channel: bool) -> None:
-        super().__init__(f"{code} {text}")
-        self.code = code
-        self.channel = channel
 
 
 class Frames:

@@ -15,10 +15,11 @@ from dramatiq.brokers.rabbitmq import DEAD_MESSAGE_TTL
 from dramatiq.common import dq_name, q_name, xq_name
 from pika import frame, spec
 
-from ._frames import BrokerSaidError, Frames
+from ._errors import BrokerSaidError, NackedError, NotTriedError, ReturnedError, UnconfirmedError
+from ._frames import Frames
 from ._message import Packet
 
-__all__ = ["Link", "NackedError", "NotTriedError", "ReturnedError", "UnconfirmedError"]
+__all__ = ["Link"]
 
 Failure = Exception
 CHANNEL = 1
@@ -31,22 +32,6 @@ PROPERTIES = {
         "publisher_confirms": True,
     },
 }
-
-
-class ReturnedError(Exception):
-    """RabbitMQ gave the message back: no queue took it."""
-
-
-class NackedError(Exception):
-    """RabbitMQ refused the message."""
-
-
-class UnconfirmedError(TimeoutError):
-    """RabbitMQ has not said in time whether it has the message."""
-
-
-class NotTriedError(Exception):
-    """The message was not written: the time was over, or the connection had failed before."""
 
 
 class Link:
@@ -173,7 +158,8 @@ class Link:
         ]
 
     def _write(self, packets: Sequence[Packet], until: float) -> None:
-        data, ends = [], []
+        data: list[bytes] = []
+        ends: list[int] = []
         for packet in packets:
             data.append(self._marshalled(packet))
             ends.append((ends[-1] if ends else 0) + len(data[-1]))

@@ -12,8 +12,8 @@ from dramatiq.common import dq_name
 
 from dispatchers import ErrorCategory, RejectedError
 
-from ._errors import category_of
-from ._link import Link, ReturnedError
+from ._errors import ReturnedError, category_of
+from ._link import Link
 from ._message import Packet
 
 __all__ = ["RabbitPublisher"]

@@ -180,4 +180,4 @@ def _encoded(fields: dict[str, Any]) -> bytes:
             ErrorCategory.CONFIGURATION,
             "Dramatiq's encoder is set to pickle, which runs what it reads: set a JSONEncoder",
         )
-    return encoder.encode(fields)
+    return bytes(encoder.encode(fields))

@@ -21,7 +21,7 @@ from ._message import BODY, Packet, Received, Sealed, is_ours
 if TYPE_CHECKING:
     from ._dispatcher import DramatiqDispatcher
 
-__all__ = ["RUNNER", "Line", "RabbitReceiving", "Receiving", "StubReceiving"]
+__all__ = ["RUNNER", "Line", "RabbitReceiving", "Receiving", "Source", "StubReceiving"]
 
 log = logging.getLogger("dispatchers")
 RUNNER = "dispatchers.run"
@@ -130,7 +130,7 @@ class Receiving(Consumer):
 
     def _move(self) -> None:
         """Publish what is due to where it is run; what that fails for is tried again later."""
-        due = []
+        due: list[Any] = []
         now = time.time()
         while self.line.delayed and self.line.delayed[0][0] <= now and len(due) < AT_ONCE:
             due.append(heapq.heappop(self.line.delayed)[2])

@@ -17,7 +17,7 @@ from dramatiq.common import current_millis
 from dramatiq.errors import ConnectionClosed
 
 from ._message import is_ours
-from ._receiving import Line, Receiving
+from ._receiving import Line, Receiving, Source
 
 __all__ = ["RedisLine", "RedisReceiving"]
 
@@ -48,21 +48,32 @@ class RedisReceiving(Receiving):
     """A consumer of one queue on Redis.
 
     Args:
+        inner: Dramatiq's.
+
+        source: Gives the dispatcher through which messages are published.
+
+        actors: The names of our actors.
+
         broker: Dramatiq's.
 
         stopping: Whether the worker is being stopped.
 
         line: What an earlier consumer of this process left.
-
-        rest: As `Receiving` takes it.
     """
 
     line: RedisLine
 
     def __init__(
-        self, *rest: Any, broker: Any, stopping: Callable[[], bool], line: RedisLine
+        self,
+        inner: Any,
+        source: Source,
+        actors: set[str],
+        *,
+        broker: Any,
+        stopping: Callable[[], bool],
+        line: RedisLine,
     ) -> None:
-        super().__init__(*rest, line)
+        super().__init__(inner, source, actors, float("inf"), line)
         self._broker = broker
         self._stopping = stopping
         self._counted = not self.inner.queue_name.endswith(".DQ")
@@ -175,7 +186,8 @@ class RedisReceiving(Receiving):
         if self._stopping():
             line = self.line
             waiting = [*line.ready, *line.fetched, *(each[2] for each in line.delayed)]
-            line.ready.clear(), line.fetched.clear(), line.delayed.clear()
+            for kept in (line.ready, line.fetched, line.delayed):
+                kept.clear()
             for message in waiting:
                 message.line, message.received = line, getattr(message, "received", None)
             self.requeue(waiting)

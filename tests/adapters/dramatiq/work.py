@@ -41,6 +41,8 @@ def slow(journal: str, seconds: float) -> None:
 def patient(journal: str) -> None:
     """Give the work back when the worker stops."""
     Journal(journal).write("began")
+    if Journal(journal).texts.count("began") > 1:
+        return
     end = time.monotonic() + 30
     while not current_run().should_stop:
         if time.monotonic() > end:
