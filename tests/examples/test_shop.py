@@ -10,12 +10,18 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+import redis
 from kombu.connection import Connection
 
 from dispatchers.testing.servers import MissingServerError, free_port, rabbitmq_url, redis_url
 
 SHOP = Path(__file__).parents[2] / "examples" / "shop"
-SERVERS = {"redis": redis_url, "rabbitmq": rabbitmq_url}
+SERVERS = {
+    "redis": redis_url,
+    "rabbitmq": rabbitmq_url,
+    "dramatiq": rabbitmq_url,
+    "dramatiq_redis": redis_url,
+}
 
 
 def _variables(target: str) -> dict[str, str]:
@@ -51,8 +57,15 @@ def _delete_queue(variables: dict[str, str], target: str) -> None:
     """Leave nothing in a server that others share."""
     place = f"DISPATCHERS_TARGETS__{target.upper()}__DEFAULT__"
     if url := variables.get(f"{place}URL"):
+        queue = variables[f"{place}QUEUE"]
+        ends = ("", ".DQ", ".XQ") if target.startswith("dramatiq") else ("",)
         with Connection(url) as connection:
-            connection.channel().queue_delete(variables[f"{place}QUEUE"])
+            for end in ends:
+                connection.channel().queue_delete(f"{queue}{end}")
+    if target == "dramatiq_redis":
+        client = redis.Redis.from_url(url)
+        client.delete(*client.keys(f"dramatiq:{queue}*"))
+        client.close()
 
 
 @pytest.fixture
@@ -60,7 +73,7 @@ def shop(tmp_path: Path) -> Path:
     return Path(shutil.copytree(SHOP, tmp_path / "shop"))
 
 
-@pytest.mark.parametrize("target", ["inline", "sqlite", "redis", "rabbitmq"])
+@pytest.mark.parametrize("target", ["inline", "sqlite", *SERVERS])
 def test_the_same_code_runs_on_every_backend(shop: Path, target: str) -> None:
     """Orders are placed, a worker runs them, each mail is tried twice."""
     variables = _variables(target)
