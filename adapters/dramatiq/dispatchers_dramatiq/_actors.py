@@ -258,7 +258,9 @@ def _bury(
             _back(message)
             return
     message.fail()
-    raise outcome.exception or TaskFailedError(outcome.reason.value)
+    if isinstance(outcome.exception, Exception):
+        raise outcome.exception
+    raise TaskFailedError(outcome.reason.value) from outcome.exception
 
 
 def _letter(outcome: Outcome, received: Received) -> DeadLetter:

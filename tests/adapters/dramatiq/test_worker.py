@@ -57,6 +57,7 @@ class Place:
     def __init__(self, kind: str, url: str, folder: Path) -> None:
         self.folder = folder
         self.kind = kind
+        self.url = url
         self.queue = f"worker-{uuid4().hex}"
         self.namespace = f"dramatiq-{uuid4().hex}"
         self.letters = f"sqlite:{folder / 'dead.db'}"
@@ -159,6 +160,14 @@ def place(
     url = request.getfixturevalue(f"shared_{request.param}")
     found = Place(request.param, url, tmp_path_factory.mktemp(f"dramatiq-{request.param}"))
     found.start()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def fresh(place: Place, tmp_path: Path) -> Iterator[Place]:
+    """A queue on which nothing is left of other tests, and no worker yet."""
+    found = Place(place.kind, place.url, tmp_path)
     yield found
     found.close()
 
@@ -299,35 +308,32 @@ def test_a_run_is_told_that_the_worker_stops(place: Place) -> None:
     assert {entry.attempt for entry in journal.entries} == {1}
 
 
-def test_what_a_stopping_worker_had_not_begun_is_no_delivery(place: Place) -> None:
+def test_what_a_stopping_worker_had_not_begun_is_no_delivery(fresh: Place) -> None:
     """C10: a deploy is no reason to count: what was fetched and not run goes back as it was."""
-    place.kill()
-    journal = place.journal()
+    journal = fresh.journal()
     for _ in range(2):
-        work.slow.options(dispatcher=place.dispatcher).dispatch(journal.path, 2.0)
-    worker = place.start()
-    place.until(lambda: len(journal.texts) == 2)
+        work.slow.options(dispatcher=fresh.dispatcher).dispatch(journal.path, 2.0)
+    worker = fresh.start()
+    fresh.until(lambda: len(journal.texts) == 2)
     for _ in range(2):
-        work.slow.options(dispatcher=place.dispatcher).dispatch(journal.path, 0.0)
-    place.until(lambda: place.dispatcher.waiting([place.queue]) == 0 or place.kind == "redis")
+        work.slow.options(dispatcher=fresh.dispatcher).dispatch(journal.path, 0.0)
+    fresh.until(lambda: fresh.dispatcher.waiting([fresh.queue]) == 0 or fresh.kind == "redis")
 
     worker.terminate()
     worker.wait(PATIENCE)
-    place.start()
-    place.until(lambda: journal.texts.count("ended") == 4)
+    fresh.start()
+    fresh.until(lambda: journal.texts.count("ended") == 4)
 
     assert {entry.deliveries for entry in journal.entries} == {1}
 
 
-def test_draining_ends_when_there_is_nothing_left(place: Place) -> None:
+def test_draining_ends_when_there_is_nothing_left(fresh: Place) -> None:
     """`dispatchers worker --drain` ends by itself, after work that was delayed as well."""
-    place.kill()
-    place.until(lambda: not place.workers or place.workers[-1].poll() is not None)
-    journal = place.journal()
+    journal = fresh.journal()
     for number in range(5):
-        work.note.options(dispatcher=place.dispatcher).dispatch(journal.path, str(number))
+        work.note.options(dispatcher=fresh.dispatcher).dispatch(journal.path, str(number))
 
-    drained = place.start("--drain")
+    drained = fresh.start("--drain")
 
     assert drained.wait(PATIENCE) == 0
     assert sorted(journal.texts) == [str(number) for number in range(5)]
