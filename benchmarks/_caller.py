@@ -49,7 +49,8 @@ def dramatiq(url: str, queue: str) -> Call:
     from dramatiq.brokers.rabbitmq import RabbitmqBroker
     from dramatiq.brokers.redis import RedisBroker
 
-    broker: Any = RedisBroker(url=url) if url.startswith("redis") else RabbitmqBroker(url=url)
+    host = url.removesuffix("//") + "/%2F"  # pika's way to write the virtual host
+    broker: Any = RedisBroker(url=url) if url.startswith("redis") else RabbitmqBroker(url=host)
     actor: Any = dramatiq.actor(_nothing, broker=broker, actor_name="nothing", queue_name=queue)
 
     def call() -> str:

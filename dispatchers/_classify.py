@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-__all__ = ["Kind", "classify", "failure_kind", "nearest_class", "own_kind", "permanence"]
+__all__ = [
+    "Kind",
+    "classify",
+    "failure_kind",
+    "is_interruption",
+    "nearest_class",
+    "own_kind",
+    "permanence",
+]
 
 Permanence = Literal["permanent", "transient"]
 Kind = Literal["exception", "timeout", "connection", "dns", "tls", "certificate"]
@@ -30,17 +38,20 @@ PROGRAMMING_ERRORS: tuple[type[Exception], ...] = (
 )
 """Permanent by default: the same code fails in the same way again."""
 
+ENDS = (BaseException, GeneratorExit, KeyboardInterrupt, SystemExit)
+"""Python's own ways to end something else than a run."""
 _classes: dict[type[BaseException], Permanence] = dict.fromkeys(PROGRAMMING_ERRORS, "permanent")
 
 
-def classify(exception: type[Exception], permanence: Permanence) -> None:
+def classify(exception: type[BaseException], permanence: Permanence) -> None:
     """Say whether a task that fails with `exception`, or a subclass, is worth another attempt.
 
     The nearest class wins: `classify(OSError, "permanent")` and
     `classify(ConnectionError, "transient")` live side by side.
 
     Args:
-        exception: The class.
+        exception: The class. One that is no `Exception`, by which a worker interrupts its runs, is
+            a failure of the run from now on, where it would end the worker otherwise.
 
         permanence: `"permanent"` ends the work at once, `"transient"` lets it be retried.
 
@@ -48,11 +59,16 @@ def classify(exception: type[Exception], permanence: Permanence) -> None:
         TypeError: `exception` is no exception class, or `permanence` neither word.
     """
     given: object = exception
-    if not (isinstance(given, type) and issubclass(given, Exception)):
+    if not (isinstance(given, type) and issubclass(given, BaseException)) or given in ENDS:
         raise TypeError(f"classify takes an exception class, not {given!r}")
     if permanence not in ("permanent", "transient"):
         raise TypeError(f'{permanence!r} is neither "permanent" nor "transient"')
     _classes[exception] = permanence
+
+
+def is_interruption(exc: BaseException) -> bool:
+    """Whether `exc` is no `Exception`, and was said to be a failure all the same."""
+    return not isinstance(exc, Exception) and nearest_class(type(exc), _classes) is not None
 
 
 def permanence(exc: BaseException) -> Permanence:

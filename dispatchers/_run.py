@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from . import hooks
 from ._beats import Heartbeat
+from ._classify import is_interruption
 from ._current import DEFAULTS, Run, RunSettings, current, current_run
 from ._hold import Hold
 from ._judgement import after_failure, succeeded, unfit
@@ -129,7 +130,7 @@ def _executed(run: Run, settings: RunSettings) -> Outcome | None:
             if work is not None and _goes_on(task, work):
                 run_coroutine(limited(work, run.time_left))
         except BaseException as exc:  # what is raised again is neither
-            if not (isinstance(exc, Exception) or is_cancellation(exc)):
+            if not (isinstance(exc, Exception) or is_cancellation(exc) or is_interruption(exc)):
                 raise
             outcome = after_failure(run, exc, settings)
         return _told(run, outcome) if hooks.hooks.after_run else outcome

@@ -158,12 +158,13 @@ WORDS: Mapping[str, str] = {
     "max_size": "largest envelope",
 }
 """Every capability, in words."""
-ADAPTERS = ("celery", "rq")
+ADAPTERS = ("celery", "rq", "dramatiq")
 """Those that are bundled and finished."""
 NEEDED: Mapping[str, Mapping[str, Any]] = {
     "sqlite": {"path": "work.sqlite3"},
     "celery": {"url": "amqp://localhost"},
     "rq": {"url": "redis://localhost"},
+    "dramatiq": {"url": "amqp://localhost"},
 }
 """Options that a backend cannot be built without."""
 

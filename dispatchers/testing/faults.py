@@ -76,7 +76,9 @@ FAULTS: dict[str, Fault] = {
         kinds=frozenset({"rabbitmq"})
     ),
     "no such name": _fault("the name does not resolve", {REJECTED}, UNAVAILABLE),
-    "silent name server": _fault("the name server does not answer", {REJECTED}, TIMEOUT),
+    "silent name server": _fault(
+        "the name server does not answer", {REJECTED}, TIMEOUT, UNAVAILABLE
+    ),
 }
 """By name, in the order of the table in the documentation."""
 

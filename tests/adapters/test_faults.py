@@ -22,6 +22,8 @@ ADAPTERS = {
     "celery/redis": ("celery", "redis"),
     "celery/rabbitmq": ("celery", "rabbitmq"),
     "rq": ("rq", "redis"),
+    "dramatiq/redis": ("dramatiq", "redis"),
+    "dramatiq/rabbitmq": ("dramatiq", "rabbitmq"),
 }
 DEADLINE = 0.5
 THREADS = 50

@@ -65,9 +65,29 @@ def test_a_class_can_be_classified_again():
 
 @pytest.mark.parametrize("thing", [5, "ValueError", ValueError(), int, KeyboardInterrupt, None])
 def test_only_exception_classes_can_be_classified(thing):
-    """What is no `Exception` never becomes an outcome."""
+    """Python's own ways to end a thread or a process never become outcomes."""
     with pytest.raises(TypeError, match="takes an exception class"):
         classify(thing, "permanent")
+
+
+class StoppedRunError(BaseException): ...
+
+
+def test_what_interrupts_runs_can_be_a_failure_of_theirs():
+    """A worker whose time limits are no `Exception` says so; what nobody classified passes."""
+
+    @task(name="classify.interrupted", max_attempts=2)
+    def interrupted() -> None:
+        raise StoppedRunError
+
+    body = encode(interrupted.request())
+
+    with pytest.raises(StoppedRunError):
+        run_envelope(body)
+    classify(StoppedRunError, "transient")
+    outcome = run_envelope(body)
+
+    assert (outcome.action, outcome.reason) == ("retry", "failed")
 
 
 @pytest.mark.parametrize("word", ["Permanent", "retry", None, True])

@@ -17,7 +17,13 @@ from redis import Redis
 from dispatchers.testing.servers import MissingServerError, free_port, rabbitmq_url, redis_url
 
 SHOP = Path(__file__).parents[2] / "examples" / "shop"
-SERVERS = {"redis": redis_url, "rq": redis_url, "rabbitmq": rabbitmq_url}
+SERVERS = {
+    "redis": redis_url,
+    "rq": redis_url,
+    "rabbitmq": rabbitmq_url,
+    "dramatiq": rabbitmq_url,
+    "dramatiq_redis": redis_url,
+}
 
 
 def _variables(target: str) -> dict[str, str]:
@@ -49,23 +55,18 @@ def _run(
     )
 
 
-def _delete_queue(variables: dict[str, str], target: str) -> None:
-    """Leave nothing in a server that others share."""
-    place = f"DISPATCHERS_TARGETS__{target.upper()}__DEFAULT__"
-    if target == "rq":
-        _forget(variables[f"{place}URL"], variables[f"{place}QUEUE"])
-    elif url := variables.get(f"{place}URL"):
-        with Connection(url) as connection:
-            connection.channel().queue_delete(variables[f"{place}QUEUE"])
-
-
 def _forget(url: str, queue: str) -> None:
-    """RQ keeps what is finished, and the queue's name."""
-    with Redis.from_url(url) as client:
-        ids: Any = client.zrange(f"rq:finished:{queue}", 0, -1)
-        jobs = [f"rq:job:{number.decode()}" for number in ids]
-        client.delete(f"rq:finished:{queue}", f"rq:queue:{queue}", *jobs)
-        client.srem("rq:queues", f"rq:queue:{queue}")
+    """Leave nothing in a server that others share."""
+    if url.startswith("redis"):
+        with Redis.from_url(url) as client:
+            finished: Any = client.zrange(f"rq:finished:{queue}", 0, -1)
+            jobs = [f"rq:job:{number.decode()}" for number in finished]
+            client.srem("rq:queues", f"rq:queue:{queue}")
+            client.delete("rq:nothing", *jobs, *client.scan_iter(f"*{queue}*"))
+    else:
+        with Connection(url) as connection:
+            for end in ("", ".DQ", ".XQ"):
+                connection.channel().queue_delete(f"{queue}{end}")
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def shop(tmp_path: Path) -> Path:
     return Path(shutil.copytree(SHOP, tmp_path / "shop"))
 
 
-@pytest.mark.parametrize("target", ["inline", "sqlite", "redis", "rabbitmq", "rq"])
+@pytest.mark.parametrize("target", ["inline", "sqlite", *SERVERS])
 def test_the_same_code_runs_on_every_backend(shop: Path, target: str) -> None:
     """Orders are placed, a worker runs them, each mail is tried twice."""
     variables = _variables(target)
@@ -84,7 +85,9 @@ def test_the_same_code_runs_on_every_backend(shop: Path, target: str) -> None:
         worked = _run(shop, variables, "dispatchers", "worker", "--drain", "--concurrency", "1")
         assert worked.returncode == 0, worked.stdout + worked.stderr
 
-    _delete_queue(variables, target)
+    if target in SERVERS:
+        place = f"DISPATCHERS_TARGETS__{target.upper()}__DEFAULT__"
+        _forget(variables[f"{place}URL"], variables[f"{place}QUEUE"])
     said = "executed" if target == "inline" else "accepted"
     assert placed.stdout.split() == [said] * 3
     assert _run(shop, variables, "shop", "report").stdout == (

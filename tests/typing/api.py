@@ -341,7 +341,7 @@ def handler(number: int) -> None:
 
 classify(OSError, "permanent")
 classify(OSError, "sometimes")  # type: ignore[arg-type]
-classify(KeyboardInterrupt, "permanent")  # type: ignore[arg-type]
+classify(int, "permanent")  # type: ignore[arg-type]
 
 
 class Store:
