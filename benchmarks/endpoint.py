@@ -21,7 +21,8 @@ ROUNDS, EACH = 40, 100
 SERVERS = {
     "uvicorn": ("uvicorn", "--no-access-log", "--log-level", "warning", "--lifespan", "off",
                 "--fd", "{fd}"),
-    "gunicorn": ("gunicorn", "-k", "gthread", "--threads", "2", "--log-level", "warning",
+    "gunicorn": ("gunicorn", "-k", "gthread", "--threads", "4",
+                 "--keep-alive", "600", "--log-level", "warning",
                  "-b", "fd://{fd}"),
 }  # fmt: skip
 
@@ -106,7 +107,8 @@ def _client(port: int, body: bytes) -> Iterator[Callable[[], None]]:
             connection.sendall(whole)
             answer = b""
             while not answer.endswith(b"\r\n\r\n"):  # 204 has no body
-                answer += connection.recv(4096)
+                answer += (part := connection.recv(4096))
+                assert part, "the server hung up"
             assert b" 204 " in answer[:20], answer
 
         post()
