@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from . import celery_peer, footprint, inprocess, rq_peer, store, worker
+from . import celery_peer, endpoint, footprint, inprocess, rq_peer, store, worker
 from ._measure import Figure
 
 CASES: dict[str, Callable[[], Iterator[Figure]]] = {
@@ -30,6 +30,7 @@ CASES: dict[str, Callable[[], Iterator[Figure]]] = {
     "rq": rq_peer.single,
     "rq-many": rq_peer.many,
     "rq-worker": rq_peer.in_a_worker,
+    "endpoint": endpoint.endpoint,
     "import": footprint.imports,
     "memory": footprint.memory,
 }
@@ -46,6 +47,8 @@ PEERS = (
     "amqp",
     "redis",
     "rq",
+    "uvicorn",
+    "gunicorn",
 )
 
 
