@@ -151,7 +151,9 @@ def _at_the_same_time(
         )
         for message in messages
     ]
-    return [_awaited(call, message.task.name) for call, message in zip(calls, messages, strict=True)]
+    return [
+        _awaited(call, message.task.name) for call, message in zip(calls, messages, strict=True)
+    ]
 
 
 def _awaited(call: Any, name: str) -> Answer:

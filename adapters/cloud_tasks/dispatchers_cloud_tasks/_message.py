@@ -87,6 +87,8 @@ class Messages:
         if options.service_account:
             http.oidc_token.service_account_email = options.service_account
             http.oidc_token.audience = options.audience or options.worker_url
+        elif options.secret:
+            http.headers["Authorization"] = f"Bearer {options.secret.get_secret_value()}"
         message.task.dispatch_deadline.FromMilliseconds(round(options.dispatch_deadline * 1000))
         self._templates[queue] = message
         return message
@@ -130,5 +132,3 @@ def _refuse_too_large(task: Any) -> None:
             f"task of {size} bytes with its headers, the service takes {MAX_SIZE}: "
             "pass a reference to the data instead of the data",
         )
-
-

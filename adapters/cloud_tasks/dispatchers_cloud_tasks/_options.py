@@ -7,10 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, SecretStr
 
 from dispatchers import BackendOptions
+from dispatchers.http import PATH
 
 __all__ = ["CloudTasksOptions"]
-
-PATH = "/dispatchers/run"
 
 
 def _web_address(url: str) -> str:
@@ -44,6 +43,8 @@ class CloudTasksOptions(BackendOptions):
     """Where the worker is; a slash at the end makes no difference."""
     service_account: Annotated[str | Literal[False], AfterValidator(_no_true)]
     """The account in whose name the queue signs a token for the worker, or false for no token."""
+    secret: SecretStr | None = None
+    """What the worker trusts in place of a token: one of its `secrets`."""
     audience: str | None = Field(default=None, min_length=1)
     """Whom the token is for; None is `worker_url`."""
     path: Annotated[str, AfterValidator(_absolute)] = PATH

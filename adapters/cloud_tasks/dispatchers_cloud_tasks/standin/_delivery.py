@@ -220,7 +220,9 @@ def _pushed(task: Any, headers: Mapping[str, str]) -> Response:
     )
     path = f"{url.path or '/'}?{url.query}" if url.query else url.path or "/"
     try:
-        connection.request(method_of(request), path, body=request.body or None, headers=dict(headers))
+        connection.request(
+            method_of(request), path, body=request.body or None, headers=dict(headers)
+        )
         answer = connection.getresponse()
         answer.read()
         return Response(answer.status, answer.getheader("Retry-After"))

@@ -33,7 +33,9 @@ DEFAULT_DEADLINE = 600
 LEEWAY = 60.0
 """Seconds that a caller's clock may be ahead."""
 TASK_ID = re.compile(r"[A-Za-z0-9_-]{1,500}")
-QUEUE_NAME = re.compile(r"projects/[A-Za-z0-9:.-]+/locations/[A-Za-z0-9-]+/queues/[A-Za-z0-9-]{1,100}")
+QUEUE_NAME = re.compile(
+    r"projects/[A-Za-z0-9:.-]+/locations/[A-Za-z0-9-]+/queues/[A-Za-z0-9-]{1,100}"
+)
 WITH_BODY = ("POST", "PUT", "PATCH")
 
 
@@ -110,7 +112,9 @@ def _check_request(task: Any) -> None:
     if not task.HasField("http_request"):
         raise _invalid("Task.http_request must be set: this is no App Engine")
     if not request.url.startswith(("http://", "https://")) or len(request.url) > MAX_URL:
-        raise _invalid("HttpRequest.url must begin with http:// or https://, 2083 characters at most")
+        raise _invalid(
+            "HttpRequest.url must begin with http:// or https://, 2083 characters at most"
+        )
     if request.body and method_of(request) not in WITH_BODY:
         raise _invalid("HTTP request body is allowed for POST, PUT and PATCH only")
     if sum(len(k) + len(v) for k, v in request.headers.items()) >= MAX_HEADERS:
@@ -166,5 +170,3 @@ def retry_after(text: str | None, now: float) -> float:
         return max(0.0, parsedate_to_datetime(text).timestamp() - now)
     except ValueError:
         return 0.0
-
-

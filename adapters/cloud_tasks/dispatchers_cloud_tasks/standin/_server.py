@@ -89,7 +89,10 @@ class StandIn:
         self._signers = [Signer(pem, self._issuer) for pem in self._store.keys()]
         self._grpc = grpc.server(
             futures.ThreadPoolExecutor(THREADS, "standin-grpc"),
-            options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 64 * 1024 * 1024)],
+            options=[
+                ("grpc.so_reuseport", 0),
+                ("grpc.max_receive_message_length", 64 * 1024 * 1024),
+            ],
         )
         self._grpc.add_generic_rpc_handlers((self._handlers(),))
         self.port = self._grpc.add_insecure_port(f"{host}:{port}")
