@@ -28,6 +28,7 @@ from dispatchers.stores import dead_letters
 
 from ._batch import send_many
 from ._errors import category_of, is_certainly_unsent, is_duplicate
+from ._gate import calling
 from ._link import Link, OwnClient, open_link
 from ._message import LONGEST, MAX_SIZE, Messages
 from ._options import CloudTasksOptions
@@ -89,7 +90,7 @@ class CloudTasksDispatcher(BaseDispatcher):
         until = monotonic() + timeout
         message = self._messages.message(request, body, self._queue(request))
         link = self._link(timeout)
-        with link.ready(until - monotonic()):
+        with calling(), link.ready(until - monotonic()):
             try:
                 task = link.client.create_task(
                     tasks_v2.CreateTaskRequest.wrap(message),
@@ -111,7 +112,7 @@ class CloudTasksDispatcher(BaseDispatcher):
     def _send_many(self, items: Sequence[Item], *, timeout: float) -> Sequence[Sent | Exception]:
         until = monotonic() + timeout
         link = self._link(timeout)
-        with link.ready(until - monotonic()):
+        with calling(), link.ready(until - monotonic()):
             messages = [self._message_or_error(request, body) for request, body in items]
             answers = send_many(link, messages, until)
         if any(isinstance(answer, FATAL) for answer in answers):
@@ -134,7 +135,8 @@ class CloudTasksDispatcher(BaseDispatcher):
             with self._lock:
                 found = self._open
                 if found is None or found[0] != os.getpid() or not found[1].usable:
-                    found = self._open = os.getpid(), open_link(self.options, timeout)
+                    with calling():
+                        found = self._open = os.getpid(), open_link(self.options, timeout)
         return found[1]
 
     def _category(self, exc: Exception) -> ErrorCategory | None:
@@ -165,7 +167,7 @@ class CloudTasksDispatcher(BaseDispatcher):
         """Ask for the queue; whoever may only dispatch is answered, too."""
         link = self._link(timeout)
         name = self._messages.parent(self.options.queue)
-        with link.ready(timeout):
+        with calling(), link.ready(timeout):
             try:
                 link.client.get_queue(
                     name=name, retry=None, timeout=timeout, metadata=link.metadata

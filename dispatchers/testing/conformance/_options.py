@@ -23,7 +23,7 @@ HANDY = 32 * 1024 * 1024
 """Bytes of an envelope that a case makes without much ado."""
 OPTIONS: dict[str, dict[str, Any]] = {
     "delay": {"delay": timedelta(minutes=1)},
-    "eta": {"eta": datetime(2035, 1, 1, tzinfo=UTC)},
+    "eta": {"eta": datetime.now(UTC) + timedelta(days=7)},
     "priority": {"priority": 5},
     "expires": {"expires": timedelta(minutes=5)},
     "time_limit": {"time_limit": 30.0},

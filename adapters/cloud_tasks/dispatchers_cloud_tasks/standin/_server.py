@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hmac
-import json
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent import futures
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Self
@@ -16,6 +14,7 @@ from typing import Any, Self
 import grpc
 
 from ._delivery import Delivery
+from ._http import CERTS, http_server
 from ._messages import Duration, Queue
 from ._misbehaviour import Misbehaviour, Orders
 from ._rules import RefusedError, with_defaults
@@ -29,9 +28,6 @@ SERVICE = "google.cloud.tasks.v2.CloudTasks"
 THREADS = 16
 UNANSWERED = 3600.0
 """Seconds that a reply which is to be lost is kept back: longer than any caller waits."""
-CERTS = "/certs"
-BODY = 65536
-"""Bytes of orders over HTTP at most."""
 
 
 class StandIn:
@@ -80,13 +76,13 @@ class StandIn:
         self._stopped = threading.Event()
         Path(folder).mkdir(parents=True, exist_ok=True)
         self._store = Store(Path(folder) / "cloud-tasks.db")
-        if not self._store.keys():
+        if not self._store.signing_keys():
             self._store.add_key(new_key())
         self._delivery = Delivery(self._store, self._token_for, self._orders)
-        self._service = Service(self._store, self._delivery.wake)
-        self._http = _http_server(self, host, http_port)
+        self._service = Service(self._store, self._delivery.wake, self._delivery.force)
+        self._http = http_server(self, host, http_port)
         self._issuer = issuer or self.keys_address
-        self._signers = [Signer(pem, self._issuer) for pem in self._store.keys()]
+        self._signers = [Signer(pem, self._issuer) for pem in self._store.signing_keys()]
         self._grpc = grpc.server(
             futures.ThreadPoolExecutor(THREADS, "standin-grpc"),
             options=[
@@ -300,51 +296,3 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _http_server(standin: StandIn, host: str, port: int) -> ThreadingHTTPServer:
-    class Handler(BaseHTTPRequestHandler):
-        """`GET /certs`, `GET /` and `PUT /misbehaviour`."""
-
-        timeout = 10
-
-        def do_GET(self) -> None:
-            if self.path == CERTS:
-                self._say(200, standin.jwks())
-            elif self.path == "/" and self._is_admitted():
-                self._say(200, standin.status())
-            else:
-                self._say(404, {"error": "there are /, /certs and PUT /misbehaviour"})
-
-        def do_PUT(self) -> None:
-            if self.path != "/misbehaviour" or not self._is_admitted():
-                self._say(404, {"error": "there are /, /certs and PUT /misbehaviour"})
-                return
-            try:
-                size = min(int(self.headers.get("Content-Length") or 0), BODY)
-                standin.misbehave(Misbehaviour.model_validate_json(self.rfile.read(size)))
-            except ValueError as exc:
-                self._say(400, {"error": str(exc)})
-                return
-            self._say(200, standin.status())
-
-        def _is_admitted(self) -> bool:
-            return standin.admits(self.headers.get("Authorization") or "")
-
-        def _say(self, status: int, value: Mapping[str, object]) -> None:
-            body = json.dumps(value).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            if self.path == CERTS:
-                self.send_header("Cache-Control", "public, max-age=60")
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's
-            """Nothing to standard error."""
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-
-    return Server((host, port), Handler)

@@ -44,11 +44,16 @@ class Service:
         store: The queues.
 
         wake: Told that something may be due.
+
+        force: Told the name of a task that is to be delivered whatever its queue's state.
     """
 
-    def __init__(self, store: Store, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, store: Store, wake: Callable[[], None], force: Callable[[str], None]
+    ) -> None:
         self._store = store
         self._wake = wake
+        self._force = force
 
     # Tasks.
 
@@ -164,10 +169,10 @@ class Service:
         )
 
     def run_task(self, request: Any) -> Any:
-        """Make a task due now, whatever its schedule time."""
+        """Deliver a task now, whatever its schedule time and the state of its queue."""
         self._task(request.name)
         task = self._store.schedule(request.name, time.time())
-        self._wake()
+        self._force(request.name)
         return _view(task, request.response_view)
 
     # Queues.

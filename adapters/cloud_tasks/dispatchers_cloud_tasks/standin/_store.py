@@ -15,7 +15,7 @@ from ._messages import Queue, Task, since_epoch, timestamp
 __all__ = ["TOMBSTONE", "Store"]
 
 TOMBSTONE = 86400.0
-"""Seconds that the name of a finished task stays taken: `CreateTaskRequest.task`, up to 24 hours."""
+"""Seconds that a finished task's name stays taken: `CreateTaskRequest.task`, up to 24 hours."""
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS queues (
     name TEXT PRIMARY KEY, running INTEGER NOT NULL, body BLOB NOT NULL
@@ -206,7 +206,7 @@ class Store:
         """Keep the answer of a batch call."""
         self._all("INSERT OR REPLACE INTO operations VALUES (?, ?)", key, body)
 
-    def keys(self) -> list[bytes]:
+    def signing_keys(self) -> list[bytes]:
         """The signing keys as PEM, the current one last."""
         return [row[0] for row in self._all("SELECT pem FROM keys ORDER BY number")]
 
