@@ -5,7 +5,7 @@ serves `dispatchers.http`; `dispatchers_cloud_tasks.standin` is a stand-in for t
 machine, which `dispatchers dev` starts.
 """
 
-from . import _gate  # noqa: F401 - before anything imports gRPC
+from . import _gate  # noqa: F401 # pyright: ignore[reportUnusedImport] - before gRPC
 from ._dispatcher import CloudTasksDispatcher
 from ._options import CloudTasksOptions
 

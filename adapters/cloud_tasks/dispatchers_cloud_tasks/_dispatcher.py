@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from functools import cached_property
 from time import monotonic
@@ -167,13 +168,8 @@ class CloudTasksDispatcher(BaseDispatcher):
         """Ask for the queue; whoever may only dispatch is answered, too."""
         link = self._link(timeout)
         name = self._messages.parent(self.options.queue)
-        with calling(), link.ready(timeout):
-            try:
-                link.client.get_queue(
-                    name=name, retry=None, timeout=timeout, metadata=link.metadata
-                )
-            except api.PermissionDenied:
-                pass
+        with calling(), link.ready(timeout), suppress(api.PermissionDenied):
+            link.client.get_queue(name=name, retry=None, timeout=timeout, metadata=link.metadata)
 
     def _close(self, timeout: float) -> int:
         with self._lock:

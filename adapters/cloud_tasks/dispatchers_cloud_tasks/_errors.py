@@ -38,6 +38,7 @@ CATEGORIES: dict[type[Exception], ErrorCategory] = {
     api.Redirection: ErrorCategory.UNAVAILABLE,
     # Whatever else the service says of itself: 500, 502, Internal, Unknown, DataLoss.
     api.ServerError: ErrorCategory.UNAVAILABLE,
+    api.GoogleAPIError: ErrorCategory.INTERNAL,
     auth.TransportError: ErrorCategory.UNAVAILABLE,
     auth.ResponseError: ErrorCategory.UNAVAILABLE,
     auth.TimeoutError: ErrorCategory.TIMEOUT,

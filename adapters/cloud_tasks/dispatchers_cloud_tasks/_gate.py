@@ -1,8 +1,8 @@
 """A fork waits until no call is under way.
 
 gRPC lets a process fork only while nobody is inside it: a child that is forked during a call of
-another thread inherits gRPC's locks, held by nobody, and hangs in its first call (grpcio 1.85). Of its own threads
-it takes care itself, if it was told so before it was imported.
+another thread inherits gRPC's locks, held by nobody, and hangs in its first call (grpcio 1.85). Of
+its own threads gRPC takes care itself, if it was told so before it was imported.
 """
 
 from __future__ import annotations

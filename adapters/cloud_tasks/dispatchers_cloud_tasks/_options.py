@@ -37,7 +37,7 @@ class CloudTasksOptions(BackendOptions):
     """The Google Cloud project of the queues."""
     location: str = Field(min_length=1)
     """Their location: `europe-west1`."""
-    queue: str = Field(min_length=1, max_length=100)
+    queue: str = Field(min_length=1, max_length=100)  # pyright: ignore[reportIncompatibleVariableOverride] - required
     """The queue of requests that name none, by its short name; queues are made beforehand."""
     worker_url: Annotated[str, AfterValidator(_web_address)]
     """Where the worker is; a slash at the end makes no difference."""
@@ -57,7 +57,7 @@ class CloudTasksOptions(BackendOptions):
     """Seconds for which the queue tries at least, however many attempts an unreachable worker uses
     up, before it drops work with attempts or a back-off of its own."""
     names: Literal["always", "keyed"] = "always"
-    """Which tasks get a name, by which the queue recognises duplicates: all, or those with a key."""
+    """Which work the queue knows by a name, to recognise duplicates: all, or what has a key."""
     endpoint: str | None = Field(default=None, pattern=r"^[^/\s]+:\d+$")
     """Host and port of a stand-in, which is spoken to without TLS and without Google's
     credentials; None is Google."""

@@ -51,7 +51,7 @@ class Server(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     """One request."""
 
-    server: Server
+    server: Server  # pyright: ignore[reportIncompatibleVariableOverride] - the one that is made here
     timeout = 10
 
     def do_GET(self) -> None:

@@ -210,6 +210,7 @@ class StandIn:
         def answer(request: Any, context: grpc.ServicerContext) -> Any:
             self._admit(context)
             self._misbehaves(name, context)
+            found: Any = None
             try:
                 found = call(self._service, request)
             except RefusedError as exc:
