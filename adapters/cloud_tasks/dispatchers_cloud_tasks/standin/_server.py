@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent import futures
+from contextlib import ExitStack
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Self
@@ -26,6 +27,8 @@ __all__ = ["StandIn"]
 
 SERVICE = "google.cloud.tasks.v2.CloudTasks"
 THREADS = 16
+MESSAGE = 64 * 1024 * 1024
+"""Bytes of a call that are read before the rules are applied to it."""
 UNANSWERED = 3600.0
 """Seconds that a reply which is to be lost is kept back: longer than any caller waits."""
 
@@ -52,6 +55,8 @@ class StandIn:
 
     Raises:
         ValueError: It would listen beyond the loopback without a token.
+
+        OSError, RuntimeError: A port is taken.
     """
 
     def __init__(
@@ -75,23 +80,28 @@ class StandIn:
         self._orders = Orders()
         self._stopped = threading.Event()
         Path(folder).mkdir(parents=True, exist_ok=True)
-        self._store = Store(Path(folder) / "cloud-tasks.db")
+        with ExitStack() as opened:  # what is open is closed if a port is taken
+            self._store = Store(Path(folder) / "cloud-tasks.db")
+            opened.callback(self._store.close)
+            self._http = http_server(self, host, http_port)
+            opened.callback(self._http.server_close)
+            self._delivery = Delivery(self._store, self._token_for, self._orders)
+            self._service = Service(self._store, self._delivery.wake, self._delivery.force)
+            self._grpc = self._grpc_server()
+            self.port = self._grpc.add_insecure_port(f"{host}:{port}")
+            opened.pop_all()
         if not self._store.signing_keys():
             self._store.add_key(new_key())
-        self._delivery = Delivery(self._store, self._token_for, self._orders)
-        self._service = Service(self._store, self._delivery.wake, self._delivery.force)
-        self._http = http_server(self, host, http_port)
         self._issuer = issuer or self.keys_address
         self._signers = [Signer(pem, self._issuer) for pem in self._store.signing_keys()]
-        self._grpc = grpc.server(
+
+    def _grpc_server(self) -> grpc.Server:
+        server = grpc.server(
             futures.ThreadPoolExecutor(THREADS, "standin-grpc"),
-            options=[
-                ("grpc.so_reuseport", 0),
-                ("grpc.max_receive_message_length", 64 * 1024 * 1024),
-            ],
+            options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", MESSAGE)],
         )
-        self._grpc.add_generic_rpc_handlers((self._handlers(),))
-        self.port = self._grpc.add_insecure_port(f"{host}:{port}")
+        server.add_generic_rpc_handlers((self._handlers(),))
+        return server
 
     # What its users need.
 
