@@ -53,6 +53,7 @@ class Link:
         self._changed = threading.Condition()  # re-entrant: a signal handler may come here too
         self._ready = False
         self._users = 0
+        self._closed = False
         self._since = monotonic()
         channel.subscribe(self._on_state, try_to_connect=True)
 
@@ -63,6 +64,7 @@ class Link:
             elif self._ready or state not in CONNECTING:
                 self._ready = self.usable = False
             self._changed.notify_all()
+        self._close_if_unused()
 
     @contextmanager
     def ready(self, timeout: float) -> Generator[None]:
@@ -102,7 +104,11 @@ class Link:
 
     def _close_if_unused(self) -> None:
         """Closing waits for gRPC's own watching thread, up to 0.2 s: grpcio 1.85."""
-        if not (self.usable or self._users):
+        if self.usable or self._users:
+            return
+        with self._changed:
+            closed, self._closed = self._closed, True
+        if not closed:
             threading.Thread(target=self._channel.close, daemon=True).start()
 
 
