@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from . import celery_peer, endpoint, footprint, inprocess, rq_peer, store, worker
+from . import celery_peer, cloud_tasks_peer, endpoint, footprint, inprocess, rq_peer, store, worker
 from ._measure import Figure
 
 CASES: dict[str, Callable[[], Iterator[Figure]]] = {
@@ -31,6 +31,7 @@ CASES: dict[str, Callable[[], Iterator[Figure]]] = {
     "rq-many": rq_peer.many,
     "rq-worker": rq_peer.in_a_worker,
     "endpoint": endpoint.endpoint,
+    "cloud-tasks": cloud_tasks_peer.single_and_many,
     "import": footprint.imports,
     "memory": footprint.memory,
 }
@@ -49,6 +50,8 @@ PEERS = (
     "rq",
     "uvicorn",
     "gunicorn",
+    "google-cloud-tasks",
+    "grpcio",
 )
 
 

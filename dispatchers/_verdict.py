@@ -38,6 +38,8 @@ class AnswerError(TypeError):
 
 LONGEST = 300
 """Characters of a client's own words that are worth repeating."""
+OURS = 4000
+"""Characters of our own words on a configuration: all that is wrong with it, at once."""
 COUNTED = frozenset({ErrorCategory.UNAVAILABLE, ErrorCategory.TIMEOUT})
 
 GENERIC: tuple[tuple[type[BaseException], ErrorCategory], ...] = (
@@ -107,7 +109,7 @@ def without_contact(exc: Exception) -> tuple[DispatchStatus, DispatchFailure]:
     if isinstance(exc, PayloadError | ValidationError):
         return _rejected(ErrorCategory.INVALID, safe_text(exc, ()), exc)
     if isinstance(exc, ConfigurationError):
-        return _rejected(category_of(exc), safe_text(exc, ()), exc)
+        return _rejected(category_of(exc), safe_text(exc, (), OURS), exc)
     message = f"dispatch failed before contact: {type_name(exc)} at {place_of(exc)}"
     return _rejected(category_of(exc), message, exc)
 
@@ -220,11 +222,11 @@ def readable(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
-def safe_text(exc: BaseException, secrets: tuple[str, ...]) -> str:
+def safe_text(exc: BaseException, secrets: tuple[str, ...], longest: int = LONGEST) -> str:
     """The exception's words, shortened, with every secret struck out; never raises."""
     try:
         text = str(exc)
     except Exception:  # noqa: BLE001 - a broken __str__ is no reason to raise (C1)
         return ""
     text = readable(without_secrets(text, secrets))
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    return text if len(text) <= longest else f"{text[:longest]}..."

@@ -164,13 +164,20 @@ WORDS: Mapping[str, str] = {
     "max_size": "largest envelope",
 }
 """Every capability, in words."""
-ADAPTERS = ("celery", "rq", "dramatiq")
+ADAPTERS = ("celery", "rq", "dramatiq", "cloud_tasks")
 """Those that are bundled and finished."""
 NEEDED: Mapping[str, Mapping[str, Any]] = {
     "sqlite": {"path": "work.sqlite3"},
     "celery": {"url": "amqp://localhost"},
     "rq": {"url": "redis://localhost"},
     "dramatiq": {"url": "amqp://localhost"},
+    "cloud_tasks": {
+        "project": "shop",
+        "location": "europe-west1",
+        "queue": "default",
+        "worker_url": "https://worker.shop.example",
+        "service_account": "tasks@shop.iam.gserviceaccount.com",
+    },
 }
 """Options that a backend cannot be built without."""
 

@@ -413,6 +413,21 @@ def test_a_misconfigured_dispatcher_is_an_answer(send_welcome, monkeypatch, way)
     assert send_welcome.calls == []
 
 
+def test_all_that_is_wrong_with_a_dispatcher_is_told_at_once(send_welcome, monkeypatch):
+    """C4: however long that is; a client's own words are shortened."""
+    configure({"targets": {"here": {"default": {"backend": "inline"}}}}, target="here")
+    names = [f"UNKNOWN_OPTION_{number}" for number in range(10)]
+    for name in names:
+        monkeypatch.setenv(f"DISPATCHERS_TARGETS__HERE__DEFAULT__{name}", "3")
+    from dispatchers import _instances
+
+    _instances.reload()
+
+    message = send_welcome.dispatch(1).error.message
+
+    assert [name for name in names if name.lower() not in message] == []
+
+
 def batch_of(task: Any, *args: Any) -> Any:
     batch = task.batch()
     batch.add(*args)
