@@ -24,6 +24,7 @@ from ._bridge import shielded
 from ._contract import BaseDispatcher, Item, Sent
 from ._errors import ErrorCategory, RejectedError
 from ._log import say
+from ._model import build
 from ._options import BackendOptions
 from ._request import DispatchRequest
 from ._response import DispatchResponse, DispatchResponses, DispatchStatus
@@ -66,10 +67,7 @@ class HoldingDispatcher(BaseDispatcher):
         """Hand over what was held, in one round trip where the backend can. Never raises."""
         held = list(requests)
         with hooks.seen(held):
-            responses = self._to.dispatch_many(held)
-        for response in responses:
-            self._tell(response)
-        return responses
+            return self._reported(self._to.dispatch_many(held))
 
     async def arelease(self, requests: Iterable[DispatchRequest]) -> DispatchResponses:
         """The same without blocking the event loop; `on_result` may be async.
@@ -80,19 +78,34 @@ class HoldingDispatcher(BaseDispatcher):
 
     async def _arelease(self, held: Sequence[DispatchRequest]) -> DispatchResponses:
         with hooks.seen(held):
-            responses = await self._to.adispatch_many(held)
-        for response in responses:
-            await _awaited(self._tell(response))
-        return responses
+            return await self._areported(await self._to.adispatch_many(held))
 
     def drop(self, requests: Iterable[DispatchRequest], why: str) -> DispatchResponses:
         """Hand nothing over, and report each request as `REJECTED`, category `closed`."""
-        error = RejectedError(ErrorCategory.CLOSED, why)
-        started = monotonic()
-        dropped = [self._not_sent(each, error, started, contacted=False) for each in requests]
-        for response in dropped:
-            self._tell(response)
-        return DispatchResponses(dropped)
+        return self._reported(self._dropped(requests, why))
+
+    async def adrop(self, requests: Iterable[DispatchRequest], why: str) -> DispatchResponses:
+        """The same for an `on_result` that may be async."""
+        return await shielded(self._areported(self._dropped(requests, why)))
+
+    def _dropped(self, requests: Iterable[DispatchRequest], why: str) -> DispatchResponses:
+        error, started = RejectedError(ErrorCategory.CLOSED, why), monotonic()
+        return DispatchResponses(
+            self._not_sent(each, error, started, contacted=False) for each in requests
+        )
+
+    def _reported(self, responses: DispatchResponses) -> DispatchResponses:
+        for response in responses:
+            told = self._tell(response)
+            if inspect.iscoroutine(told):
+                told.close()
+                say(logging.ERROR, "on_result is async, and nobody awaits it here")
+        return responses
+
+    async def _areported(self, responses: DispatchResponses) -> DispatchResponses:
+        for response in responses:
+            await _awaited(self._tell(response))
+        return responses
 
     def _tell(self, response: DispatchResponse) -> object:
         if self._on_result is None:
@@ -125,7 +138,7 @@ class HoldingDispatcher(BaseDispatcher):
 def _options(given: BackendOptions) -> BackendOptions:
     """What every backend has, as the other dispatcher was given it; its breaker stays its own."""
     values = {name: getattr(given, name) for name in BackendOptions.model_fields}
-    return BackendOptions.model_construct(**{**values, "breaker": False})
+    return build(BackendOptions, {**values, "breaker": False})
 
 
 async def _awaited(result: object) -> None:

@@ -189,6 +189,31 @@ def test_a_callback_that_raises_changes_nothing(adapter, request_, caplog, broke
     ] * 2
 
 
+def test_an_async_callback_without_an_event_loop_is_named(adapter, request_, caplog):
+    """Not a coroutine that nobody awaited, which Python tells much later."""
+
+    async def tell(_: object) -> None:
+        """Never runs."""
+
+    Held(adapter(), tell).release([request_])
+
+    assert [each.message for each in caplog.records] == [
+        "on_result is async, and nobody awaits it here"
+    ]
+
+
+def test_an_async_callback_hears_of_what_is_dropped(adapter, request_):
+    """On the event loop it is awaited."""
+    told: list[Any] = []
+
+    async def tell(response: Any) -> None:
+        told.append(response)
+
+    asyncio.run(Held(adapter(), tell).adrop([request_], "it was rolled back"))
+
+    assert [each.status for each in told] == [DispatchStatus.REJECTED]
+
+
 def test_cancelling_a_release_stops_neither_it_nor_its_reports(adapter, request_):
     """C8: what became of it is still told."""
 
