@@ -88,7 +88,7 @@ def test_a_stream_is_sent_to_its_end_first(app, gated, told, serve):
 
 @pytest.mark.parametrize("error", [HTTPException(409, "taken"), RuntimeError("broken")])
 def test_the_work_of_a_route_that_raises_is_dropped_and_reported(app, gated, told, serve, error):
-    """As with a transaction that is rolled back; but somebody was told `deferred`, so it is said."""
+    """As with a transaction that is rolled back; somebody was told `deferred`, so it is said."""
 
     @app.get("/")
     async def route(held: Annotated[Dispatcher, after_response(on_result=told)]) -> None:
