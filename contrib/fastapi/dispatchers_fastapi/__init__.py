@@ -10,10 +10,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Annotated, Any, cast
 
-from fastapi import Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from starlette.requests import ClientDisconnect
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from dispatchers import (
     BaseDispatcher,
+    ConfigurationError,
     DispatchRequest,
     DispatchResponse,
     ErrorCategory,
@@ -23,14 +27,94 @@ from dispatchers import (
     get_dispatcher,
 )
 from dispatchers.held import HoldingDispatcher
+from dispatchers.http import Answer, Endpoint, EndpointSettings, aread_limited, scope_headers
 
-__all__ = ["AfterResponse", "Lifespan", "after_response", "dispatcher", "lifespan"]
+from ._description import described
+
+__all__ = [
+    "AfterResponse",
+    "Lifespan",
+    "after_response",
+    "dispatcher",
+    "lifespan",
+    "worker_router",
+]
 
 State = Mapping[str, Any] | None
 Lifespan = Callable[[Any], AbstractAsyncContextManager[State]]
 """What `FastAPI(lifespan=...)` takes."""
 OnResult = Callable[[DispatchResponse], Awaitable[object] | object]
 """Called with the final response; on the event loop, so it must not block. May be async."""
+
+
+# The worker's route.
+
+
+def worker_router(
+    settings: EndpointSettings | None = None,
+    *,
+    deploy: bool = False,
+    include_in_schema: bool = False,
+) -> APIRouter:
+    """The route to which a queue delivers: `app.include_router(worker_router())`.
+
+    On a process that is no worker it answers 404.
+
+    Args:
+        settings: None reads `[endpoint]` of the configuration.
+
+        deploy: Do not start with what strangers must not reach: no authentication, say.
+
+        include_in_schema: Describe the route in the application's OpenAPI document.
+
+    Raises:
+        ConfigurationError: The settings cannot work; the message has every problem.
+    """
+    endpoint = Endpoint(settings)
+
+    async def run(request: Request) -> Response:
+        return await _answered(endpoint, request)
+
+    @asynccontextmanager
+    async def checked(_: FastAPI) -> AsyncIterator[None]:
+        errors = [each for each in endpoint.check(deploy=deploy) if each.severity == "error"]
+        if errors:
+            raise ConfigurationError("; ".join(each.message for each in errors))
+        yield
+
+    router = APIRouter(lifespan=checked)
+    shown = described(endpoint.settings) if include_in_schema else {}
+    router.add_api_route(
+        endpoint.path, run, methods=["POST"], include_in_schema=include_in_schema, **shown
+    )
+    router.routes.append(Route(endpoint.path, _Otherwise(endpoint)))
+    return router
+
+
+async def _answered(endpoint: Endpoint, request: Request) -> Response:
+    method, path, headers = request.method, endpoint.path, scope_headers(request.scope)
+    if (refused := endpoint.refuse(method, path, headers)) is not None:
+        return _response(refused)
+    try:
+        body = await aread_limited(request.stream(), endpoint.max_body)
+    except ClientDisconnect:
+        return Response(status_code=400)  # nobody reads it, and half an envelope is none
+    return _response(await endpoint.ahandle(method, path, headers, body))
+
+
+def _response(answer: Answer) -> Response:
+    return Response(answer.body, answer.status, dict(answer.headers))
+
+
+class _Otherwise:
+    """Every other method: FastAPI's own answer would tell a worker from what is none."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        answered = await _answered(self._endpoint, Request(scope, receive))
+        await answered(scope, receive, send)
 
 
 # The application's start and end.
