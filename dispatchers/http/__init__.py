@@ -5,7 +5,8 @@ framework's glue hands method, path, headers and body to `Endpoint.handle` or `a
 OIDC needs `pip install "dispatchers[oidc]"`. The page is `docs/http.md`.
 """
 
-from .._check import Problem
+from dispatchers._check import Problem
+
 from ._answers import Answer
 from ._asgi import asgi_app
 from ._call import aread_limited, environ_headers, read_limited, scope_headers
@@ -14,12 +15,12 @@ from ._settings import PATH, EndpointSettings, OidcSettings, SignatureSettings
 from ._signatures import sign
 from ._wsgi import wsgi_app
 
-__all__ = [
-    "PATH",
+__all__ = [  # noqa: RUF022 - sorted as Python sorts
     "Answer",
     "Endpoint",
     "EndpointSettings",
     "OidcSettings",
+    "PATH",
     "Problem",
     "SignatureSettings",
     "aread_limited",

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from pydantic_core import to_json
 
-from .._outcome import Action, Outcome, Reason, Retry
+from dispatchers._outcome import Action, Outcome, Reason, Retry
 
 __all__ = ["MARKER", "POLICIES", "Answer", "Policy", "answer_to", "refusal"]
 
@@ -79,7 +79,7 @@ def answer_to(outcome: Outcome, policy: Policy) -> Answer:
             return _outcome(policy.dead, reason)
         case Action.RETRY:
             status = policy.asked if _asked(outcome) else policy.failed
-        case Action.RETURN:
+        case _:
             in_flight = reason is Reason.IN_FLIGHT
             status = policy.in_flight if in_flight else policy.returned
     return _outcome(status, reason, retry_after(outcome.after))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from .._check import Problem
+from dispatchers._check import Problem
+
 from ._settings import EndpointSettings
 
 __all__ = ["problems_of"]

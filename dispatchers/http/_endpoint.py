@@ -7,19 +7,19 @@ import logging
 from functools import lru_cache
 from typing import NamedTuple
 
-from .._check import Problem
-from .._current import RunSettings
-from .._dead import DeadLetter, DeadLetterStore
-from .._loops import off_loop
-from .._log import say
-from .._outcome import Action, Outcome, Reason
-from .._run import arun_envelope, run_envelope
+from dispatchers._check import Problem
+from dispatchers._dead import DeadLetter, DeadLetterStore
+from dispatchers._log import say
+from dispatchers._loops import off_loop
+from dispatchers._outcome import Action, Outcome, Reason
+from dispatchers._run import arun_envelope, run_envelope
+
 from ._answers import POLICIES, Answer, answer_to, refusal, retry_after
 from ._call import Call, Headers, known_headers
 from ._check import problems_of
 from ._depth import is_deeper
 from ._ready import Ready, prepared
-from ._replay import Hold, Replays
+from ._replay import Hold
 from ._settings import EndpointSettings
 from ._verdict import GRANTED, Verdict, refused
 

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from time import monotonic
 from typing import Any, cast
 
-from .._fork import renew_after_fork
-from .._log import say
+from dispatchers._fork import renew_after_fork
+from dispatchers._log import say
+
 from ._fetch import fetched
 from ._settings import OidcSettings
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from .._errors import MissingDependencyError
-from .._library import install, is_importable
-from .._log import say
+from dispatchers._errors import MissingDependencyError
+from dispatchers._library import install, is_importable
+from dispatchers._log import say
+
 from ._call import Call
 from ._keys import Keys, KeysUnavailableError, UnknownKeyError
 from ._settings import OidcSettings

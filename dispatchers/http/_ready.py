@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple, TypeVar
 
-from .._current import RunSettings
-from .._dead import DeadLetterStore
-from .._errors import ConfigurationError
-from .._idempotency import IdempotencyStore
-from .._library import cause, imported
-from .._sentences import joined, sentences_of
-from .._stores import dead_letters, idempotency
+from dispatchers._current import RunSettings
+from dispatchers._dead import DeadLetterStore
+from dispatchers._errors import ConfigurationError
+from dispatchers._idempotency import IdempotencyStore
+from dispatchers._library import cause, imported
+from dispatchers._sentences import joined, sentences_of
+from dispatchers._stores import dead_letters, idempotency
+
 from ._oidc import Oidc
 from ._replay import Replays
 from ._settings import EndpointSettings
@@ -53,7 +55,7 @@ def prepared(settings: EndpointSettings | None) -> Ready:
     if found.insecure and found.has_verifiers:
         problems.append(BOTH)
     for module in modules:
-        _tried(problems, lambda module=module: _import(module))
+        _tried(problems, partial(_import, module))
     ready = Ready(
         found,
         tuple(each for make in _verifiers(found) if (each := _tried(problems, make))),
@@ -67,7 +69,7 @@ def prepared(settings: EndpointSettings | None) -> Ready:
 
 
 def _configured() -> tuple[EndpointSettings, tuple[str, ...]]:
-    from .._state import state
+    from dispatchers._state import state
 
     configuration = state.snapshot.configuration
     return configuration.endpoint(), configuration.settings.modules

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import time
 
-from .._beats import Heartbeat
-from .._idempotency import Claim, IdempotencyStore
-from .._log import say
-from .._outcome import Action, Outcome, Reason
-from .._request import new_id
+from dispatchers._beats import Heartbeat
+from dispatchers._idempotency import Claim, IdempotencyStore
+from dispatchers._log import say
+from dispatchers._outcome import Action, Outcome, Reason
+from dispatchers._request import new_id
+
 from ._verdict import Verdict
 
 __all__ = ["Hold", "Replays"]

@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from .._model import Model
-from .._options import OnHandlerError
-from .._secrets import secrets_of, without_secrets
+from dispatchers._model import Model
+from dispatchers._options import OnHandlerError
+from dispatchers._secrets import secrets_of, without_secrets
 
 __all__ = ["PATH", "EndpointSettings", "OidcSettings", "SignatureSettings", "key_bytes"]
 

@@ -12,7 +12,8 @@ import time
 
 from pydantic import SecretStr
 
-from .._opening import _header
+from dispatchers._opening import _header
+
 from ._call import Call
 from ._settings import SignatureSettings, key_bytes
 from ._verdict import Verdict, refused
