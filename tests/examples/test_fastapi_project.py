@@ -1,5 +1,6 @@
 """A FastAPI project runs the same tasks on every backend, by changing one variable."""
 
+import json
 import os
 import shutil
 import signal
@@ -8,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -16,6 +18,7 @@ import httpx
 import pytest
 from kombu.connection import Connection
 
+from dispatchers.http import PATH
 from dispatchers.testing.servers import MissingServerError, free_port, redis_url
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
@@ -33,18 +36,21 @@ class Project:
         self.environment = {**os.environ, "DISPATCHERS_TARGET": target}
         self._stack = ExitStack()
 
-    def start(self, *command: str) -> "subprocess.Popen[bytes]":
-        """A program of the project, which is ended in order at the end."""
-        return self._stack.enter_context(self._running(command))
+    def start(self, *command: str, **more: str) -> "subprocess.Popen[bytes]":
+        """A program of the project, which is ended in order at the end; variables by name."""
+        return self._stack.enter_context(self._running(command, more))
 
     @contextmanager
-    def _running(self, command: tuple[str, ...]) -> Iterator["subprocess.Popen[bytes]"]:
-        with (self.folder / "log").open("ab") as log:
+    def _running(
+        self, command: tuple[str, ...], more: dict[str, str]
+    ) -> Iterator["subprocess.Popen[bytes]"]:
+        said = (self.folder / f"said-by-{command[1]}").open("ab")
+        with said, (self.folder / "log").open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", *command],
                 cwd=self.folder,
-                env=self.environment,
-                stdout=log,
+                env={**self.environment, **more},
+                stdout=said,
                 stderr=log,
             )
         try:
@@ -55,10 +61,10 @@ class Project:
             process.kill()
             process.wait()
 
-    def serve(self, app: str) -> httpx.Client:
+    def serve(self, app: str, port: int | None = None, **more: str) -> httpx.Client:
         """A client for an application under uvicorn, once it answers."""
-        port = free_port()
-        process = self.start("uvicorn", app, "--port", str(port))
+        port = port or free_port()
+        process = self.start("uvicorn", app, "--port", str(port), **more)
         client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE)
         self._stack.callback(client.close)
         self.eventually(lambda: process.poll() is not None or answers(client))
@@ -162,6 +168,39 @@ def test_celery(project):
 
     with Connection(url) as connection:
         connection.channel().queue_delete(queue)
+
+
+def test_cloud_tasks(project):
+    """The queue calls the worker, which is a FastAPI application under uvicorn as well."""
+    if find_spec("dispatchers_cloud_tasks") is None:
+        pytest.skip("needs the adapter for Cloud Tasks, which has the stand-in")
+    bakery, port = project("cloud_tasks"), free_port()
+    everywhere, worker = stand_in(bakery, f"http://127.0.0.1:{port}")
+    bakery.environment |= everywhere
+    bakery.serve("bakery.worker:app", port, **worker)
+    web = bakery.serve("bakery.web:app")
+
+    check(web, bakery, "accepted")
+
+    assert httpx.post(f"http://127.0.0.1:{port}{PATH}", json={}).status_code == 401
+
+
+def stand_in(bakery: Project, worker_url: str) -> tuple[dict[str, str], dict[str, str]]:
+    """The variables that `dispatchers dev` prints: for every process, and for the worker."""
+    options = ("port=0", "http_port=0", f"worker_url={worker_url}", "target=cloud_tasks")
+    process = bakery.start("dispatchers", "dev", "cloud_tasks", *options, "--dir", ".", "--json")
+    printed = bakery.folder / "said-by-dev"
+    bakery.eventually(lambda: process.poll() is not None or is_json(printed.read_text()))
+    found = json.loads(printed.read_text())
+    return found["every process"], found["the worker"]
+
+
+def is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def test_a_queue_that_is_down_is_an_answer(project):

@@ -3,7 +3,5 @@
 from dispatchers_fastapi import lifespan, worker_router
 from fastapi import FastAPI
 
-from . import tasks as tasks
-
 app = FastAPI(title="Bakery's worker", lifespan=lifespan())
 app.include_router(worker_router())
