@@ -27,7 +27,7 @@ from dispatchers import (
     get_dispatcher,
 )
 from dispatchers.held import HoldingDispatcher
-from dispatchers.http import Answer, Endpoint, EndpointSettings, aread_limited, scope_headers
+from dispatchers.http import Endpoint, EndpointSettings, aread_limited, scope_headers
 
 from ._description import described
 
@@ -92,17 +92,12 @@ def worker_router(
 
 
 async def _answered(endpoint: Endpoint, request: Request) -> Response:
-    method, path, headers = request.method, endpoint.path, scope_headers(request.scope)
-    if (refused := endpoint.refuse(method, path, headers)) is not None:
-        return _response(refused)
     try:
         body = await aread_limited(request.stream(), endpoint.max_body)
     except ClientDisconnect:
         return Response(status_code=400)  # nobody reads it, and half an envelope is none
-    return _response(await endpoint.ahandle(method, path, headers, body))
-
-
-def _response(answer: Answer) -> Response:
+    headers = scope_headers(request.scope)
+    answer = await endpoint.ahandle(request.method, endpoint.path, headers, body)
     return Response(answer.body, answer.status, dict(answer.headers))
 
 
