@@ -13,7 +13,17 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from . import celery_peer, cloud_tasks_peer, endpoint, footprint, inprocess, rq_peer, store, worker
+from . import (
+    celery_peer,
+    cloud_tasks_peer,
+    endpoint,
+    fastapi_peer,
+    footprint,
+    inprocess,
+    rq_peer,
+    store,
+    worker,
+)
 from ._measure import Figure
 
 CASES: dict[str, Callable[[], Iterator[Figure]]] = {
@@ -32,6 +42,7 @@ CASES: dict[str, Callable[[], Iterator[Figure]]] = {
     "rq-worker": rq_peer.in_a_worker,
     "endpoint": endpoint.endpoint,
     "cloud-tasks": cloud_tasks_peer.single_and_many,
+    "fastapi": fastapi_peer.route,
     "import": footprint.imports,
     "memory": footprint.memory,
 }

@@ -17,7 +17,7 @@ from ._errors import (
     RejectedError,
 )
 from ._idempotency import Claim, IdempotencyStore
-from ._instances import check, configure, get_dispatcher, override
+from ._instances import check, close_all, configure, get_dispatcher, override
 from ._options import BackendOptions
 from ._outcome import Action, Discard, Outcome, Reason, Retry, RunFailure
 from ._payload_errors import DeclarationError, PayloadError
@@ -71,6 +71,7 @@ __all__ = [
     "catalogue",
     "check",
     "classify",
+    "close_all",
     "configure",
     "current_run",
     "declare",

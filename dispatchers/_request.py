@@ -78,7 +78,7 @@ def _text_values(value: JsonObject) -> JsonObject:
 
 
 Instant = Annotated[datetime, AfterValidator(_aware)]
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0), BeforeValidator(_seconds)]
 Span = Annotated[
     timedelta, Field(ge=timedelta(0)), PlainSerializer(_span, return_type=str, when_used="json")
 ]

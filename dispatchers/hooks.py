@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, TypeVar
 
 from ._log import say
@@ -111,8 +113,23 @@ def remove(hook: Callable[..., object]) -> None:
         setattr(hooks, name, tuple(each for each in added if each is not hook))
 
 
+_seen: ContextVar[Sequence[DispatchRequest]] = ContextVar("dispatchers_seen", default=())
+
+
+@contextmanager
+def seen(requests: Sequence[DispatchRequest]) -> Generator[None]:
+    """Leave these very requests alone: the hooks saw them when they were held."""
+    token = _seen.set(requests)
+    try:
+        yield
+    finally:
+        _seen.reset(token)
+
+
 def changed(request: DispatchRequest) -> DispatchRequest:
-    """The request after every `before_dispatch` hook."""
+    """The request after every `before_dispatch` hook, unless it was held after them."""
+    if any(each is request for each in _seen.get()):
+        return request
     for hook in hooks.before_dispatch:
         try:
             given: object = hook(request)

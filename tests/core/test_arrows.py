@@ -13,7 +13,8 @@ import dispatchers
 ROOT = Path(__file__).parents[2]
 CORE = Path(dispatchers.__file__).parent
 ROOMS = (
-    "backends", "hooks", "http", "implementation", "net", "redis", "sqlite", "stores", "testing",
+    "backends", "held", "hooks", "http", "implementation", "net", "redis", "sqlite", "stores",
+    "testing",
 )  # fmt: skip
 """The public modules and packages beside `dispatchers` itself."""
 TOOLS = ("dispatchers.cli", "dispatchers.demo", "dispatchers.testing")

@@ -199,6 +199,14 @@ def test_expires_is_a_span_from_the_creation_or_an_instant():
     assert DispatchRequest(task="t").expires_at is None
 
 
+def test_the_schema_says_what_is_refused():
+    """For whoever writes envelopes in another language."""
+    properties = DispatchRequest.model_json_schema()["properties"]
+
+    for name in ("time_limit", "deadline"):
+        assert properties[name]["anyOf"][0] == {"exclusiveMinimum": 0, "type": "number"}
+
+
 def test_seconds_may_be_given_as_timedelta():
     """Time limit and deadline are seconds in the end."""
     request = DispatchRequest(task="t", time_limit=timedelta(minutes=1), deadline=timedelta(0, 3))

@@ -1,0 +1,1 @@
+"""A bakery takes orders over HTTP; what must happen then happens wherever the target says."""
