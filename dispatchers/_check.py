@@ -57,7 +57,7 @@ def problems(target: str | None = None, *, contact: bool = False) -> list[Proble
         )
     except Exception as exc:  # noqa: BLE001 - what others raise becomes a message
         return [Problem("", "", "error", _words(exc))]
-    found = [*_of_modules(snapshot), *_of_fallbacks(snapshot)]
+    found = [*_of_modules(snapshot), *_of_fallbacks(snapshot), *_of_endpoint(snapshot)]
     for alias in aliases:
         found += _of_dispatcher(snapshot, alias, None if selected else target, contact=contact)
     return found
@@ -77,6 +77,17 @@ def _of_fallbacks(snapshot: Snapshot) -> Iterator[Problem]:
     for alias in sorted(snapshot.fallbacks):
         message = f"dispatcher {alias!r} is not configured: its tasks go through {DEFAULT!r}"
         yield Problem(alias, "", "warning", message)
+
+
+def _of_endpoint(snapshot: Snapshot) -> Iterator[Problem]:
+    if not snapshot.configuration.settings.endpoint:
+        return
+    try:
+        from .http import Endpoint
+
+        yield from Endpoint(snapshot.configuration.endpoint()).check()
+    except Exception as exc:  # noqa: BLE001 - what others raise becomes a message
+        yield Problem("", "", "error", _words(exc))
 
 
 def _of_dispatcher(

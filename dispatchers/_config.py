@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
@@ -22,8 +22,13 @@ from ._request import Attempts, Backoff, Priority, QueueName, Seconds
 from ._sentences import joined, path_of, sentence
 from ._sources import file_layer, framework_layer
 
+if TYPE_CHECKING:
+    from .http import EndpointSettings
+
 __all__ = ["Configuration", "Settings", "Specification", "TaskOverride", "read"]
 
+LATE = ("targets", "endpoint")
+"""Tables that are validated when somebody needs what they configure."""
 SHARED = ("on_handler_error", "skew_grace", "max_deliveries")
 """Settings of the whole that stand in for a dispatcher's own."""
 
@@ -82,6 +87,8 @@ class Settings(Model):
     """For dispatchers that do not set their own, in seconds."""
     max_deliveries: int | None = Field(default=None, ge=1)
     """For dispatchers that do not set their own."""
+    endpoint: dict[str, Any] = Field(default_factory=dict)
+    """The worker's HTTP endpoint (`docs/http.md`)."""
     exit_timeout: float = Field(default=5.0, ge=0, le=3600)
     """Seconds that dispatchers have at exit to finish the work they hold."""
 
@@ -122,11 +129,11 @@ class Configuration:
 
     def _validated(self) -> Settings:
         given = self.layer.values
-        values = converted({k: v for k, v in given.items() if k != "targets"}, Settings)
+        values = converted({k: v for k, v in given.items() if k not in LATE}, Settings)
         tasks = cast("Mapping[str, Tree]", given.get("tasks", {}))
         values["tasks"] = {name: converted(task, TaskOverride) for name, task in tasks.items()}
         try:
-            return Settings.model_validate({**values, "targets": given.get("targets", {})})
+            return Settings.model_validate({**values, **{k: given[k] for k in LATE if k in given}})
         except ValidationError as exc:
             raise joined(self._sentences(exc, Settings, self.layer.values, ())) from None
 
@@ -206,6 +213,21 @@ class Configuration:
         except ValidationError as exc:
             raise joined(self._sentences(exc, cls.Options, raw, keys, origin)) from None
         return Specification(alias, cls, valid, {**shared, **raw})
+
+    def endpoint(self) -> EndpointSettings:
+        """The settings of the worker's HTTP endpoint.
+
+        Raises:
+            ConfigurationError: They are wrong; the message has every problem in it.
+        """
+        from .http import EndpointSettings
+
+        raw = self.settings.endpoint
+        shared = {k: v for k, v in self.settings.shared.items() if k != "max_deliveries"}
+        try:
+            return EndpointSettings.model_validate({**shared, **converted(raw, EndpointSettings)})
+        except ValidationError as exc:
+            raise joined(self._sentences(exc, EndpointSettings, raw, ("endpoint",))) from None
 
     def _backend(self, raw: Mapping[str, object], place: str) -> type[BaseDispatcher]:
         name = raw.get("backend")

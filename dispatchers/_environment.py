@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["EnvironmentText", "converted", "environment_layer"]
 
 PREFIX = "DISPATCHERS_"
+DEPTHS = {"targets": 3, "tasks": 2, "endpoint": 1}
+"""Down to which level a variable may be a whole table, as JSON."""
 IGNORED = re.compile(
     r"""DISPATCHERS_(
         CONFIG              # names the file, is no setting in it
@@ -103,7 +105,7 @@ def _value(keys: Keys, text: str, name: str) -> object:
     """The text itself, or what it says as JSON where a table stands or it is one."""
     if keys == ("tasks",) and text.lstrip()[:1] not in {"{", "["}:
         return [part.strip() for part in text.split(",")]
-    whole = keys[0] in {"targets", "tasks"} and len(keys) <= (3 if keys[0] == "targets" else 2)
+    whole = len(keys) <= DEPTHS.get(keys[0], 0)
     if not (whole and text.lstrip()[:1] in {"{", "["}):
         return EnvironmentText(text)
     try:

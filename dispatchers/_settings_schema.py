@@ -39,8 +39,15 @@ def settings_schema() -> Schema:
         _described(BackendOptions, "auto", definitions), "auto", more=True
     )
     whole["properties"]["targets"] |= _targets([*choices, _ref("backend.auto")])
+    whole["properties"]["endpoint"] = _endpoint(definitions)
     whole["properties"]["tasks"] = _list_or(whole["properties"]["tasks"])
     return {"$schema": DIALECT, **whole, "title": "dispatchers", "$defs": definitions}
+
+
+def _endpoint(definitions: Schema) -> Schema:
+    from .http import EndpointSettings
+
+    return _described(EndpointSettings, "endpoint", definitions)
 
 
 def _described(model: type[BaseModel], prefix: str, definitions: Schema) -> Schema:

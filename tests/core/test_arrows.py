@@ -13,8 +13,8 @@ import dispatchers
 ROOT = Path(__file__).parents[2]
 CORE = Path(dispatchers.__file__).parent
 ROOMS = (
-    "backends", "cli", "frameworks", "held", "hooks", "implementation", "net", "redis", "sqlite",
-    "stores", "testing",
+    "backends", "cli", "frameworks", "held", "hooks", "http", "implementation", "net", "redis",
+    "sqlite", "stores", "testing",
 )  # fmt: skip
 """The public modules and packages beside `dispatchers` itself."""
 TOOLS = ("dispatchers.cli", "dispatchers.demo", "dispatchers.testing")

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import dispatchers
-from dispatchers import hooks, implementation
+from dispatchers import hooks, http, implementation
 
 ASKED_FOR = [
     "task",
@@ -57,6 +57,7 @@ LATER = (
     "dispatchers.backends",
     "dispatchers.cli",
     "dispatchers.demo",
+    "dispatchers.http",
     "dispatchers.sqlite",
     "dispatchers.testing",
     "_pytest",
@@ -129,7 +130,9 @@ def test_the_import_reads_no_configuration():
     assert in_a_fresh_interpreter(source).stderr == ""
 
 
-@pytest.mark.parametrize("module", [dispatchers, hooks, implementation], ids=lambda m: m.__name__)
+@pytest.mark.parametrize(
+    "module", [dispatchers, hooks, http, implementation], ids=lambda m: m.__name__
+)
 def test_the_list_of_names_is_sorted_and_true(module):
     """`__all__` is what there is."""
     assert list(module.__all__) == sorted(module.__all__)
@@ -148,13 +151,13 @@ def test_nothing_else_is_public():
     modules = {name for name in given if inspect.ismodule(getattr(dispatchers, name))}
 
     assert given - modules == set(dispatchers.__all__)
-    rooms = {"backends", "held", "hooks", "implementation", "net", "redis", "sqlite", "stores"}
-    assert modules <= rooms | {"cli", "demo", "frameworks", "testing"}
+    rooms = {"backends", "held", "hooks", "http", "implementation", "net", "redis", "sqlite"}
+    assert modules <= rooms | {"cli", "demo", "frameworks", "stores", "testing"}
 
 
 def public() -> list[str]:
-    return [f"{dispatchers.__name__}.{name}" for name in dispatchers.__all__] + [
-        f"{hooks.__name__}.{name}" for name in hooks.__all__
+    return [
+        f"{room.__name__}.{name}" for room in (dispatchers, hooks, http) for name in room.__all__
     ]
 
 

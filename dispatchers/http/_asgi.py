@@ -1,0 +1,89 @@
+"""The endpoint as a plain ASGI application."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from typing import Any
+
+from ._answers import Answer
+from ._call import aread_limited, scope_headers
+from ._endpoint import Endpoint
+from ._settings import EndpointSettings
+
+__all__ = ["ASGIApp", "asgi_app"]
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+def asgi_app(endpoint: Endpoint | EndpointSettings | None = None) -> ASGIApp:
+    """An ASGI application that is nothing but the endpoint.
+
+    Args:
+        endpoint: The endpoint or its settings; None reads the configuration.
+
+    Raises:
+        ConfigurationError: The settings cannot work.
+    """
+    served = endpoint if isinstance(endpoint, Endpoint) else Endpoint(endpoint)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await _http(served, scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1000})
+
+    return app
+
+
+async def _http(endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
+    method, path, headers = scope["method"], scope["path"], scope_headers(scope)
+    first = await receive()
+    if first["type"] == "http.disconnect":
+        return
+    body = first.get("body", b"")
+    if first.get("more_body", False):
+        if (refused := endpoint.refuse(method, path, headers)) is not None:
+            await _answer(refused, send)
+            return
+        try:
+            body = await aread_limited(_chunks(first, receive), endpoint.max_body)
+        except ConnectionAbortedError:
+            return
+    await _answer(await endpoint.ahandle(method, path, headers, body), send)
+
+
+async def _chunks(message: Message, receive: Receive) -> AsyncIterator[bytes]:
+    """The body's parts.
+
+    Raises:
+        ConnectionAbortedError: The client went away: half an envelope is none, and nobody's.
+    """
+    while True:
+        if message["type"] == "http.disconnect":
+            raise ConnectionAbortedError("the client went away")
+        yield message.get("body", b"")
+        if not message.get("more_body", False):
+            return
+        message = await receive()
+
+
+async def _answer(answer: Answer, send: Send) -> None:
+    headers = [(name.lower().encode(), value.encode()) for name, value in answer.headers]
+    if answer.body:
+        headers.append((b"content-length", b"%d" % len(answer.body)))
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
