@@ -28,7 +28,7 @@ BUILT_IN: Mapping[str, str] = {
     "null": "dispatchers.backends.null:NullDispatcher",
     "sqlite": "dispatchers.backends.sqlite:SQLiteDispatcher",
 }
-LIBRARIES: Mapping[str, str] = {"celery": "celery"}
+LIBRARIES: Mapping[str, str] = {"celery": "celery", "cloud_tasks": "google.cloud.tasks_v2"}
 """Bundled adapters by their extra, and the module that it brings."""
 
 State = Literal["installed", "missing", "broken", "conflict"]

@@ -11,7 +11,7 @@ from typing import Any
 from dispatchers._errors import ConfigurationError
 from dispatchers._payload_errors import DeclarationError, PayloadError
 
-from . import _dead, _demo, _dispatch, _doctor, _explain, _list, _schema, _tasks, _worker
+from . import _dead, _demo, _dev, _dispatch, _doctor, _explain, _list, _schema, _tasks, _worker
 from ._arguments import add_global, pair
 from ._exit import EXPLAINED, Exit
 from ._screen import Screen, screen
@@ -27,6 +27,7 @@ COMMANDS: tuple[Callable[[Any], None], ...] = (
     _explain.add,
     _dispatch.add,
     _worker.add,
+    _dev.add,
     _dead.add,
     _schema.add,
 )
