@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from .views import run, endpoint
+from .views import endpoint, run
 
 __all__ = ["urlpatterns"]
 

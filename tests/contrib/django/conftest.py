@@ -86,9 +86,8 @@ def installed(tables: None, isolation: None) -> Iterator[None]:
     yield
 
     use_settings(None, "")
-    from django.contrib.auth.models import User
-
     from dispatchers_django.models import Claim
+    from django.contrib.auth.models import User
 
     if connections["default"].in_atomic_block:
         return  # of a TestCase, which rolls back

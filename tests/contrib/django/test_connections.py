@@ -6,11 +6,11 @@ import threading
 from typing import Any
 
 import pytest
+from dispatchers_django import OnCommit
 from django.db import connection, connections, transaction
 
 from dispatchers import RunSettings, override, run_envelope, task
 from dispatchers.testing import RecordingDispatcher
-from dispatchers_django import OnCommit
 
 
 def is_open() -> bool:

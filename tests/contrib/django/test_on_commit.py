@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
+from dispatchers_django import OnCommit, dispatched
 from django.db import connections, transaction
 from django.test import TestCase
 
 from dispatchers import DispatchStatus, ErrorCategory, hooks, override, task
 from dispatchers.testing import RecordingDispatcher
-from dispatchers_django import OnCommit, dispatched
 
 DEFERRED, EXECUTED = DispatchStatus.DEFERRED, DispatchStatus.EXECUTED
 

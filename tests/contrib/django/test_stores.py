@@ -9,6 +9,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from dispatchers_django.models import Claim as Row
+from dispatchers_django.stores import IdempotencyStore
 from django.contrib import admin
 from django.contrib.auth.models import AnonymousUser
 from django.core.management import call_command
@@ -18,8 +20,6 @@ from django.utils import timezone
 
 from dispatchers import Reason, RunSettings, arun_envelope, override, run_envelope, task
 from dispatchers.stores import Watch, idempotency
-from dispatchers_django.models import Claim as Row
-from dispatchers_django.stores import IdempotencyStore
 
 SPEC = "dispatchers_django.stores:IdempotencyStore"
 

@@ -7,10 +7,9 @@ import warnings
 from typing import Any
 
 import pytest
+from dispatchers_django import DispatchInTransactionWarning, OnCommit
 from django.db import transaction
 from django.test import override_settings
-
-from dispatchers_django import DispatchInTransactionWarning, OnCommit
 
 
 def begin_here() -> Any:
