@@ -204,7 +204,9 @@ def started(queue: str, data: Path) -> Iterator[Site]:
 
 
 @pytest.fixture(scope="module", params=WAYS)
-def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def site(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
     with started(request.param, tmp_path_factory.mktemp(request.param)) as found:
         yield found
 

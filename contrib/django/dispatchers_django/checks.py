@@ -47,8 +47,8 @@ def _of_endpoint() -> Iterable[Problem]:
         endpoint = Endpoint()
     except ConfigurationError:  # which the other check says
         return []
-    known = {each.message for each in endpoint.check()}
-    return [each for each in endpoint.check(deploy=True) if each.message not in known]
+    known = endpoint.check()
+    return [each for each in endpoint.check(deploy=True) if each not in known]
 
 
 def _of_dispatchers() -> Iterable[Problem]:

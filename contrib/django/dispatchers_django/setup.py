@@ -1,7 +1,7 @@
 """Imported by a worker's processes: sets Django up, so that the tasks are registered.
 
-`dispatchers worker` without Django's management command needs it too: `tasks =
-["dispatchers_django.setup"]` in `dispatchers.toml`, with `DJANGO_SETTINGS_MODULE` in the environment.
+`dispatchers worker` without Django's management command needs it too: with
+`tasks = ["dispatchers_django.setup"]` in `dispatchers.toml`, and `DJANGO_SETTINGS_MODULE` set.
 """
 
 import django

@@ -1,4 +1,7 @@
-"""An idempotency store in the database: `idempotency = "dispatchers_django.stores:IdempotencyStore"`."""
+"""An idempotency store in the database.
+
+`"idempotency": "dispatchers_django.stores:IdempotencyStore"` among a dispatcher's `OPTIONS`.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,17 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import timedelta
 from hashlib import sha256
+from typing import TYPE_CHECKING, Any
 
 from django.db import connections, router
-from django.db.models import F
+from django.db.models import F, QuerySet
 from django.utils import timezone
 
 from dispatchers import Claim
 from dispatchers.stores import Watch
+
+if TYPE_CHECKING:
+    from . import models
 
 __all__ = ["IdempotencyStore"]
 
@@ -30,8 +37,8 @@ class IdempotencyStore:
     when it has itself seen no renewal for the claim's `ttl` on its own monotonic clock. A completed
     one is remembered by the wall clock.
 
-    A run inside a transaction of the same database (an inline dispatch in a view, say) claims within
-    it: the claim is committed with what the run wrote, and rolled back with it.
+    A run inside a transaction of the same database, of an inline dispatch say, claims within it:
+    the claim is committed with what the run wrote, and rolled back with it.
 
     Args:
         using: The database's alias; by default where the routers write claims.
@@ -93,7 +100,7 @@ class IdempotencyStore:
         taken = same.update(beat=F("beat") + 1, **values)
         return Claim("claimed") if taken == 1 else Claim("busy", 1.0)
 
-    def _change(self, key: str, owner: str, **values: object) -> bool:
+    def _change(self, key: str, owner: str, **values: Any) -> bool:
         with self._connected() as using:
             mine = _rows(using).filter(key=_digest(key), owner=owner, done_until=None)
             values["changed_at"] = timezone.now()
@@ -130,11 +137,11 @@ def _digest(key: str) -> str:
     return sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _model():  # type: ignore[no-untyped-def]
+def _model() -> type[models.Claim]:
     from .models import Claim as Row  # importable once the applications are loaded
 
     return Row
 
 
-def _rows(using: str):  # type: ignore[no-untyped-def]
+def _rows(using: str) -> QuerySet[models.Claim]:
     return _model()._default_manager.using(using)

@@ -14,7 +14,7 @@ from dispatchers.http import Answer, Endpoint, environ_headers, read_limited
 __all__ = ["arun", "endpoint", "run"]
 
 CHUNK = 64 * 1024
-CUT_SHORT = Answer(400, (("Content-Type", "application/json"),), b'{"error": "incomplete body"}')
+CUT_SHORT = Answer(400, (("Content-Type", "application/json"),), b'{"error":"incomplete body"}')
 
 _served: list[Endpoint] = []
 

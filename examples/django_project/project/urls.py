@@ -1,7 +1,6 @@
 """The shop, and the endpoint to which a cloud queue pushes (404 on a web process)."""
 
 from django.urls import include, path
-
 from shop import views
 
 urlpatterns = [

@@ -2,13 +2,12 @@
 
 import os
 
+from dispatchers_django import OnCommit
 from django.db import transaction
 from django.http import HttpRequest, JsonResponse
 from django.shortcuts import get_object_or_404
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_GET, require_POST
-
-from dispatchers_django import OnCommit
 
 from .models import Order
 from .tasks import book

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .._command import Forwarding
+from dispatchers_django.management._command import Forwarding
 
 __all__ = ["Command"]
 
