@@ -33,15 +33,12 @@ _thread = _Thread()
 
 def install() -> None:
     """Look after connections from now on."""
-    added = (
-        (hooks.before_dispatch, _begin),
-        (hooks.after_dispatch, _end),
-        (hooks.before_run, _before),
-        (hooks.after_run, _after),
-    )
-    for add, hook in added:
+    for hook in (_begin, _end, _before, _after):
         hooks.remove(hook)
-        add(hook)  # type: ignore[operator]
+    hooks.before_dispatch(_begin)
+    hooks.after_dispatch(_end)
+    hooks.before_run(_before)
+    hooks.after_run(_after)
 
 
 @contextmanager

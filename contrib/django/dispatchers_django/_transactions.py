@@ -70,7 +70,8 @@ def _look(request: DispatchRequest) -> None:
     if holding.get() or not wanted():
         return
     for connection in connections.all(initialized_only=True):
-        blocks: list[Any] = [each for each in connection.atomic_blocks if not each._from_testcase]
+        atomic: list[Any] = list(connection.atomic_blocks)
+        blocks = [each for each in atomic if not each._from_testcase]
         if blocks:
             _warn(request, connection.alias, blocks[0])
             return

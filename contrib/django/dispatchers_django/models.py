@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from django.db import models
 
 __all__ = ["Claim"]
@@ -10,19 +12,21 @@ __all__ = ["Claim"]
 class Claim(models.Model):
     """A key that is claimed by a run, or whose work is done."""
 
-    key = models.CharField(max_length=64, primary_key=True)
+    key: models.CharField[str, str] = models.CharField(max_length=64, primary_key=True)
     """SHA-256 of the task's name and the idempotency key, which may be longer than an index."""
-    task = models.CharField(max_length=255)
+    task: models.CharField[str, str] = models.CharField(max_length=255)
     """The task's name, for people."""
-    owner = models.CharField(max_length=64)
+    owner: models.CharField[str, str] = models.CharField(max_length=64)
     """The run that holds it."""
-    beat = models.BigIntegerField(default=0)
+    beat: models.BigIntegerField[int, int] = models.BigIntegerField(default=0)
     """Counted up with each renewal: whoever watches sees that the owner lives."""
-    ttl = models.FloatField()
+    ttl: models.FloatField[float, float] = models.FloatField()
     """Seconds without a renewal after which it has run out."""
-    changed_at = models.DateTimeField(auto_now=True)
+    changed_at: models.DateTimeField[datetime, datetime] = models.DateTimeField(auto_now=True)
     """When it was last claimed, renewed or completed, for people."""
-    done_until = models.DateTimeField(null=True, blank=True, db_index=True)
+    done_until: models.DateTimeField[datetime | None, datetime | None] = models.DateTimeField(
+        null=True, blank=True, db_index=True
+    )
     """Until when it is remembered that the work is done; null while it runs."""
 
     class Meta:

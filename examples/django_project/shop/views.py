@@ -29,7 +29,7 @@ def orders(request: HttpRequest) -> JsonResponse:
 
 
 @require_GET
-def order(request: HttpRequest, number: int) -> JsonResponse:
+def order(_: HttpRequest, number: int) -> JsonResponse:
     """How an order is."""
     found = get_object_or_404(Order, pk=number)
     keys = ("booked", "attempt", "process")
