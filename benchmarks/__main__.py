@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from . import celery_peer, footprint, inprocess, store, worker
+from . import celery_peer, django_endpoint, footprint, inprocess, store, worker
 from ._measure import Figure
 
 CASES: dict[str, Callable[[], Iterator[Figure]]] = {
@@ -27,6 +27,7 @@ CASES: dict[str, Callable[[], Iterator[Figure]]] = {
     "celery-redis": celery_peer.on_redis,
     "celery-rabbitmq": celery_peer.on_rabbitmq,
     "celery-worker": celery_peer.in_a_worker,
+    "django": django_endpoint.endpoint,
     "import": footprint.imports,
     "memory": footprint.memory,
 }

@@ -11,6 +11,8 @@ from django.views.decorators.csrf import csrf_exempt
 
 from dispatchers.http import Answer, Endpoint, environ_headers, read_limited
 
+from ._connections import shared
+
 __all__ = ["arun", "endpoint", "run"]
 
 CHUNK = 64 * 1024
@@ -43,22 +45,21 @@ setting_changed.connect(forget)
 def run(request: HttpRequest) -> HttpResponse:
     """Run what was pushed: under WSGI."""
     served = endpoint()
-    method, headers = request.method or "", environ_headers(request.META)
-    answer = served.refuse(method, served.path, headers)
-    if answer is None and (body := _body(request, served.max_body)) is not None:
-        answer = served.handle(method, served.path, headers, body)
-    return _response(answer or CUT_SHORT)
+    if (body := _body(request, served.max_body)) is None:
+        return _response(CUT_SHORT)
+    headers = environ_headers(request.META)
+    with shared():  # Django looks after a request's connections
+        return _response(served.handle(request.method or "", served.path, headers, body))
 
 
 @csrf_exempt
 async def arun(request: HttpRequest) -> HttpResponse:
     """Run what was pushed: under ASGI, where sync handlers run on threads."""
     served = endpoint()
-    method, headers = request.method or "", environ_headers(request.META)
-    answer = served.refuse(method, served.path, headers)
-    if answer is None and (body := _body(request, served.max_body)) is not None:
-        answer = await served.ahandle(method, served.path, headers, body)
-    return _response(answer or CUT_SHORT)
+    if (body := _body(request, served.max_body)) is None:
+        return _response(CUT_SHORT)
+    headers = environ_headers(request.META)
+    return _response(await served.ahandle(request.method or "", served.path, headers, body))
 
 
 def _body(request: HttpRequest, limit: int) -> bytes | None:
