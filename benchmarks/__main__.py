@@ -16,6 +16,7 @@ from pathlib import Path
 from . import (
     celery_peer,
     cloud_tasks_peer,
+    django_endpoint,
     endpoint,
     fastapi_peer,
     footprint,
@@ -43,6 +44,7 @@ CASES: dict[str, Callable[[], Iterator[Figure]]] = {
     "endpoint": endpoint.endpoint,
     "cloud-tasks": cloud_tasks_peer.single_and_many,
     "fastapi": fastapi_peer.route,
+    "django": django_endpoint.endpoint,
     "import": footprint.imports,
     "memory": footprint.memory,
 }

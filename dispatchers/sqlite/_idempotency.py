@@ -6,10 +6,10 @@ import os
 import time
 
 from dispatchers._idempotency import Claim
+from dispatchers._watch import Watch
 
 from ._connection import Database
 from ._file import Synchronous
-from ._lease import Watch
 
 __all__ = ["SQLiteIdempotencyStore"]
 

@@ -9,8 +9,9 @@ import time
 import uuid
 from collections.abc import Iterable
 
+from dispatchers._watch import Watch
+
 from ._connection import Database
-from ._lease import Watch
 
 __all__ = ["Owners"]
 

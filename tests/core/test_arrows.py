@@ -13,8 +13,8 @@ import dispatchers
 ROOT = Path(__file__).parents[2]
 CORE = Path(dispatchers.__file__).parent
 ROOMS = (
-    "backends", "held", "hooks", "http", "implementation", "net", "redis", "sqlite", "stores",
-    "testing",
+    "backends", "cli", "frameworks", "held", "hooks", "http", "implementation", "net", "redis",
+    "sqlite", "stores", "testing",
 )  # fmt: skip
 """The public modules and packages beside `dispatchers` itself."""
 TOOLS = ("dispatchers.cli", "dispatchers.demo", "dispatchers.testing")
@@ -163,7 +163,7 @@ def test_the_check_sees_what_it_should(tmp_path):
     assert not _is_public("dispatchers._run")
     assert not _is_public("dispatchers.Tsak")
     assert not _is_public("dispatchers.backends._pool.Pool")
-    assert not _is_public("dispatchers.cli.main")
+    assert not _is_public("dispatchers.cli._main.main")
     assert _is_public("dispatchers")
     assert _is_public("dispatchers.task")
     assert _is_public("dispatchers.backends.inline.InlineDispatcher")

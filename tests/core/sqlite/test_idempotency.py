@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from dispatchers._watch import Watch
 from dispatchers.sqlite import SQLiteIdempotencyStore
-from dispatchers.sqlite._lease import Watch
 
 
 @pytest.fixture

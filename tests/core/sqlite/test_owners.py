@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from dispatchers._watch import Watch
 from dispatchers.sqlite import Finish, SQLiteStore
-from dispatchers.sqlite._lease import Watch
 
 
 class Clock:

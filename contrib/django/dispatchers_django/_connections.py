@@ -1,0 +1,77 @@
+"""Database connections around runs: none that is stale is used, none outlives its age.
+
+Django does this around requests; a worker has none. A run inside the dispatch that asked for it
+(`inline`) shares its connections with its caller, who may be reading from them: it closes nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from django.db import connections
+
+from dispatchers import DispatchRequest, DispatchResponse, Outcome, Run, hooks
+
+__all__ = ["install", "shared"]
+
+MOST = 10_000
+"""Ids that are remembered of dispatches that never came to an answer, as Ctrl-C ended them."""
+
+
+class _Thread(threading.local):
+    """The requests that this thread is dispatching at the moment, by their ids."""
+
+    def __init__(self) -> None:
+        self.dispatching: set[str] = set()
+        self.shared = False
+
+
+_thread = _Thread()
+
+
+def install() -> None:
+    """Look after connections from now on."""
+    for hook in (_begin, _end, _before, _after):
+        hooks.remove(hook)
+    hooks.before_dispatch(_begin)
+    hooks.after_dispatch(_end)
+    hooks.before_run(_before)
+    hooks.after_run(_after)
+
+
+class shared:  # noqa: N801 - reads as what it says; a class costs less than a generator
+    """Leave the connections of this thread alone, as others look after them, or read from them."""
+
+    def __enter__(self) -> None:
+        self._before, _thread.shared = _thread.shared, True
+
+    def __exit__(self, *_: object) -> None:
+        _thread.shared = self._before
+
+
+def _begin(request: DispatchRequest) -> None:
+    if len(_thread.dispatching) >= MOST:
+        _thread.dispatching.clear()
+    _thread.dispatching.add(request.id)
+
+
+def _end(response: DispatchResponse) -> None:
+    _thread.dispatching.discard(response.request_id)
+
+
+def _before(run: Run) -> None:
+    _close_stale(run)
+
+
+def _after(run: Run, outcome: Outcome) -> None:
+    del outcome
+    _close_stale(run)
+
+
+def _close_stale(run: Run) -> None:
+    """Close what is broken or too old, unless a transaction is open, or the caller may use it."""
+    if _thread.shared or run.envelope["id"] in _thread.dispatching:
+        return
+    for connection in connections.all(initialized_only=True):
+        if not connection.in_atomic_block:
+            connection.close_if_unusable_or_obsolete()

@@ -1,0 +1,97 @@
+"""A warning where work is dispatched inside an open transaction, with both stacks.
+
+A worker may be faster than the commit and not find the row, and a rollback does not take the work
+back. In tests every such dispatch warns; elsewhere where `DISPATCHERS_WARN_IN_TRANSACTION` is true.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+import warnings
+from typing import Any
+
+from django.conf import settings
+from django.db import connections
+from django.db.transaction import Atomic
+
+from dispatchers import DispatchRequest, hooks
+
+from ._on_commit import holding
+
+__all__ = ["DispatchInTransactionWarning", "watch"]
+
+log = logging.getLogger("dispatchers")
+
+SETTING = "DISPATCHERS_WARN_IN_TRANSACTION"
+FRAMES = 12
+"""Of each stack, the innermost: enough to leave framework code behind."""
+UNKNOWN = "  (begun before the warning was switched on)\n"
+
+
+class DispatchInTransactionWarning(UserWarning):
+    """Work was dispatched inside an open transaction; `OnCommit()` waits for its commit."""
+
+
+def watch() -> None:
+    """Warn from now on, where it is wanted."""
+    if wanted():
+        _note_where_transactions_begin()
+        hooks.remove(_look)
+        hooks.before_dispatch(_look)
+
+
+def wanted() -> bool:
+    """What the setting says; without it, whether tests are running."""
+    said = getattr(settings, SETTING, None)
+    return _running_tests() if said is None else bool(said)
+
+
+def _running_tests() -> bool:
+    return "pytest" in sys.modules or sys.argv[1:2] == ["test"]
+
+
+def _note_where_transactions_begin() -> None:
+    """Have each `atomic` block keep the stack that opened it."""
+    enter: Any = Atomic.__enter__
+    if hasattr(enter, "_dispatchers_original"):
+        return
+
+    def entering(self: Any) -> None:
+        self._dispatchers_stack = traceback.extract_stack(sys._getframe(1), limit=FRAMES)
+        enter(self)
+
+    entering._dispatchers_original = enter  # type: ignore[attr-defined]
+    Atomic.__enter__ = entering  # type: ignore[method-assign]
+
+
+def _look(request: DispatchRequest) -> None:
+    if holding.get() or not wanted():
+        return
+    for connection in connections.all(initialized_only=True):
+        atomic: list[Any] = list(connection.atomic_blocks)
+        blocks = [each for each in atomic if not each._from_testcase]
+        if blocks:
+            _warn(request, connection.alias, blocks[0])
+            return
+
+
+def _warn(request: DispatchRequest, alias: str, block: Any) -> None:
+    begun = getattr(block, "_dispatchers_stack", None)
+    here = traceback.extract_stack(sys._getframe(2), limit=FRAMES)
+    message = (
+        f"task {request.task!r} is dispatched inside an open transaction of database {alias!r}: "
+        "a worker may run it before the commit, and a rollback does not take it back; "
+        "use .options(dispatcher=OnCommit())\n"
+        f"the transaction was begun here:\n{_shown(begun)}"
+        f"the work is dispatched here:\n{_shown(here)}"
+    )
+    try:
+        warnings.warn(message, DispatchInTransactionWarning, stacklevel=2)
+    except DispatchInTransactionWarning:  # made an error by a filter, which no dispatch may raise
+        log.warning("%s", message)
+
+
+def _shown(stack: traceback.StackSummary | None) -> str:
+    return UNKNOWN if stack is None else "".join(stack.format())

@@ -1,0 +1,1 @@
+"""`manage.py dispatchers_worker` and `manage.py dispatchers_doctor`."""

@@ -1,0 +1,10 @@
+"""The worker's endpoint under WSGI: `path("", include("dispatchers_django.urls"))`."""
+
+from django.urls import path
+
+from .views import endpoint, run
+
+__all__ = ["urlpatterns"]
+
+app_name = "dispatchers"
+urlpatterns = [path(endpoint().path.lstrip("/"), run, name="run")]

@@ -1,0 +1,67 @@
+"""What the glue to a framework needs besides: its settings as a source, and finding a dispatcher.
+
+::
+
+    use_settings(lambda: getattr(settings, "DISPATCHERS", None), "settings.DISPATCHERS")
+    ...
+    reload()  # when they changed
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from ._catalogue import catalogue
+from ._check import Problem, problems
+from ._contract import BaseDispatcher
+from ._instances import reload, resolve, settings_of_task
+from ._refusal import unsent
+from ._report import told
+from ._request import DispatchRequest
+from ._response import DispatchResponse
+from ._sources import set_framework_source
+from ._verdict import without_contact
+
+__all__ = ["Problem", "dispatcher_for", "problems", "refused", "reload", "use_settings"]
+
+
+def use_settings(source: Callable[[], Mapping[str, object] | None] | None, name: str) -> None:
+    """Let a framework's settings take part: above the file, below the environment.
+
+    Args:
+        source: Gives the settings, in the shape of `dispatchers.toml`, whenever they are read;
+            None of it, or from it, takes no part.
+
+        name: What errors call it, `settings.DISPATCHERS` for one.
+    """
+    set_framework_source(source, name)
+    reload()
+
+
+def dispatcher_for(task: str) -> BaseDispatcher:
+    """The dispatcher that a task goes through: the host's word by its name, else the task's own.
+
+    Args:
+        task: The registered name; one that is not known goes through `default`.
+
+    Raises:
+        ConfigurationError: There is none, or it is configured wrongly.
+    """
+    known = catalogue.find(task)
+    own = known.policy.dispatcher if known else None
+    host = settings_of_task(known.name if known else task).get("dispatcher")
+    return resolve(host if isinstance(host, str) else own)
+
+
+def refused(alias: str, request: DispatchRequest, exc: Exception) -> DispatchResponse:
+    """The answer where there is no dispatcher that could give it (C1), told to hooks and log.
+
+    Args:
+        alias: What was asked for.
+
+        request: What could not be handed over.
+
+        exc: Why; a `ConfigurationError` or a `RejectedError` is `REJECTED`.
+    """
+    status, error = without_contact(exc)
+    return told(unsent(alias, "", request, status, error, exc, 0.0))

@@ -1,0 +1,1 @@
+"""The project: settings, urls, and what servers and Celery start from."""

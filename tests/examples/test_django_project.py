@@ -1,0 +1,247 @@
+"""The Django project runs the same view and task on every queue, driven over HTTP from outside."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlencode
+from urllib.request import Request, urlopen
+from uuid import uuid4
+
+import pytest
+
+from dispatchers.http import PATH
+from dispatchers.testing.servers import MissingServerError, free_port, redis_url
+
+PROJECT = Path(__file__).parents[2] / "examples" / "django_project"
+PATIENCE = 60.0
+"""Seconds for anything to happen, on a machine that is very busy."""
+
+for needed in ("django", "gunicorn"):
+    pytest.importorskip(needed)
+
+
+class Site:
+    """The project with its own data: its web process, and its worker."""
+
+    def __init__(self, queue: str, data: Path, stack: ExitStack) -> None:
+        self.data = data
+        self.stack = stack
+        self.web: str = ""
+        self.worker: str = ""
+        self.both = {"SHOP_QUEUE": queue, "SHOP_DATA": str(data)}
+
+    def variables(self, **more: str) -> dict[str, str]:
+        mine = {k: v for k, v in os.environ.items() if not k.startswith(("DISPATCHERS_", "DJANGO"))}
+        return {**mine, **self.both, "PYTHONDONTWRITEBYTECODE": "1", **more}
+
+    def manage(self, *command: str, **more: str) -> None:
+        line = [sys.executable, "manage.py", *command]
+        done = subprocess.run(
+            line,
+            cwd=PROJECT,
+            env=self.variables(**more),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def start(self, *command: str, **more: str) -> subprocess.Popen[str]:
+        """A process that ends with the test."""
+        log = (self.data / f"{uuid4().hex}.log").open("w")
+        process = subprocess.Popen(
+            [sys.executable, *command],
+            cwd=PROJECT,
+            env=self.variables(**more),
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.stack.callback(log.close)
+        self.stack.callback(stop, process)
+        return process
+
+    def serve(self, port: int, **more: str) -> str:
+        """A gunicorn with two processes, once it answers."""
+        bind = f"127.0.0.1:{port}"
+        gunicorn = ("-m", "gunicorn", "project.wsgi", "--workers", "2", "--bind", bind)
+        process = self.start(*gunicorn, **more)
+        url = f"http://{bind}"
+        wait_until(lambda: process.poll() is not None or answers(f"{url}/orders/0"))
+        assert process.poll() is None, self.logs()
+        return url
+
+    def logs(self) -> str:
+        return "\n".join(path.read_text() for path in self.data.glob("*.log"))
+
+    def place(self, **form: str) -> Any:
+        return ask(f"{self.web}/orders", {"customer": "ada", **form})[1]
+
+    def order(self, number: int) -> tuple[int, Any]:
+        return ask(f"{self.web}/orders/{number}")
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(PATIENCE)
+
+
+def ask(url: str, form: dict[str, str] | None = None) -> tuple[int, Any]:
+    data = None if form is None else urlencode(form).encode()
+    try:
+        with urlopen(Request(url, data), timeout=PATIENCE) as answer:
+            return answer.status, json.loads(answer.read())
+    except HTTPError as exc:
+        with exc:
+            return exc.code, exc.read()
+
+
+def answers(url: str) -> bool:
+    try:
+        ask(url)
+    except OSError:
+        return False
+    return True
+
+
+def wait_until(condition: Callable[[], Any]) -> Any:
+    """What the condition gives, once it is true; and what it gives in the end."""
+    until = time.monotonic() + PATIENCE
+    while not (found := condition()) and time.monotonic() < until:
+        time.sleep(0.05)
+    return found
+
+
+def first_json(log: Path) -> Any:
+    """The first JSON in a log; None as long as it is not all there."""
+    text = log.read_text()
+    try:
+        return json.JSONDecoder().raw_decode(text[text.index("{") :])[0]
+    except ValueError:
+        return None
+
+
+# How the work gets to a worker.
+
+
+def inline(site: Site) -> None:
+    site.web = site.serve(free_port())
+
+
+def sqlite(site: Site) -> None:
+    site.web = site.serve(free_port())
+    site.start("manage.py", "dispatchers_worker", "--concurrency", "2")
+
+
+def celery(site: Site) -> None:
+    try:
+        url = redis_url()
+    except MissingServerError as exc:
+        if os.environ.get("DISPATCHERS_REQUIRE_SERVICES"):
+            raise
+        pytest.skip(f"needs redis: {exc}")
+    queue = f"shop-{uuid4().hex}"
+    site.both |= {"SHOP_BROKER": url, "SHOP_BROKER_QUEUE": queue}
+    site.stack.callback(delete_queue, url, queue)
+    site.web = site.serve(free_port())
+    site.start("manage.py", "dispatchers_worker", "--concurrency", "2")
+
+
+def delete_queue(url: str, queue: str) -> None:
+    """Leave nothing in a server that others share."""
+    from kombu.connection import Connection
+
+    with Connection(url) as connection:
+        connection.channel().queue_delete(queue)
+
+
+def cloud_tasks(site: Site) -> None:
+    if importlib.util.find_spec("dispatchers_cloud_tasks") is None:
+        pytest.skip("needs the adapter for Cloud Tasks, whose stand-in this drives")
+    port = free_port()
+    site.worker = f"http://127.0.0.1:{port}"
+    options = ("port=0", "http_port=0", f"worker_url={site.worker}", "target=django")
+    site.start(
+        *("-m", "dispatchers", "dev", "cloud_tasks", *options, "--json"),
+        *("--dir", str(site.data)),
+        PYTHONUNBUFFERED="1",
+    )
+    log = next(site.data.glob("*.log"))
+    said = wait_until(lambda: first_json(log))
+    assert said, site.logs()
+    site.both |= said["every process"]
+    letters = {"DISPATCHERS_ENDPOINT__DEAD_LETTERS": f"sqlite:{site.data}/dead.sqlite3"}
+    site.serve(port, **said["the worker"], **letters)
+    site.web = site.serve(free_port())
+
+
+WAYS = {each.__name__: each for each in (inline, sqlite, celery, cloud_tasks)}
+
+
+@contextmanager
+def started(queue: str, data: Path) -> Iterator[Site]:
+    with ExitStack() as stack:
+        site = Site(queue, data, stack)
+        site.manage("migrate", "--verbosity", "0", SHOP_QUEUE="inline")
+        WAYS[queue](site)
+        yield site
+
+
+@pytest.fixture(scope="module", params=WAYS)
+def site(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    with started(request.param, tmp_path_factory.mktemp(request.param)) as found:
+        yield found
+
+
+def booked(site: Site, number: int) -> Any:
+    wait_until(lambda: site.order(number)[1]["booked"])
+    return site.order(number)[1]
+
+
+def test_orders_are_placed_in_one_process_and_booked_where_the_variable_says(site: Site) -> None:
+    """Each is tried twice, and booked once; only `inline` books in the web process."""
+    placed = [site.place() for _ in range(5)]
+    found = [booked(site, each["number"]) for each in placed]
+
+    is_inline = site.both["SHOP_QUEUE"] == "inline"
+    said = "executed" if is_inline else "accepted"
+    assert [(each["held"], each["status"]) for each in placed] == [("deferred", said)] * 5
+    assert [(each["booked"], each["attempt"]) for each in found] == [(1, 2)] * 5, site.logs()
+    web = {each["process"] for each in placed}
+    assert ({each["process"] for each in found} <= web) is is_inline
+
+
+def test_an_order_that_was_rolled_back_is_never_booked(site: Site) -> None:
+    """Nothing was dispatched: there is no final response."""
+    placed = site.place(rollback="1")
+    after = booked(site, site.place()["number"])
+
+    assert (placed["held"], placed["status"]) == ("deferred", None)
+    assert after["booked"] == 1
+
+
+def test_a_web_process_is_no_worker(site: Site) -> None:
+    """404 before anything else; a worker asks who it is."""
+    status, _ = ask(f"{site.web}{PATH}", {})
+
+    assert status == 404
+    if site.worker:
+        assert ask(f"{site.worker}{PATH}", {})[0] in {401, 415}
