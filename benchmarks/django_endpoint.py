@@ -31,7 +31,7 @@ async def asmall(number: int, text: str) -> None:
 def endpoint() -> Iterator[Figure]:
     """Both servers' ways into Django, without their sockets."""
     from . import django_peer  # noqa: F401 - sets Django up
-    from .django_views import Urls, AsyncUrls
+    from .django_views import AsyncUrls, Urls
 
     from django.test import override_settings  # isort: skip - wants Django set up
 

@@ -11,7 +11,7 @@ from django.views.decorators.csrf import csrf_exempt
 
 from dispatchers.http import PATH
 
-__all__ = ["Urls", "AsyncUrls"]
+__all__ = ["AsyncUrls", "Urls"]
 
 
 @csrf_exempt
