@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from . import celery_peer, footprint, inprocess, store, worker
+from . import celery_peer, dramatiq_peer, footprint, inprocess, store, worker
 from ._measure import Figure
 
 CASES: dict[str, Callable[[], Iterator[Figure]]] = {
@@ -27,6 +27,9 @@ CASES: dict[str, Callable[[], Iterator[Figure]]] = {
     "celery-redis": celery_peer.on_redis,
     "celery-rabbitmq": celery_peer.on_rabbitmq,
     "celery-worker": celery_peer.in_a_worker,
+    "dramatiq-redis": dramatiq_peer.on_redis,
+    "dramatiq-rabbitmq": dramatiq_peer.on_rabbitmq,
+    "dramatiq-worker": dramatiq_peer.in_a_worker,
     "import": footprint.imports,
     "memory": footprint.memory,
 }
@@ -41,6 +44,8 @@ PEERS = (
     "celery",
     "kombu",
     "amqp",
+    "dramatiq",
+    "pika",
     "redis",
 )
 

@@ -7,6 +7,7 @@ between its threads and its consumer, and does these three things for messages o
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import logging
@@ -196,6 +197,12 @@ class RabbitReceiving(Receiving):
             return False
         self.ack(message)
         return True
+
+    def requeue(self, messages: Iterable[Any]) -> None:
+        """Nothing more is wanted: a copy would come back to this connection, and be flagged."""
+        with contextlib.suppress(Exception):  # it is gone: all that it had is given to others
+            self.inner.channel.cancel()
+        super().requeue(messages)
 
     def _return(self, message: Any) -> None:
         if message.received is not None:  # else the end of the connection gives it back
