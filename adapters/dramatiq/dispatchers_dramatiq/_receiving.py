@@ -42,6 +42,8 @@ class Line:
         """The broker's names of unsettled messages."""
         self.delayed: list[tuple[float, int, Any]] = []
         """A heap of messages that wait, by the moment at which to look at them."""
+        self.kept: list[Any] = []
+        """What came when the worker was stopping already; it is not begun."""
 
 
 class Receiving(Consumer):
@@ -56,6 +58,8 @@ class Receiving(Consumer):
 
         hold: Seconds that a message may wait unsettled.
 
+        stopping: Whether the worker is being stopped.
+
         line: What an earlier consumer left, where that is still ours.
     """
 
@@ -65,6 +69,7 @@ class Receiving(Consumer):
         source: Source,
         actors: set[str],
         hold: float,
+        stopping: Callable[[], bool],
         line: Line | None = None,
     ) -> None:
         self.inner = inner
@@ -72,6 +77,7 @@ class Receiving(Consumer):
         self._source = source
         self._actors = actors
         self._hold = hold
+        self._stopping = stopping
         self._counter = itertools.count()
 
     # What Dramatiq's threads call.
@@ -84,7 +90,12 @@ class Receiving(Consumer):
         message.line = self.line
         message.received = None
         self.line.held.add(self._key(message))
-        return self._admitted(message) if is_ours(message) else message
+        if is_ours(message):
+            message = self._admitted(message)
+        if message is None or not self._stopping():
+            return message
+        self.line.kept.append(message)
+        return None
 
     def ack(self, message: Any) -> None:
         """It is done."""
@@ -96,7 +107,8 @@ class Receiving(Consumer):
 
     def requeue(self, messages: Iterable[Any]) -> None:
         """The worker stops: these were not begun."""
-        for message in messages:
+        kept, self.line.kept = self.line.kept, []
+        for message in (*messages, *kept):
             if getattr(message, "line", None) is self.line:
                 self._return(message)
 
