@@ -189,9 +189,9 @@ class Registration(Middleware):
         kind = kind_of(self._broker)
         if kind == "rabbitmq":
             hold = self.source().place.max_hold
-            return RabbitReceiving(inner, self.source, self._names, hold)
+            return RabbitReceiving(inner, self.source, self._names, hold, self._stopping.is_set)
         if kind == "stub":
-            return StubReceiving(inner, self.source, self._names, FOR_EVER)
+            return StubReceiving(inner, self.source, self._names, FOR_EVER, self._stopping.is_set)
         from ._receiving_redis import RedisLine, RedisReceiving
 
         line = self.lines.get(queue)

@@ -162,7 +162,7 @@ class DramatiqDispatcher(BaseDispatcher):
 
     def _packet(self, request: DispatchRequest, body: bytes) -> Packet:
         name = request.queue or self.place.default_queue
-        if name not in self.place.known:
+        if not self.place.knows(name):
             raise RejectedError(
                 ErrorCategory.NOT_FOUND,
                 f"no queue {name!r} at the broker or in `queues` of {self.alias!r}: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
@@ -39,23 +40,27 @@ class Place:
         self.broker: Any = _broker(options, alias)
         self.kind: Kind = _kind(self.broker, alias)
 
-    @property
+    @cached_property
     def default_queue(self) -> str:
         """Where work goes that names no queue."""
         return self._options.queue or DEFAULT_QUEUE
 
-    @property
+    @cached_property
     def own(self) -> list[str]:
         """The queues that our configuration names, at least one."""
         names = dict.fromkeys((self._options.queue, *self._options.queues))
         return [name for name in names if name] or [DEFAULT_QUEUE]
+
+    def knows(self, queue: str) -> bool:
+        """Whether a queue counts as declared."""
+        return queue in self.own or queue in self.known
 
     @property
     def known(self) -> set[str]:
         """The names of all queues that count as declared."""
         return {*self.own, *self.broker.get_declared_queues()} - set(self.broker.delay_queues)
 
-    @property
+    @cached_property
     def max_priority(self) -> int:
         """`x-max-priority` of the queues on RabbitMQ; 0 where there are no priorities."""
         return int(getattr(self.broker, "max_priority", None) or 0)

@@ -7,6 +7,7 @@ between its threads and its consumer, and does these three things for messages o
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import logging
@@ -41,6 +42,8 @@ class Line:
         """The broker's names of unsettled messages."""
         self.delayed: list[tuple[float, int, Any]] = []
         """A heap of messages that wait, by the moment at which to look at them."""
+        self.kept: list[Any] = []
+        """What came when the worker was stopping already; it is not begun."""
 
 
 class Receiving(Consumer):
@@ -55,6 +58,8 @@ class Receiving(Consumer):
 
         hold: Seconds that a message may wait unsettled.
 
+        stopping: Whether the worker is being stopped.
+
         line: What an earlier consumer left, where that is still ours.
     """
 
@@ -64,6 +69,7 @@ class Receiving(Consumer):
         source: Source,
         actors: set[str],
         hold: float,
+        stopping: Callable[[], bool],
         line: Line | None = None,
     ) -> None:
         self.inner = inner
@@ -71,6 +77,7 @@ class Receiving(Consumer):
         self._source = source
         self._actors = actors
         self._hold = hold
+        self._stopping = stopping
         self._counter = itertools.count()
 
     # What Dramatiq's threads call.
@@ -83,7 +90,12 @@ class Receiving(Consumer):
         message.line = self.line
         message.received = None
         self.line.held.add(self._key(message))
-        return self._admitted(message) if is_ours(message) else message
+        if is_ours(message):
+            message = self._admitted(message)
+        if message is None or not self._stopping():
+            return message
+        self.line.kept.append(message)
+        return None
 
     def ack(self, message: Any) -> None:
         """It is done."""
@@ -95,7 +107,8 @@ class Receiving(Consumer):
 
     def requeue(self, messages: Iterable[Any]) -> None:
         """The worker stops: these were not begun."""
-        for message in messages:
+        kept, self.line.kept = self.line.kept, []
+        for message in (*messages, *kept):
             if getattr(message, "line", None) is self.line:
                 self._return(message)
 
@@ -196,6 +209,12 @@ class RabbitReceiving(Receiving):
             return False
         self.ack(message)
         return True
+
+    def requeue(self, messages: Iterable[Any]) -> None:
+        """Nothing more is wanted: a copy would come back to this connection, and be flagged."""
+        with contextlib.suppress(Exception):  # it is gone: all that it had is given to others
+            self.inner.channel.cancel()
+        super().requeue(messages)
 
     def _return(self, message: Any) -> None:
         if message.received is not None:  # else the end of the connection gives it back

@@ -25,6 +25,8 @@ KEPT = 8 * 86400
 """Seconds that counts outlive the last delivery: longer than any delay."""
 MOST = 15.0
 """Seconds between two looks for what dead workers have left, at most."""
+GLANCE = 0.05
+"""Seconds between two turns of a consumer that fetches nothing any more, and stays alive."""
 LEAST = 0.5
 """The same, at least."""
 
@@ -73,9 +75,8 @@ class RedisReceiving(Receiving):
         stopping: Callable[[], bool],
         line: RedisLine,
     ) -> None:
-        super().__init__(inner, source, actors, float("inf"), line)
+        super().__init__(inner, source, actors, float("inf"), stopping, line)
         self._broker = broker
-        self._stopping = stopping
         self._counted = not self.inner.queue_name.endswith(".DQ")
         self._counts = f"{broker.namespace}:{self.inner.queue_name}.dispatchers"
         self._interval = min(max(broker.heartbeat_timeout / 4000, LEAST), MOST)
@@ -85,6 +86,9 @@ class RedisReceiving(Receiving):
         line = self.line
         try:
             self._see_to_the_dead()
+            if self._stopping():
+                time.sleep(GLANCE)
+                return None
             if not (line.ready or line.fetched):
                 self._fetch()
             if line.fetched:

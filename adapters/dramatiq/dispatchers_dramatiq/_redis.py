@@ -17,7 +17,7 @@ __all__ = ["RedisPublisher"]
 
 AT_ONCE = 100
 """Messages in one pipeline."""
-UNUSED = 1
+UNUSED = b"1"
 """The script's argument for maintenance, which is the workers' business."""
 
 
@@ -32,6 +32,7 @@ class RedisPublisher:
         self._broker = broker
         self._script = broker.scripts["dispatch"]
         self._client: Any = bounded_client(broker.client)
+        self._head = (b"EVALSHA", self._script.sha.encode(), b"1", broker.namespace.encode())
 
     def publish(self, packets: Sequence[Packet], until: float) -> list[Exception | None]:
         """Publish one, or several in pipelines; None for each that Redis has."""
@@ -76,17 +77,14 @@ class RedisPublisher:
         """As `RedisBroker.do_enqueue` has it, dramatiq 2.2."""
         broker = self._broker
         return (
-            "EVALSHA",
-            self._script.sha,
-            1,
-            broker.namespace,
-            "enqueue",
+            *self._head,
+            b"enqueue",
             current_millis(),
             packet.queue,
             broker.broker_id,
             broker.heartbeat_timeout,
             broker.dead_message_ttl,
-            0,
+            b"0",
             UNUSED,
             packet.stored_as,
             packet.data,
