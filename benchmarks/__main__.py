@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from . import celery_peer, fastapi_peer, footprint, inprocess, store, worker
+from . import celery_peer, endpoint, fastapi_peer, footprint, inprocess, store, worker
 from ._measure import Figure
 
 CASES: dict[str, Callable[[], Iterator[Figure]]] = {
@@ -27,6 +27,7 @@ CASES: dict[str, Callable[[], Iterator[Figure]]] = {
     "celery-redis": celery_peer.on_redis,
     "celery-rabbitmq": celery_peer.on_rabbitmq,
     "celery-worker": celery_peer.in_a_worker,
+    "endpoint": endpoint.endpoint,
     "fastapi": fastapi_peer.route,
     "import": footprint.imports,
     "memory": footprint.memory,
@@ -43,6 +44,8 @@ PEERS = (
     "kombu",
     "amqp",
     "redis",
+    "uvicorn",
+    "gunicorn",
 )
 
 

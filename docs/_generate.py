@@ -390,7 +390,7 @@ def answers() -> str:
         for reason in reasons_of
         if (said := docs_of(Reason)[reason.value])
     ]
-    return table(["`Dispatchers-Outcome`", "what happened", *map(code, POLICIES)], rows)
+    return table(["outcome", "what happened", *map(code, POLICIES)], rows)
 
 
 ENDINGS: Mapping[Action, Sequence[Reason]] = {

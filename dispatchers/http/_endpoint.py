@@ -111,8 +111,8 @@ class Endpoint:
             call = Call(method, path, known_headers(headers), body)
             if (refused := self._refusal(call) or _cut_short(call)) is not None:
                 return refused
-            verify = any(each.waits(call) for each in self._ready.verifiers)
-            verdict = await off_loop(self._verdict, call) if verify else self._verdict(call)
+            waits = self._ready.oidc is not None and self._ready.oidc.waits(call)
+            verdict = await off_loop(self._verdict, call) if waits else self._verdict(call)
             replayed = verdict.replay_id is not None
             if replayed:
                 admitted = await off_loop(self._admitted, call, verdict)
