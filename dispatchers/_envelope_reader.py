@@ -69,7 +69,8 @@ def envelope_reader(codec: PayloadCodec) -> Callable[[bytes], dict[str, Any]]:
         try:
             return cast("dict[str, Any]", validate(body))
         except ValidationError as exc:
-            if all(problem["loc"][:1] == ("payload",) for problem in exc.errors()):
+            listed = exc.errors(include_url=False, include_context=False, include_input=False)
+            if all(problem["loc"][:1] == ("payload",) for problem in listed):
                 codec.decode_python(from_json(body)["payload"])
             raise unreadable(body, exc) from None
 

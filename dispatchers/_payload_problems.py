@@ -53,9 +53,14 @@ def explain(error: ValidationError, values: Any) -> PayloadError:
 _NOT_JSON = frozenset({"json_invalid", "string_unicode"})
 
 
+LOOKED_AT = 20
+"""Errors: more than a union has members. Each costs a walk through the arguments, and a body that
+somebody sends may have as many as it has elements."""
+
+
 def _deepest(listed: list[ErrorDetails], values: Any) -> tuple[str, Any, list[ErrorDetails]]:
     """Of the first argument's errors, those that lead deepest: a union has one for each member."""
-    about = [one for one in listed if one["loc"][:1] == listed[0]["loc"][:1]]
+    about = [one for one in listed if one["loc"][:1] == listed[0]["loc"][:1]][:LOOKED_AT]
     located = [(*_locate(one, values), one) for one in about]
     path, value, _ = max(located, key=lambda found: len(found[0]))
     return path, value, [details for where, _, details in located if where == path]
@@ -82,7 +87,7 @@ def _step(value: Any, step: int | str) -> tuple[str, Any, Any]:
     """One step down: the part of the path, the key, the value there; or no part and no step."""
     if isinstance(value, Mapping):
         for position, (key, inner) in enumerate(value.items()):
-            if step in (key, str(key), _written(key)):
+            if step == key or (type(key) is not str and step in (str(key), _written(key))):
                 return key_part(key, position), key, inner
     elif isinstance(step, int):
         items = list(value) if isinstance(value, (list, tuple, set, frozenset)) else []
