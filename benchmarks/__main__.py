@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from . import celery_peer, django_endpoint, footprint, inprocess, store, worker
+from . import celery_peer, django_endpoint, endpoint, footprint, inprocess, store, worker
 from ._measure import Figure
 
 CASES: dict[str, Callable[[], Iterator[Figure]]] = {
@@ -28,6 +28,7 @@ CASES: dict[str, Callable[[], Iterator[Figure]]] = {
     "celery-rabbitmq": celery_peer.on_rabbitmq,
     "celery-worker": celery_peer.in_a_worker,
     "django": django_endpoint.endpoint,
+    "endpoint": endpoint.endpoint,
     "import": footprint.imports,
     "memory": footprint.memory,
 }
@@ -43,6 +44,8 @@ PEERS = (
     "kombu",
     "amqp",
     "redis",
+    "uvicorn",
+    "gunicorn",
 )
 
 

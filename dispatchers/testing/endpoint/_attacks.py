@@ -8,10 +8,11 @@ import hmac
 import json
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
-import jwt
 from cryptography.hazmat.primitives import serialization
+from jwt.algorithms import RSAAlgorithm
 
 from dispatchers.http import SignatureSettings, sign
 
@@ -23,14 +24,19 @@ __all__ = ["ATTACKS", "Attack"]
 Request = tuple[list[tuple[str, str]], bytes]
 
 
-class Attack(NamedTuple):
+def _as_they_are(_: Scene) -> dict[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Attack:
     """One request that must not run anything."""
 
     name: str
     status: int
     make: Callable[[Scene], Request]
     """Headers and body; it may change what the issuer does."""
-    settings: Callable[[Scene], dict[str, Any]] = lambda _: {}
+    settings: Callable[[Scene], dict[str, Any]] = _as_they_are
     """Settings that differ."""
     warm: bool = False
     """Somebody with a good token was there before, so that the keys are cached."""
@@ -44,14 +50,14 @@ def _claims(name: str, **changes: Any) -> Attack:
     return _token(name, lambda scene: scene.issuer.token(**changes))
 
 
-def _at(name: str, seconds: int, *fields: str) -> Attack:
-    """Claims that name another instant."""
-    return _token(
-        name,
-        lambda scene: scene.issuer.token(
-            **dict.fromkeys(fields, int(time.time()) + seconds),
-        ),
-    )
+def _at(name: str, seconds: int, field: str) -> Attack:
+    """A claim that names another instant."""
+
+    def make(scene: Scene) -> str:
+        changed: dict[str, Any] = {field: int(time.time()) + seconds}
+        return scene.issuer.token(**changed)
+
+    return _token(name, make)
 
 
 def _segment(value: object) -> str:
@@ -86,7 +92,7 @@ def _confused(scene: Scene) -> str:
 def _own_key(scene: Scene) -> str:
     """The token brings the key that it is signed with."""
     key = rsa_key("attacker")
-    jwk = jwt.algorithms.RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
+    jwk = RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
     return scene.issuer.token(key=key, headers={"jwk": jwk, "jku": "http://127.0.0.1:1/keys"})
 
 
@@ -98,7 +104,7 @@ def _changed_claims(scene: Scene) -> str:
 def _huge_number(scene: Scene) -> str:
     claims = json.dumps(scene.issuer.claims(exp="EXP")).replace('"EXP"', "1e999")
     start = f"{_segment({'alg': 'RS256', 'kid': 'one'})}.{_segment(claims.encode())}"
-    signer = jwt.algorithms.RSAAlgorithm(hash_alg=jwt.algorithms.RSAAlgorithm.SHA256)
+    signer = RSAAlgorithm(hash_alg=RSAAlgorithm.SHA256)
     return f"{start}.{_segment(signer.sign(start.encode(), scene.issuer.keys['one']))}"
 
 
@@ -165,6 +171,10 @@ def _stranger(scene: Scene) -> Request:
     return [*scene.headers(None), *more.items()], scene.body
 
 
+def _first_is_gone(_: Scene) -> dict[str, Any]:
+    return {"secrets": SECRETS[1:]}
+
+
 def _only_second(_: Scene) -> dict[str, Any]:
     return {"signatures": SignatureSettings.model_validate({"keys": {"second": KEYS["second"]}})}
 
@@ -178,7 +188,7 @@ def _split_elsewhere(scene: Scene) -> Request:
     return [*scene.headers(None), *moved.items()], scene.body
 
 
-def _attacks() -> Iterator[Attack]:
+def _of_tokens() -> Iterator[Attack]:
     yield Attack("no token", 401, lambda scene: (scene.headers(None), scene.body))
     yield Attack(
         "another scheme",
@@ -198,6 +208,9 @@ def _attacks() -> Iterator[Attack]:
     yield _token("no key id", lambda s: _by_hand(s, {"alg": "RS256"}, lambda _: b"x" * 256))
     yield _token("unknown critical header", lambda s: s.issuer.token(headers={"crit": ["x"]}))
     yield _token("changed claims", _changed_claims)
+
+
+def _of_claims() -> Iterator[Attack]:
     yield _at("expired", -60, "exp")
     yield _at("from the future", 60, "iat")
     yield _at("not valid yet", 60, "nbf")
@@ -214,6 +227,9 @@ def _attacks() -> Iterator[Attack]:
     yield _claims(
         "look-alike (the sign for kelvin)", email="tas\u212as@shop.iam.gserviceaccount.com"
     )
+
+
+def _of_keys() -> Iterator[Attack]:
     yield Attack(
         "withdrawn key, after its lifetime",
         401,
@@ -230,11 +246,12 @@ def _attacks() -> Iterator[Attack]:
     yield _key_server("has no keys", "empty")
     yield _key_server("redirects", "redirect")
     yield _token("unknown key id while the key server is down", _unknown_while_down, 503, warm=True)
+
+
+def _of_secrets_and_signatures() -> Iterator[Attack]:
     yield _token("wrong secret", lambda _: "the-third-secret-of-two")
     yield _token("beginning of a secret", lambda _: SECRETS[0][:-1])
-    yield _token(
-        "secret rotated out", lambda _: SECRETS[0], settings=lambda _: {"secrets": SECRETS[1:]}
-    )
+    yield _token("secret rotated out", lambda _: SECRETS[0], settings=_first_is_gone)
     yield _signed("changed body", lambda s: (s.signed(s.body), s.body.replace(b"ran", b"run")))
     yield _signed("signed by a stranger", _stranger)
     yield _signed("rotated-out key", lambda s: (s.signed(s.body), s.body), settings=_only_second)
@@ -255,5 +272,5 @@ def _attacks() -> Iterator[Attack]:
     )
 
 
-ATTACKS = tuple(_attacks())
+ATTACKS = (*_of_tokens(), *_of_claims(), *_of_keys(), *_of_secrets_and_signatures())
 """Each must get its status, and run nothing."""

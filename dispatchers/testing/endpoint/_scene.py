@@ -93,7 +93,8 @@ class Scene:
 
     def signed(self, body: bytes, *, name: str = "first", **options: Any) -> list[tuple[str, str]]:
         """The headers of a push with a signature."""
-        signature = sign(body, key=KEYS[name], **{"id": "msg_1", **options})
+        named: dict[str, Any] = {"id": "msg_1", **options}
+        signature = sign(body, key=KEYS[name], **named)
         return [*self.headers(None), *signature.items()]
 
     def push(self, send: Send, body: bytes | None = None, **headers: str) -> Answer:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from http.client import HTTPConnection
+from typing import cast
 
 from dispatchers.http import Answer
 from dispatchers.http._call import Headers
@@ -18,14 +20,19 @@ def wire(host: str, port: int, method: str, path: str, headers: Headers, body: b
     connection = HTTPConnection(host, port, timeout=PATIENCE)
     try:
         connection.putrequest(method, path, skip_accept_encoding=True)
-        pairs = headers.items() if hasattr(headers, "items") else headers
-        for name, value in [*pairs, ("Content-Length", str(len(body)))]:
+        for name, value in [*_pairs(headers), ("Content-Length", str(len(body)))]:
             connection.putheader(name, value.encode("latin-1"))
         _send_body(connection, body)
         response = connection.getresponse()
         return Answer(response.status, tuple(response.getheaders()), response.read())
     finally:
         connection.close()
+
+
+def _pairs(headers: Headers) -> Iterable[tuple[str, str]]:
+    mapping = hasattr(headers, "items")
+    known = cast("Mapping[str, str]", headers).items() if mapping else headers
+    return cast("Iterable[tuple[str, str]]", known)
 
 
 def _send_body(connection: HTTPConnection, body: bytes) -> None:
