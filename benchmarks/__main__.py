@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from . import (, celery_peer, endpoint, fastapi_peer, footprint, inprocess, store, worker
+from . import (, celery_peer, django_endpoint, endpoint, fastapi_peer, footprint, inprocess, store, worker
     celery_peer,
     cloud_tasks_peer,
     django_endpoint,

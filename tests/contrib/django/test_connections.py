@@ -81,6 +81,8 @@ def test_an_inline_dispatch_leaves_its_caller_s_connection(query, use):
 
     assert query.dispatch().ok
     assert query.options(dispatcher=OnCommit()).dispatch().ok
+    with transaction.atomic():
+        assert query.options(dispatcher=OnCommit()).dispatch().ok
 
     assert connection.connection is before
 

@@ -114,6 +114,22 @@ def test_a_claim_of_an_owner_who_is_gone_is_taken(store):
     assert not store.complete("shop.send k", "a", 60.0)
 
 
+def test_a_claim_that_is_renewed_at_the_last_moment_is_kept(store):
+    """Between the look of whoever waits for it, and its taking."""
+    store.claim("shop.send k", "a", 60.0)
+    other = IdempotencyStore()
+
+    class Late(Watch):
+        def left(self, *_: object) -> float:
+            store.renew("shop.send k", "a", 60.0)
+            return 0.0
+
+    other._watch = Late()
+
+    assert other.claim("shop.send k", "b", 60.0).state == "busy"
+    assert store.complete("shop.send k", "a", 60.0)
+
+
 def test_of_many_at_once_one_claims_it():
     """Whoever comes first."""
     stores = [IdempotencyStore() for _ in range(8)]
