@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from . import (, celery_peer, django_endpoint, endpoint, fastapi_peer, footprint, inprocess, store, worker
+from . import (
     celery_peer,
     cloud_tasks_peer,
     django_endpoint,
@@ -39,16 +39,16 @@ CASES: dict[str, Callable[[], Iterator[Figure]]] = {
     "celery-redis": celery_peer.on_redis,
     "celery-rabbitmq": celery_peer.on_rabbitmq,
     "celery-worker": celery_peer.in_a_worker,
-    "rq": rq_peer.single,
-    "rq-many": rq_peer.many,
-    "rq-worker": rq_peer.in_a_worker,
-    "endpoint": endpoint.endpoint,
-    "cloud-tasks": cloud_tasks_peer.single_and_many,
-    "fastapi": fastapi_peer.route,
-    "django": django_endpoint.endpoint,
     "dramatiq-redis": dramatiq_peer.on_redis,
     "dramatiq-rabbitmq": dramatiq_peer.on_rabbitmq,
     "dramatiq-worker": dramatiq_peer.in_a_worker,
+    "rq": rq_peer.single,
+    "rq-many": rq_peer.many,
+    "rq-worker": rq_peer.in_a_worker,
+    "cloud-tasks": cloud_tasks_peer.single_and_many,
+    "endpoint": endpoint.endpoint,
+    "fastapi": fastapi_peer.route,
+    "django": django_endpoint.endpoint,
     "import": footprint.imports,
     "memory": footprint.memory,
 }
