@@ -149,7 +149,7 @@ def test_a_signed_token_with_any_claims(shared, endpoint, claims):
 
     answer = endpoint.handle("POST", PATH, shared.headers(token), b"{}")
 
-    made_up = {name for name, value in claims.items() if value is not GOOD.get(name)}
+    made_up = {name for name, value in claims.items() if value is not GOOD.get(name, GOOD)}
     fine = {"iat", "exp", "nbf"} >= made_up
     assert answer.status == 401 or (fine and answer.status == 200)
 
