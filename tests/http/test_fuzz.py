@@ -1,6 +1,6 @@
 """Whatever is sent, the answer is one of a few, and nothing untrusted runs.
 
-`FUZZ_EXAMPLES=20000 pytest tests/core/http/test_fuzz.py` is the long form.
+`FUZZ_EXAMPLES=20000 pytest tests/http/test_fuzz.py` is the long form.
 """
 
 from __future__ import annotations
@@ -130,6 +130,8 @@ def test_a_token_with_changed_parts(endpoint, shared, data):
     assert answer.status == 401
 
 
+GOOD = {"email_verified": True}
+"""What may be made up, too."""
 CLAIMS = ("iss", "aud", "email", "email_verified", "exp", "iat", "nbf")
 
 
@@ -147,7 +149,8 @@ def test_a_signed_token_with_any_claims(shared, endpoint, claims):
 
     answer = endpoint.handle("POST", PATH, shared.headers(token), b"{}")
 
-    fine = {"iat", "exp", "nbf"} >= set(claims)
+    made_up = {name for name, value in claims.items() if value is not GOOD.get(name, GOOD)}
+    fine = {"iat", "exp", "nbf"} >= made_up
     assert answer.status == 401 or (fine and answer.status == 200)
 
 
