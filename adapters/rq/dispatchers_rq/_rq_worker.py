@@ -18,7 +18,7 @@ from rq.worker import WorkerStatus
 
 from dispatchers.redis import within
 
-from ._keys import queue_key
+from ._keys import OURS, queue_key
 from ._runs import bury_stopped, run_taken
 from ._taken import Leases, Taken
 
@@ -70,6 +70,11 @@ class _Leasing(AnyWorker):
 
     _stopped_job_id: str | None
     _state: str
+
+    def register_birth(self) -> None:
+        """As RQ does, and say whose it is."""
+        super().register_birth()
+        self.connection.hset(self.key, OURS, 1)
 
     # Taking.
 
