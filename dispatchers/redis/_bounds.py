@@ -117,6 +117,11 @@ class _Bounded(AnyConnection):
             self._sock.settimeout(time_left())
         return super().send_packed_command(*args, **kwargs)
 
+    def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        if self._sock is not None:  # of many replies each may take its time
+            self._sock.settimeout(time_left())
+        return super().read_response(*args, **kwargs)
+
 
 class _Pool(ConnectionPool):
     """A pool whose locks are a child's own: redis-py 8 makes it anew under one of the parent's."""
