@@ -118,7 +118,8 @@ class _Bounded(AnyConnection):
         return super().send_packed_command(*args, **kwargs)
 
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
-        if self._sock is not None:  # of many replies each may take its time
+        """Read a reply in the time that is left; connecting has a bound of its own."""
+        if self._sock is not None and self._connected_by is None:
             self._sock.settimeout(time_left())
         return super().read_response(*args, **kwargs)
 

@@ -39,8 +39,9 @@ def probe(dispatcher: RQDispatcher, *, timeout: float) -> None:
         )
     for name in plain:
         log.warning(
-            "worker %r of RQ serves a queue of %r: it needs `--serializer json` for this work, and "
-            "what it runs is lost when it is killed; `dispatchers worker` starts one that keeps it",
+            "worker %r of RQ serves a queue of %r: for this work it needs `--serializer "
+            "rq.serializers.JSONSerializer`, and what it runs is lost when it is killed; "
+            "`dispatchers worker` starts one that keeps it",
             name,
             dispatcher.alias,
         )

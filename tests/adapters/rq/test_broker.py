@@ -408,7 +408,7 @@ def test_the_users_connection_is_left_as_it_is(shared_redis: str) -> None:
 
 
 def test_a_plain_worker_runs_our_jobs_by_rqs_rules(shared_redis: str, tmp_path: Path) -> None:
-    """`rq worker --serializer json`: success, another attempt, and failure, are RQ's own."""
+    """`rq worker` with the JSON serializer: success, another attempt, and failure, are RQ's own."""
     dispatcher = dispatcher_of(shared_redis)
     queue = dispatcher.default_queue
     journal = Journal(tmp_path / "journal")
@@ -417,7 +417,15 @@ def test_a_plain_worker_runs_our_jobs_by_rqs_rules(shared_redis: str, tmp_path: 
     dead = tasks.fail.options(dispatcher=dispatcher, max_attempts=1).dispatch(journal.path, 99)
 
     code = "import sys; from dispatchers.testing import tasks; from rq.cli import main; main()"
-    command = [sys.executable, "-c", code, "worker", "--burst", "--serializer", "json"]
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "worker",
+        "--burst",
+        "--serializer",
+        "rq.serializers.JSONSerializer",
+    ]
     done = subprocess.run(
         [*command, "--url", shared_redis, queue], capture_output=True, text=True, timeout=100
     )
@@ -447,7 +455,7 @@ def test_the_check_names_workers_that_are_rqs_alone(
         worker.connection.close()
 
     said = [record.getMessage() for record in caplog.records]
-    assert any(plain.name in line and "--serializer json" in line for line in said)
+    assert any(plain.name in line and "rq.serializers.JSONSerializer" in line for line in said)
     assert not any(ours.name in line for line in said)
 
 
