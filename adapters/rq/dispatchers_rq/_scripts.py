@@ -156,6 +156,9 @@ if not held or string.sub(held, 1, #token) ~= token then
 end
 redis.call('HDEL', leases, id)
 redis.call('ZREM', 'rq:wip:' .. queue, id .. ':' .. token)
+if action == 'release' then
+    redis.call('HDEL', job, 'dispatchers_deliveries')
+end
 if action == 'release' or redis.call('EXISTS', job) == 0 then
     return 1
 end
