@@ -216,9 +216,10 @@ def test_a_cut_batch_leaves_in_doubt_what_has_no_reply(shared_redis: str, tmp_pa
         assert word == "unknown" or (request.id.encode() in there) is (word == "accepted")
 
 
-def test_a_mistyped_queue_is_refused(shared_redis: str) -> None:
+@pytest.mark.parametrize("options", [{"queues": ["mail-of-tests"]}, {"queue": "mail-of-tests"}])
+def test_a_mistyped_queue_is_refused(shared_redis: str, options: dict[str, Any]) -> None:
     """A queue that nobody has named or used is refused, not created."""
-    dispatcher = dispatcher_of(shared_redis, queues=["mail-of-tests"])
+    dispatcher = dispatcher_of(shared_redis, **options)
     name = f"mial-{uuid4().hex}"
 
     response = tasks.note.options(dispatcher=dispatcher, queue=name).dispatch("/nowhere")
