@@ -117,6 +117,12 @@ class _Bounded(AnyConnection):
             self._sock.settimeout(time_left())
         return super().send_packed_command(*args, **kwargs)
 
+    def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        """Read a reply in the time that is left; connecting has a bound of its own."""
+        if self._sock is not None and self._connected_by is None:
+            self._sock.settimeout(time_left())
+        return super().read_response(*args, **kwargs)
+
 
 class _Pool(ConnectionPool):
     """A pool whose locks are a child's own: redis-py 8 makes it anew under one of the parent's."""

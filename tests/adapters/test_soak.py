@@ -60,6 +60,7 @@ ADAPTERS: dict[str, tuple[str, str, dict[str, Any], str]] = {
     "celery/redis": ("celery", "redis", {"app": "soak_app:app"}, CELERY),
     "celery/rabbitmq": ("celery", "rabbitmq", {}, ""),
     "rq": ("rq", "redis", {"lease": 5}, ""),
+    "rq without horses": ("rq", "redis", {"lease": 5, "horses": False}, ""),
     "dramatiq/redis": ("dramatiq", "redis", {"broker": "soak_app:broker"}, DRAMATIQ),
     "dramatiq/rabbitmq": ("dramatiq", "rabbitmq", {}, ""),
 }

@@ -6,10 +6,21 @@ from hashlib import sha256
 
 from dispatchers import DispatchRequest
 
-__all__ = ["RUNNER", "id_of", "job_key", "key_of", "leases_key", "queue_key", "registry_key"]
+__all__ = [
+    "OURS",
+    "RUNNER",
+    "id_of",
+    "job_key",
+    "key_of",
+    "leases_key",
+    "queue_key",
+    "registry_key",
+]
 
 RUNNER = "dispatchers_rq.run"
 """The function path of each of our jobs."""
+OURS = "dispatchers"
+"""What a worker of ours says of itself, beside what RQ's say."""
 
 
 def queue_key(queue: str) -> str:

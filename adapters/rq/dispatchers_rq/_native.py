@@ -26,7 +26,7 @@ def native(
     """A function that somebody already runs with RQ, to be dispatched to without rewriting it.
 
     Its job is the one that `enqueue` writes, with RQ's JSON serializer: a worker of RQ's own needs
-    `--serializer json`. What becomes of it, retries included, is RQ's.
+    `--serializer rq.serializers.JSONSerializer`. What becomes of it, retries included, is RQ's.
 
     Args:
         function: The function, or its import path where this process does not have it.

@@ -17,7 +17,7 @@ class RunFailedError(Exception):
 
 
 def run(body: str) -> Retry | None:
-    """Run an envelope in a plain `rq worker --serializer json`, with RQ's own guarantees.
+    """Run an envelope in a plain `rq worker` with RQ's JSON serializer, and its guarantees.
 
     What is lost with such a worker when it is killed is RQ's; `dispatchers worker` loses nothing.
 

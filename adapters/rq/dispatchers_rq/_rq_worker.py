@@ -18,7 +18,7 @@ from rq.worker import WorkerStatus
 
 from dispatchers.redis import within
 
-from ._keys import queue_key
+from ._keys import OURS, queue_key
 from ._runs import bury_stopped, run_taken
 from ._taken import Leases, Taken
 
@@ -64,12 +64,18 @@ class _Leasing(AnyWorker):
         self.leases = Leases(dispatcher.link, dispatcher.options)
         self.stopping = stopping
         self.job_monitoring_interval = max(1, int(self.leases.interval))
+        self.drained = False
         self._names = list(queues)
         self._parent = os.getppid()
         self._beaten = monotonic()
 
     _stopped_job_id: str | None
     _state: str
+
+    def register_birth(self) -> None:
+        """As RQ does, and say whose it is."""
+        super().register_birth()
+        self.connection.hset(self.key, OURS, 1)
 
     # Taking.
 
@@ -80,10 +86,12 @@ class _Leasing(AnyWorker):
         since = monotonic()
         while not self._ends():
             try:
+                self.leases.observe(self._names)
                 found = self.leases.take(self._names, self.name)
                 if isinstance(found, Taken):
                     return self._job(found)
                 if timeout is None and self._is_drained(found):
+                    self.drained = True
                     return None
                 self._rest(IDLE if found is None else min(found, IDLE))
             except (RedisError, OSError) as exc:
@@ -92,6 +100,11 @@ class _Leasing(AnyWorker):
             if max_idle_time is not None and monotonic() - since > max_idle_time:
                 return None
         return None
+
+    @property
+    def ended_well(self) -> bool:
+        """Whether it ended because it should; RQ's ends without a word when Redis fails it."""
+        return self.drained or self._ends()
 
     def _ends(self) -> bool:
         """It was told to, or whoever started it is gone."""
@@ -102,7 +115,6 @@ class _Leasing(AnyWorker):
 
     def _rest(self, seconds: float) -> None:
         """Wait until there may be something: nothing is taken out of the list by that."""
-        self.leases.observe(self._names)
         if monotonic() - self._beaten > BEAT:
             self._beaten = monotonic()
             self.heartbeat()

@@ -128,6 +128,12 @@ local function push(job, id, queue, after, front)
     end
     redis.call('HSET', job, 'status', status)
 end
+local function forget_key(job, id, after)
+    local key = redis.call('HGET', job, 'dispatchers_key')
+    if key and redis.call('GET', key) == id then
+        redis.call('EXPIRE', key, after)
+    end
+end
 local function fail(job, id, queue, ttl, words, ...)
     local clock = redis.call('TIME')
     redis.call('ZADD', 'rq:failed:' .. queue, clock[1] + clock[2] / 1000000 + ttl, id)
@@ -137,10 +143,7 @@ local function fail(job, id, queue, ttl, words, ...)
     redis.call('XADD', results, 'MAXLEN', 10, '*', 'type', 2, 'worker_name', '',
         'exc_string', words)
     redis.call('EXPIRE', results, ttl)
-    local key = redis.call('HGET', job, 'dispatchers_key')
-    if key then
-        redis.call('DEL', key)
-    end
+    forget_key(job, id, 0)
 end
 """
 
@@ -156,23 +159,20 @@ if not held or string.sub(held, 1, #token) ~= token then
 end
 redis.call('HDEL', leases, id)
 redis.call('ZREM', 'rq:wip:' .. queue, id .. ':' .. token)
+if action == 'release' then
+    redis.call('HDEL', job, 'dispatchers_deliveries')
+end
 if action == 'release' or redis.call('EXISTS', job) == 0 then
     return 1
 end
 if action == 'done' then
-    local key = redis.call('HGET', job, 'dispatchers_key')
+    forget_key(job, id, number)
     if number == 0 then
         redis.call('DEL', job)
-        if key then
-            redis.call('DEL', key)
-        end
     else
         redis.call('HSET', job, 'status', 'finished', unpack(ARGV, 6))
         redis.call('EXPIRE', job, number)
         redis.call('ZADD', 'rq:finished:' .. queue, redis.call('TIME')[1] + number, id)
-        if key then
-            redis.call('EXPIRE', key, number)
-        end
     end
 elseif action == 'retry' then
     redis.call('HINCRBY', job, 'dispatchers_attempt', 1)

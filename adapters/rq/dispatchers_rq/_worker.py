@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
+from redis.exceptions import RedisError
+
 from dispatchers import WorkerOptions
 
 if TYPE_CHECKING:
@@ -83,7 +85,9 @@ class RQWorkers:
             kind = HorseWorker if self._dispatcher.options.horses else SimpleWorker
             worker = kind(self._dispatcher, queues, stopping=self.stops)
             worker.work(burst=self._options.drain, logging_level="WARNING")
-            status = 0
+            status = 0 if worker.ended_well else 1
+        except (RedisError, OSError) as exc:
+            log.error("a worker of RQ's got no answer from Redis: %s", type(exc).__name__)  # noqa: TRY400
         except Exception:
             log.exception("a worker of RQ's has failed")
         finally:
@@ -101,7 +105,8 @@ class RQWorkers:
         """Another in its place, unless it has ended because it should."""
         if self._stopped_at is not None or (self._options.drain and status == 0):
             return
-        log.warning("a worker process has ended with %s: another is started", status)
+        code = os.waitstatus_to_exitcode(status)
+        log.warning("a worker process has ended with %d: another is started", code)
         sleep(PAUSE)
         self._start(queues)
 

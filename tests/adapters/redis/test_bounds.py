@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -23,6 +26,7 @@ from dispatchers.redis import (
     within,
 )
 from dispatchers.testing import FaultProxy
+from dispatchers.testing.conformance._tools import answered
 from dispatchers.testing.servers import RedisServer, free_port
 
 MARGIN = 0.25
@@ -135,7 +139,7 @@ def test_a_connection_that_comes_too_late_is_lent_to_nobody(proxy: FaultProxy, k
     while proxy.open_connections > 1 and time.monotonic() < until:
         time.sleep(0.02)
 
-    assert isinstance(exc, TimeoutError)
+    assert isinstance(exc, TimeoutError | client_library.TimeoutError)
     assert answers == [True] * 100
     assert proxy.open_connections == 1
 
@@ -238,3 +242,33 @@ def test_a_wrong_password_is_one() -> None:
         client_library.Redis.from_url(server.url, password="s3cret").config_set("requirepass", "")
     assert category_of(exc) is ErrorCategory.AUTHENTICATION
     assert is_certainly_unsent(exc)
+
+
+def _trickle(server: socket.socket) -> None:
+    """Greet, then answer every now and then, whatever is asked."""
+    connection, _ = server.accept()
+    with connection, suppress(OSError):
+        while True:
+            time.sleep(0.2)
+            connection.sendall(b"+OK\r\n")
+
+
+def test_many_slow_replies_are_bounded_together() -> None:
+    """C2: a server that answers each of many commands just in time is late with all of them."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=_trickle, args=(server,), daemon=True).start()
+        port = server.getsockname()[1]
+        client: Any = bounded_client(f"redis://127.0.0.1:{port}/0", protocol=2)
+        with within(30):
+            client.ping()
+        pipe = client.pipeline(transaction=False)
+        for _ in range(20):
+            pipe.set("x", "y")
+
+        def execute() -> None:
+            with within(0.7):
+                pipe.execute()
+
+        with pytest.raises(client_library.TimeoutError):
+            answered(0.7, execute)
+        client.close()

@@ -31,6 +31,9 @@ def forget(client: Any, *queues: str) -> None:
         keys = [key for job in jobs[: len(ids)] if (key := client.hget(job, "dispatchers_key"))]
         client.delete(f"rq:queue:{queue}", f"rq:dispatchers:leases:{queue}", *places, *jobs, *keys)
         client.srem("rq:queues", f"rq:queue:{queue}")
+        if workers := client.smembers(f"rq:workers:{queue}"):
+            client.srem("rq:workers", *workers)
+            client.delete(f"rq:workers:{queue}", *workers)
 
 
 class RQHarness(Harness):

@@ -14,7 +14,8 @@ from uuid import uuid4
 
 import pytest
 import redis
-from dispatchers_rq import RQDispatcher
+import rq
+from dispatchers_rq import RQDispatcher, SimpleWorker
 from dispatchers_rq._runs import run_taken
 from dispatchers_rq._taken import Leases, Taken
 from rq import Queue
@@ -215,9 +216,10 @@ def test_a_cut_batch_leaves_in_doubt_what_has_no_reply(shared_redis: str, tmp_pa
         assert word == "unknown" or (request.id.encode() in there) is (word == "accepted")
 
 
-def test_a_mistyped_queue_is_refused(shared_redis: str) -> None:
+@pytest.mark.parametrize("options", [{"queues": ["mail-of-tests"]}, {"queue": "mail-of-tests"}])
+def test_a_mistyped_queue_is_refused(shared_redis: str, options: dict[str, Any]) -> None:
     """A queue that nobody has named or used is refused, not created."""
-    dispatcher = dispatcher_of(shared_redis, queues=["mail-of-tests"])
+    dispatcher = dispatcher_of(shared_redis, **options)
     name = f"mial-{uuid4().hex}"
 
     response = tasks.note.options(dispatcher=dispatcher, queue=name).dispatch("/nowhere")
@@ -404,6 +406,58 @@ def test_the_users_connection_is_left_as_it_is(shared_redis: str) -> None:
     assert dict(client.connection_pool.connection_kwargs) == before
     assert client.llen(f"rq:queue:{queue}") == 1
     client.close()
+
+
+def test_a_plain_worker_runs_our_jobs_by_rqs_rules(shared_redis: str, tmp_path: Path) -> None:
+    """`rq worker` with the JSON serializer: success, another attempt, and failure, are RQ's own."""
+    dispatcher = dispatcher_of(shared_redis)
+    queue = dispatcher.default_queue
+    journal = Journal(tmp_path / "journal")
+    tasks.note.options(dispatcher=dispatcher).dispatch(journal.path, "x").raise_for_error()
+    again = tasks.fail.options(dispatcher=dispatcher).dispatch(journal.path, 2)
+    dead = tasks.fail.options(dispatcher=dispatcher, max_attempts=1).dispatch(journal.path, 99)
+
+    code = "import sys; from dispatchers.testing import tasks; from rq.cli import main; main()"
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "worker",
+        "--burst",
+        "--serializer",
+        "rq.serializers.JSONSerializer",
+    ]
+    done = subprocess.run(
+        [*command, "--url", shared_redis, queue], capture_output=True, text=True, timeout=100
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert as_rq_sees_it(dispatcher, again.task_id).get_status() == "finished"
+    assert as_rq_sees_it(dispatcher, dead.task_id).get_status() == "failed"
+    assert sorted(set(journal.texts)) == ["failed", "succeeded", "x"]
+
+
+def test_the_check_names_workers_that_are_rqs_alone(
+    shared_redis: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """C12: such a worker needs the JSON serializer, and keeps nothing when it is killed."""
+    dispatcher = dispatcher_of(shared_redis)
+    client = redis.Redis.from_url(shared_redis)
+    place = Queue(dispatcher.default_queue, connection=client)
+    plain = rq.SimpleWorker([place], connection=client)
+    ours = SimpleWorker(dispatcher, [dispatcher.default_queue])
+    plain.register_birth()
+    ours.register_birth()
+
+    dispatcher.check(contact=True)
+    for worker in (plain, ours):
+        worker.register_death()
+        client.delete(worker.key)
+        worker.connection.close()
+
+    said = [record.getMessage() for record in caplog.records]
+    assert any(plain.name in line and "rq.serializers.JSONSerializer" in line for line in said)
+    assert not any(ours.name in line for line in said)
 
 
 @pytest.mark.parametrize("options", [{}, {"url": "redis://x", "connection": "a:b"}])

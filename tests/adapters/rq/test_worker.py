@@ -201,11 +201,13 @@ def test_rqs_own_jobs_run_as_they_are(place: Place) -> None:
     with override(ours=place.dispatcher):
         good = plain.dispatch(str(path), text="good").raise_for_error()
         bad = plain.dispatch(str(path), text="fail").raise_for_error()
+        killed = plain.dispatch(str(path), text="die").raise_for_error()
     place.until(lambda: place.status(good.task_id) == "finished")
     place.until(lambda: place.status(bad.task_id) == "failed")
+    place.until(lambda: place.status(killed.task_id) == "failed")
 
     assert not nowhere
-    assert sorted(path.read_text().split()) == ["fail", "good"]
+    assert sorted(path.read_text().split()) == ["die", "fail", "good"]
 
 
 def test_a_worker_stops_when_it_is_told_to(place: Place) -> None:
