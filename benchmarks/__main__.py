@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from . import celery_peer, cloud_tasks_peer, footprint, inprocess, store, worker
+from . import celery_peer, cloud_tasks_peer, endpoint, footprint, inprocess, store, worker
 from ._measure import Figure
 
 CASES: dict[str, Callable[[], Iterator[Figure]]] = {
@@ -28,6 +28,7 @@ CASES: dict[str, Callable[[], Iterator[Figure]]] = {
     "celery-rabbitmq": celery_peer.on_rabbitmq,
     "celery-worker": celery_peer.in_a_worker,
     "cloud-tasks": cloud_tasks_peer.single_and_many,
+    "endpoint": endpoint.endpoint,
     "import": footprint.imports,
     "memory": footprint.memory,
 }
@@ -45,6 +46,8 @@ PEERS = (
     "redis",
     "google-cloud-tasks",
     "grpcio",
+    "uvicorn",
+    "gunicorn",
 )
 
 

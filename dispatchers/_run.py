@@ -54,10 +54,7 @@ def run_envelope(
         task, envelope = opened(body, deliveries, settings)
     except Unfit as exc:
         return unfit(exc, attempt, quiet=settings.quiet)
-    run = Run(task, envelope, body, attempt, deliveries, stopping)
-    if heartbeat is None and settings.idempotency is None:
-        return _executed(run, settings) or succeeded(run)
-    return _held(run, heartbeat, settings)
+    return _ran(Run(task, envelope, body, attempt, deliveries, stopping), heartbeat, settings)
 
 
 def run_here(body: bytes, *, attempt: int, settings: RunSettings) -> Outcome | None:
@@ -87,7 +84,9 @@ async def arun_envelope(
         return unfit(exc, attempt, quiet=settings.quiet)
     run = Run(task, envelope, body, attempt, deliveries, stopping)
     if not task.is_async:
-        return await off_loop(_held, run, heartbeat, settings)
+        return await off_loop(_ran, run, heartbeat, settings)
+    if heartbeat is None and settings.idempotency is None:
+        return await _aexecuted(run, settings) or succeeded(run)
     hold = Hold(run, heartbeat, settings)
     if (refused := await _off_loop(hold, hold.take)) is not None:
         return refused
@@ -102,6 +101,12 @@ async def arun_envelope(
 async def _off_loop(hold: Hold, step: Callable[[], T]) -> T:
     """A step of the hold, on a thread if it may wait for a store."""
     return await off_loop(step) if hold.blocks else step()
+
+
+def _ran(run: Run, heartbeat: Heartbeat | None, settings: RunSettings) -> Outcome:
+    if heartbeat is None and settings.idempotency is None:
+        return _executed(run, settings) or succeeded(run)
+    return _held(run, heartbeat, settings)
 
 
 def _held(run: Run, heartbeat: Heartbeat | None, settings: RunSettings) -> Outcome:
@@ -146,7 +151,7 @@ async def _aexecuted(run: Run, settings: RunSettings) -> Outcome | None:
                 hooks.tell("before_run", run)
             work = run.task.function(**run.envelope["payload"])
             if _goes_on(run.task, work):
-                await limited(work, run.time_left)
+                await (work if run.until is None else limited(work, run.time_left))
         except BaseException as exc:  # what is raised again is neither
             if not (isinstance(exc, Exception) or (is_cancellation(exc) and not is_cancelled())):
                 raise

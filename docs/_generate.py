@@ -14,9 +14,10 @@ import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from enum import Enum
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from pydantic import BaseModel
@@ -29,6 +30,7 @@ from dispatchers import (
     Capabilities,
     DispatchStatus,
     ErrorCategory,
+    Outcome,
     Reason,
     WorkerOptions,
 )
@@ -39,13 +41,17 @@ from dispatchers._registry import BUILT_IN, load_backend
 from dispatchers._response import OK
 from dispatchers.cli._exit import Exit
 from dispatchers.cli._main import _parser
+from dispatchers.http import PATH, Endpoint, EndpointSettings, OidcSettings, SignatureSettings
+from dispatchers.http._answers import POLICIES, Policy, answer_to
 from dispatchers.testing import (
     ABILITIES,
     DispatcherConformance,
     FaultProxy,
+    Journal,
     RecordingDispatcher,
     RecordingOptions,
 )
+from dispatchers.testing.endpoint import ATTACKS, Attack, Issuer, Scene
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(<!-- ([\w-]+): begin -->\n).*?(<!-- \2: end -->)", re.DOTALL)
@@ -305,6 +311,8 @@ NAMES: Mapping[str, str] = {
     "BreakerSettings": "table",
     "Backoff": "table",
     "TaskOverride": "table",
+    "OidcSettings": "table",
+    "SignatureSettings": "table",
     "Any": "table",
 }
 
@@ -378,6 +386,64 @@ def abilities() -> str:
     )
 
 
+# The endpoint.
+
+
+def answers() -> str:
+    """What each transport is answered, by what became of the work."""
+    rows = [
+        (code(reason.value), said, *(_status(action, reason, each) for each in POLICIES.values()))
+        for action, reasons_of in ENDINGS.items()
+        for reason in reasons_of
+        if (said := docs_of(Reason)[reason.value])
+    ]
+    return table(["outcome", "what happened", *map(code, POLICIES)], rows)
+
+
+ENDINGS: Mapping[Action, Sequence[Reason]] = {
+    Action.DONE: (Reason.SUCCEEDED, Reason.DISCARDED, Reason.DUPLICATE, Reason.EXPIRED),
+    Action.RETRY: (Reason.FAILED,),
+    Action.DEAD: (
+        Reason.PERMANENT,
+        Reason.EXHAUSTED,
+        Reason.NO_ENVELOPE,
+        Reason.TOO_MANY_DELIVERIES,
+    ),
+    Action.RETURN: (
+        Reason.UNKNOWN_TASK,
+        Reason.NEWER_ENVELOPE,
+        Reason.INVALID_ARGUMENTS,
+        Reason.IN_FLIGHT,
+        Reason.STORE_UNAVAILABLE,
+        Reason.LEASE_LOST,
+    ),
+}
+"""How a delivery may end."""
+
+
+def _status(action: Action, reason: Reason, policy: Policy) -> str:
+    return str(answer_to(Outcome(action=action, reason=reason), policy).status)
+
+
+@cache
+def attacks() -> str:
+    """Each attack and the status it gets, tried now."""
+    return table(["attack", "status"], [(each.name, str(_attacked(each))) for each in ATTACKS])
+
+
+def _attacked(attack: Attack) -> int:
+    """The status that an attack gets; it must have run nothing."""
+    with Issuer() as issuer, TemporaryDirectory() as folder:
+        scene = Scene(issuer, Journal(Path(folder, "journal")))
+        endpoint = Endpoint(scene.settings(**attack.settings(scene)))
+        if attack.warm:
+            endpoint.handle("POST", PATH, scene.headers(issuer.token()), b"{}")
+        headers, body = attack.make(scene)
+        answer = endpoint.handle("POST", PATH, headers, body)
+        assert scene.journal.texts == []
+        return answer.status
+
+
 RECORDER = (
     *("dispatched", "requests", "responses", "of", "assert_one", "assert_many", "assert_none"),
     *("fail_next", "fail_when", "down", "up", "advance", "due", "run_due", "run_next", "dead"),
@@ -427,6 +493,11 @@ TABLES: dict[str, Callable[[], str]] = {
     "abilities": abilities,
     "recorder": recorder,
     "proxy": proxy,
+    "endpoint": lambda: options(EndpointSettings),
+    "endpoint-oidc": lambda: options(OidcSettings),
+    "endpoint-signatures": lambda: options(SignatureSettings),
+    "answers": answers,
+    "attacks": attacks,
     **{
         f"options-{name}": partial(options, load_backend(name).Options, BackendOptions)
         for name in BUILT_IN

@@ -15,6 +15,7 @@ MARKER = "Dispatchers-Outcome"
 """The header that says what became of the work: an `Outcome.reason`."""
 JSON = ("Content-Type", "application/json")
 UNCACHED = ("Cache-Control", "no-store")
+"""For refusals: some statuses may be cached where the method is `GET`."""
 
 
 class Answer(NamedTuple):
@@ -62,11 +63,12 @@ def refusal(status: int, error: str, *more: tuple[str, str]) -> Answer:
 
 
 def _outcome(status: int, reason: Reason, *more: tuple[str, str]) -> Answer:
-    headers = (JSON, UNCACHED, (MARKER, reason.value), *more)
+    headers = (JSON, (MARKER, reason.value), *more)
     return Answer(status, headers, to_json({"outcome": reason.value}))
 
 
-SUCCEEDED = Answer(204, (UNCACHED, (MARKER, Reason.SUCCEEDED.value)))
+SUCCEEDED = Answer(204)
+"""Says it all; each header costs a server's time, and most answers are this one."""
 
 
 def answer_to(outcome: Outcome, policy: Policy) -> Answer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from functools import lru_cache
 from typing import Any
 
 from ._answers import Answer
@@ -16,6 +17,7 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+START, BODY = "http.response.start", "http.response.body"
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
@@ -74,11 +76,16 @@ async def _chunks(message: Message, receive: Receive) -> AsyncIterator[bytes]:
 
 
 async def _answer(answer: Answer, send: Send) -> None:
-    headers = [(name.lower().encode(), value.encode()) for name, value in answer.headers]
-    if answer.body:
-        headers.append((b"content-length", b"%d" % len(answer.body)))
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": answer.body})
+    status, headers, body = answer
+    await send({"type": START, "status": status, "headers": [*_raw(headers, len(body))]})
+    await send({"type": BODY, "body": body})
+
+
+@lru_cache(maxsize=128)
+def _raw(headers: tuple[tuple[str, str], ...], length: int) -> list[tuple[bytes, bytes]]:
+    """As a server wants them; copied for each answer, as middleware may add to it."""
+    raw = [(name.lower().encode(), value.encode()) for name, value in headers]
+    return [*raw, (b"content-length", b"%d" % length)] if length else raw
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

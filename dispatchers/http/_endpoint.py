@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from functools import lru_cache
+from collections import OrderedDict
 from typing import NamedTuple
 
 from dispatchers._check import Problem
@@ -111,8 +111,8 @@ class Endpoint:
             call = Call(method, path, known_headers(headers), body)
             if (refused := self._refusal(call) or _cut_short(call)) is not None:
                 return refused
-            verify = any(each.waits(call) for each in self._ready.verifiers)
-            verdict = await off_loop(self._verdict, call) if verify else self._verdict(call)
+            waits = self._ready.oidc is not None and self._ready.oidc.waits(call)
+            verdict = await off_loop(self._verdict, call) if waits else self._verdict(call)
             replayed = verdict.replay_id is not None
             if replayed:
                 admitted = await off_loop(self._admitted, call, verdict)
@@ -246,15 +246,24 @@ def _failed(exc: Exception) -> Answer:
     return INTERNAL
 
 
-@lru_cache(maxsize=16)
+MOST_KEPT = 16
+_kept: OrderedDict[int, Endpoint] = OrderedDict()
+"""Endpoints by the identity of their settings, which they hold."""
+
+
 def _endpoint_of(settings: EndpointSettings) -> Endpoint:
-    return Endpoint(settings)
+    found = _kept.get(id(settings))
+    if found is None:
+        found = _kept[id(settings)] = Endpoint(settings)
+        while len(_kept) > MOST_KEPT:
+            _kept.popitem(last=False)
+    return found
 
 
 def handle(
     method: str, path: str, headers: Headers, body: bytes, settings: EndpointSettings
 ) -> Answer:
-    """`Endpoint(settings).handle(...)` as one function; keys are cached by settings.
+    """`Endpoint(settings).handle(...)` as one function; what it needs is kept for a few settings.
 
     Raises:
         ConfigurationError: The settings cannot work.

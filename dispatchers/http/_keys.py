@@ -7,7 +7,7 @@ import logging
 import threading
 from collections.abc import Mapping
 from time import monotonic
-from typing import Any, cast
+from typing import Any
 
 from dispatchers._fork import renew_after_fork
 from dispatchers._log import say
@@ -109,7 +109,7 @@ def _read(document: bytes) -> dict[str, object]:
     Raises:
         ValueError: There are none.
     """
-    entries = cast("Any", json.loads(document))["keys"]
+    entries: Any = json.loads(document)["keys"]
     known = [(entry["kid"], found) for entry in entries[:MOST] if (found := _key(entry))]
     if not known:
         raise ValueError("no usable keys in the document")

@@ -38,6 +38,8 @@ class Ready(NamedTuple):
     run: RunSettings
     letters: DeadLetterStore | None
     replays: Replays | None
+    oidc: Oidc | None
+    """Among the verifiers, the one that may wait for somebody else."""
 
 
 def prepared(settings: EndpointSettings | None) -> Ready:
@@ -48,7 +50,7 @@ def prepared(settings: EndpointSettings | None) -> Ready:
     """
     found, modules = (settings, ()) if settings is not None else _configured()
     if not found.worker:
-        return Ready(found, (), RunSettings(), None, None)
+        return Ready(found, (), RunSettings(), None, None, None)
     problems: list[str] = []
     if not (found.insecure or found.has_verifiers):
         problems.append(UNTRUSTED)
@@ -56,12 +58,14 @@ def prepared(settings: EndpointSettings | None) -> Ready:
         problems.append(BOTH)
     for module in modules:
         _tried(problems, partial(_import, module))
+    verifiers = tuple(each for make in _verifiers(found) if (each := _tried(problems, make)))
     ready = Ready(
         found,
-        tuple(each for make in _verifiers(found) if (each := _tried(problems, make))),
+        verifiers,
         _run_settings(found, problems),
         _opened(found.dead_letters, dead_letters, problems),
         _replays(found, problems),
+        next((each for each in verifiers if isinstance(each, Oidc)), None),
     )
     if problems:
         raise joined(problems)

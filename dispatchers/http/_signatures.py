@@ -86,10 +86,6 @@ class Signatures:
             return refused("no signature of a known key")
         return self._in_time(int(seconds), id_, call.body)
 
-    def waits(self, call: Call) -> bool:
-        """Never."""
-        return False
-
     def _is_signed(self, given: str, id_: str, seconds: str, call: Call) -> bool:
         claimed = [
             part.removeprefix("v1,").encode("utf-8", "surrogatepass")

@@ -50,10 +50,6 @@ class Verifier(Protocol):
         """Judge a request; None if it has no credentials of this kind."""
         ...
 
-    def waits(self, call: Call) -> bool:
-        """Whether `verify` may wait for somebody else."""
-        ...
-
 
 def bearer(call: Call) -> str | None:
     """The credential behind `Authorization: Bearer`."""
@@ -78,10 +74,6 @@ class Secrets:
         for each in self._digests:
             found |= hmac.compare_digest(given, each)
         return GRANTED if found else refused("an unknown secret")
-
-    def waits(self, call: Call) -> bool:
-        """Never."""
-        return False
 
 
 def _digest(text: str) -> bytes:

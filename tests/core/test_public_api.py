@@ -156,7 +156,10 @@ def test_nothing_else_is_public():
 
 def public() -> list[str]:
     return [
-        f"{room.__name__}.{name}" for room in (dispatchers, hooks, http) for name in room.__all__
+        f"{room.__name__}.{name}"
+        for room in (dispatchers, hooks, http)
+        for name in room.__all__
+        if not name.isupper()
     ]
 
 

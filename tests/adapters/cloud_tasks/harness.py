@@ -85,7 +85,7 @@ class Worker:
 class CloudTasksHarness(Harness):
     """One paused queue; `RunTask` delivers its tasks one by one."""
 
-    without = {}
+    secrets = ("the-token-of-the-stand-in",)
 
     def __init__(self, service: Service, folder: Path) -> None:
         self.service = service
