@@ -56,7 +56,7 @@ def bare(session: nox.Session) -> None:
 @nox.session(python=OLDEST)
 def types(session: nox.Session) -> None:
     """Mypy and pyright, both strict, over the packages and what users write."""
-    session.install("-e", ".[cli,testing,celery]", "mypy", "basedpyright")
+    session.install("-e", ".[cli,testing,celery,oidc]", "mypy", "basedpyright")
     session.run("mypy")
     session.run("mypy", "--strict", "tests/typing")
     session.run("basedpyright", "--level", "error", "-p", "pyproject.toml")

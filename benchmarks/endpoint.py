@@ -22,7 +22,7 @@ SERVERS = {
     "uvicorn": ("uvicorn", "--no-access-log", "--log-level", "warning", "--lifespan", "off",
                 "--fd", "{fd}"),
     "gunicorn": ("gunicorn", "-k", "gthread", "--threads", "4",
-                 "--keep-alive", "600", "--log-level", "warning",
+                 "--keep-alive", "600", "--no-control-socket", "--log-level", "warning",
                  "-b", "fd://{fd}"),
 }  # fmt: skip
 

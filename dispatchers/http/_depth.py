@@ -6,7 +6,8 @@ import re
 
 __all__ = ["is_deeper"]
 
-MARKS = re.compile(rb'"(?:[^"\\]|\\.)*+"|[\[\]{}]', re.DOTALL)
+# A text that never ends is taken to the end, so that each byte is looked at once.
+MARKS = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
 def is_deeper(text: bytes, limit: int) -> bool:

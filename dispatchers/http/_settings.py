@@ -143,7 +143,7 @@ class EndpointSettings(Model):
     """Trust everybody; for development, refused by the deployment check."""
     max_body: int = Field(default=1024 * 1024, ge=1024, le=2**30)
     """Bytes of a body; a larger one is refused before it is read."""
-    max_depth: int = Field(default=100, ge=4, le=190)
+    max_depth: int = Field(default=64, ge=4, le=190)
     """Levels of JSON within each other; a deeper body is no envelope."""
     max_attempts: int = Field(default=100, ge=1)
     """Attempts by the queue's own count after which work is dead."""

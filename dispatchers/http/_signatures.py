@@ -82,29 +82,31 @@ class Signatures:
         id_, seconds = (call.headers.get(f"webhook-{each}", "") for each in ("id", "timestamp"))
         if not (ID.fullmatch(id_) and SECONDS.fullmatch(seconds)):
             return refused("a malformed webhook-id or webhook-timestamp")
-        if not self._is_signed(given, id_, seconds, call):
+        signer = self._signer(given, id_, seconds, call)
+        if signer is None:
             return refused("no signature of a known key")
-        return self._in_time(int(seconds), id_, call.body)
+        return self._in_time(int(seconds), f"{signer} {id_}", call.body)
 
-    def _is_signed(self, given: str, id_: str, seconds: str, call: Call) -> bool:
+    def _signer(self, given: str, id_: str, seconds: str, call: Call) -> str | None:
+        """The id of the key that signed; two senders may use the same message ids."""
         claimed = [
             part.removeprefix("v1,").encode("utf-8", "surrogatepass")
             for part in given.split(" ")[:MOST_SIGNATURES]
             if part.startswith("v1,")
         ]
-        found = False
-        for key in self._candidates(call):
+        found = None
+        for name, key in self._candidates(call):
             expected = _signature(key, id_, seconds, call.body).encode()
             for each in claimed:
-                found |= hmac.compare_digest(expected, each)
+                found = name if hmac.compare_digest(expected, each) else found
         return found
 
-    def _candidates(self, call: Call) -> list[bytes]:
+    def _candidates(self, call: Call) -> list[tuple[str, bytes]]:
         if (key_id := call.headers.get("webhook-key-id")) is None:
-            return list(self._keys.values())
-        return [self._keys[key_id]] if key_id in self._keys else []
+            return list(self._keys.items())
+        return [(key_id, self._keys[key_id])] if key_id in self._keys else []
 
-    def _in_time(self, seconds: int, id_: str, body: bytes) -> Verdict:
+    def _in_time(self, seconds: int, replay_id: str, body: bytes) -> Verdict:
         """Headers may be stored at dispatch time, and delivered when the work is due."""
         now = time.time()
         if seconds > now + self._settings.leeway:
@@ -113,7 +115,7 @@ class Signatures:
         until = start + self._settings.max_age
         if now > until:
             return refused("signed too long ago")
-        return Verdict(granted=True, replay_id=id_, good_until=until)
+        return Verdict(granted=True, replay_id=replay_id, good_until=until)
 
 
 def _due(body: bytes) -> float:

@@ -112,6 +112,17 @@ class TrustsFew:
         assert json.loads(second.body) == {"outcome": "duplicate"}
         assert scene.journal.texts == ["ran"]
 
+    def test_two_senders_may_use_the_same_ids(self, serve: Serving, scene: Scene) -> None:
+        """A message of one is no replay of the other's."""
+        same = f"msg_{time.time_ns()}"
+        with serve(scene.settings()) as send:
+            answers = [
+                send("POST", PATH, scene.signed(scene.body, name=name, id=same), scene.body)
+                for name in KEYS
+            ]
+
+        assert [answer.status for answer in answers] == [204, 204]
+
     def test_what_was_not_settled_may_come_again(self, serve: Serving, scene: Scene) -> None:
         """A queue repeats the same signed request until it is done."""
         body = scene.envelope(tasks.fail, journal=scene.journal.path, times=1)

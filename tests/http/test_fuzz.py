@@ -1,6 +1,6 @@
 """Whatever is sent, the answer is one of a few, and nothing untrusted runs.
 
-`FUZZ_EXAMPLES=20000 pytest tests/core/http/test_fuzz.py` is the long form.
+`FUZZ_EXAMPLES=20000 pytest tests/http/test_fuzz.py` is the long form.
 """
 
 from __future__ import annotations
