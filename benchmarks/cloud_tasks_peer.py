@@ -67,9 +67,11 @@ def _figures(found: dict[str, str]) -> Iterator[Figure]:
             added.add(number=number, text="abc")
         added.dispatch().raise_for_error()
 
-    ours, theirs, ours_many = interleaved(
-        lambda: bound.dispatch(number=1, text="abc"), raw, batch, rounds=30, each=20
+    # Apart from each other: whatever follows two thousand tasks at once finds a busy stand-in.
+    ours, theirs = interleaved(
+        lambda: bound.dispatch(number=1, text="abc"), raw, rounds=60, each=20
     )
+    ours_many, single = interleaved(batch, raw, rounds=10, each=10)
     dispatcher.close()
     channel.close()
     yield ratio("cloud_tasks: a dispatch over the raw client's", 1.05, ours, theirs)
@@ -77,5 +79,5 @@ def _figures(found: dict[str, str]) -> Iterator[Figure]:
         "cloud_tasks: `dispatch_many` of 100, each, over the raw client's",
         0.25,
         ours_many / MANY,
-        theirs,
+        single,
     )

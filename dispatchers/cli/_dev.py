@@ -72,10 +72,10 @@ def run(args: argparse.Namespace, shown: Screen) -> Exit:
         raise ConfigurationError(f"options for which of {', '.join(chosen)}? name one of them")
     ended = _Ended()
     with ExitStack() as stack:
+        stack.enter_context(stopped_by_signals(ended))
         for name, point in chosen.items():
             service = stack.enter_context(_started(name, point, Path(args.dir) / name, options))
             _show(service.settings, shown, as_json=args.json)
-        stack.enter_context(stopped_by_signals(ended))
         shown.line("" if args.json else READY)
         shown.note(f"running: {', '.join(chosen)}; stop with Ctrl-C")
         ended.wait()

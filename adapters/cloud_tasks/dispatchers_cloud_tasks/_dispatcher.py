@@ -132,10 +132,10 @@ class CloudTasksDispatcher(BaseDispatcher):
     def _link(self, timeout: float) -> Link | OwnClient:
         """This process's connection: a channel does not survive a fork."""
         found = self._open
-        if found is None or found[0] != os.getpid() or not found[1].usable:
+        if found is None or found[0] != os.getpid() or not found[1].is_alive():
             with self._lock:
                 found = self._open
-                if found is None or found[0] != os.getpid() or not found[1].usable:
+                if found is None or found[0] != os.getpid() or not found[1].is_alive():
                     with calling():
                         found = self._open = os.getpid(), open_link(self.options, timeout)
         return found[1]

@@ -55,16 +55,28 @@ class Link:
         self._users = 0
         self._closed = False
         self._since = monotonic()
+        self._state: Any = _state_of(channel)
         channel.subscribe(self._on_state, try_to_connect=True)
 
     def _on_state(self, state: grpc.ChannelConnectivity) -> None:
+        """While it connects; once it has, nobody watches, which would cost every call a quarter."""
+        if state in CONNECTING:
+            return
+        self._channel.unsubscribe(self._on_state)
         with self._changed:
-            if state is READY:
-                self._ready = True
-            elif self._ready or state not in CONNECTING:
-                self._ready = self.usable = False
+            self._ready = state is READY
+            self.usable = self._ready and self.usable
             self._changed.notify_all()
         self._close_if_unused()
+
+    def is_alive(self) -> bool:
+        """Whether it may be used: a connection that ended between two calls makes way for another.
+
+        As far as can be known: gRPC notices in its own time.
+        """
+        if self.usable and self._ready and self._state(False) != READY.value[0]:
+            self.retire()
+        return self.usable
 
     @contextmanager
     def ready(self, timeout: float) -> Generator[None]:
@@ -112,14 +124,30 @@ class Link:
             threading.Thread(target=self._channel.close, daemon=True).start()
 
 
+def _state_of(channel: Any) -> Callable[[bool], int]:
+    """What tells a channel's state. `grpc.aio` has it in public, `grpc` only inside: grpcio 1.85.
+
+    Where it is no more, a channel counts as connected until a call fails:
+    `test_a_service_that_restarted_is_found_again` will tell.
+    """
+    inner = getattr(channel, "_channel", None)
+    found: Callable[[bool], int] = getattr(
+        inner, "check_connectivity_state", lambda _: READY.value[0]
+    )
+    return found
+
+
 class OwnClient:
     """A client that the user brought, of whatever transport: nothing is known before a call."""
 
-    usable = True
     metadata = ()
 
     def __init__(self, client: Any) -> None:
         self.client = client
+
+    def is_alive(self) -> bool:
+        """Nobody knows."""
+        return True
 
     @contextmanager
     def ready(self, timeout: float) -> Generator[None]:

@@ -85,7 +85,7 @@ class Worker:
 class CloudTasksHarness(Harness):
     """One paused queue; `RunTask` delivers its tasks one by one."""
 
-    without = {}
+    secrets = ("the-token-of-the-stand-in",)
 
     def __init__(self, service: Service, folder: Path) -> None:
         self.service = service
@@ -103,7 +103,7 @@ class CloudTasksHarness(Harness):
                 "worker_url": self.worker.url,
                 "service_account": ACCOUNT,
                 "dead_letters": self.letters,
-                "queue": self.queue,
+                "token": self.secrets[0],
                 **options,
             }
         )
@@ -114,6 +114,20 @@ class CloudTasksHarness(Harness):
 
     def connect(self, host: str, port: int, **options: Any) -> CloudTasksDispatcher:
         return self.make_dispatcher(endpoint=f"{host}:{port}", **options)
+
+    @contextlib.contextmanager
+    def broken(self, dispatcher: Any, exc: BaseException) -> Iterator[None]:
+        """The client's calls raise; the adapter's own code is judged with the rest."""
+
+        def call(*args: object, **kwargs: object) -> Any:
+            raise exc
+
+        client = dispatcher._link(PATIENCE).client
+        client.create_task = client.batch_create_tasks = call
+        try:
+            yield
+        finally:
+            del client.create_task, client.batch_create_tasks
 
     def _tasks(self) -> list[Any]:
         request = {"parent": self.name, "response_view": tasks_v2.Task.View.FULL}

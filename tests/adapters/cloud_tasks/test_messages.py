@@ -19,6 +19,7 @@ from dispatchers import (
     DispatchStatus,
     ErrorCategory,
     WorkerOptions,
+    _instances,
     catalogue,
     get_dispatcher,
     task,
@@ -204,12 +205,15 @@ def test_every_missing_setting_is_named_at_once(monkeypatch: pytest.MonkeyPatch)
     wanted = ("project", "location", "queue", "worker_url", "service_account")
     monkeypatch.setenv("DISPATCHERS_TARGET", "gcp")
     monkeypatch.setenv("DISPATCHERS_TARGETS__GCP__DEFAULT__BACKEND", "cloud_tasks")
+    _instances.reload()
 
     with pytest.raises(ConfigurationError) as built:
         CloudTasksDispatcher()
     with pytest.raises(ConfigurationError) as looked_up:
         get_dispatcher()
     response = tasks.note.dispatch("/x")
+    monkeypatch.undo()
+    _instances.reload()
 
     assert response.error is not None
     assert response.error.category is ErrorCategory.CONFIGURATION

@@ -65,11 +65,12 @@ class Service:
         return _view(task, request.response_view)
 
     def _created(self, request: Any) -> Any:
-        queue, task = request.parent, Task.FromString(request.task.SerializeToString())
+        queue, task = request.parent, request.task
         self._takes_tasks(queue)
         check_task(queue, task)
-        task.name = task.name or f"{queue}/tasks/{secrets.randbelow(10**19):019d}"
-        if self._store.is_taken(task.name):
+        if not task.name:
+            task.name = f"{queue}/tasks/{secrets.randbelow(10**19):019d}"
+        elif self._store.is_taken(task.name):
             raise RefusedError(
                 StatusCode.ALREADY_EXISTS,
                 "Requested entity already exists"
@@ -248,7 +249,8 @@ class Service:
 
 def _view(task: Any, view: int) -> Any:
     """The task as it is answered, without its body unless asked for."""
-    shown = Task.FromString(task.SerializeToString())
+    shown = Task()
+    shown.CopyFrom(task)
     shown.view = view or 1
     if shown.view != FULL:
         shown.http_request.ClearField("body")

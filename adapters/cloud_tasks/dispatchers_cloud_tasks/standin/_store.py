@@ -29,7 +29,7 @@ CREATE TABLE IF NOT EXISTS tasks (
     previous TEXT,
     body BLOB NOT NULL
 );
-CREATE INDEX IF NOT EXISTS due ON tasks (due, number);
+CREATE INDEX IF NOT EXISTS due ON tasks (queue, due, number);
 CREATE TABLE IF NOT EXISTS names (name TEXT PRIMARY KEY, until REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS operations (id TEXT PRIMARY KEY, body BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS keys (number INTEGER PRIMARY KEY, pem BLOB NOT NULL);
@@ -110,11 +110,11 @@ class Store:
 
     def is_taken(self, name: str) -> bool:
         """Whether a task has this name, or had it until a while ago."""
-        if self._one("SELECT 1 FROM tasks WHERE name = ?", name):
-            return True
-        return bool(
-            self._one("SELECT 1 FROM names WHERE name = ? AND until > ?", name, time.time())
+        statement = (
+            "SELECT 1 FROM tasks WHERE name = ?1 "
+            "UNION ALL SELECT 1 FROM names WHERE name = ?1 AND until > ?2"
         )
+        return bool(self._one(statement, name, time.time()))
 
     def add(self, queue: str, task: Any) -> None:
         """Keep a new task."""
@@ -181,19 +181,28 @@ class Store:
     def due(self, now: float, skip: Sequence[str], limit: int) -> list[tuple[str, str]]:
         """Queue and name of tasks that are due, of queues that run, none of `skip`."""
         marks = ",".join("?" * len(skip))
-        rows = self._all(
-            f"SELECT queue, name FROM tasks WHERE due <= ? AND name NOT IN ({marks}) "  # noqa: S608
-            "AND queue IN (SELECT name FROM queues WHERE running) ORDER BY due, number LIMIT ?",
-            now,
-            *skip,
-            limit,
-        )
-        return [(queue, name) for queue, name in rows]
+        rows = [
+            row
+            for queue in self._running()  # one by one: a paused queue may hold a great many
+            for row in self._all(
+                "SELECT due, number, queue, name FROM tasks WHERE queue = ? AND due <= ? "  # noqa: S608 - marks
+                f"AND name NOT IN ({marks}) ORDER BY due, number LIMIT ?",
+                queue,
+                now,
+                *skip,
+                limit,
+            )
+        ]
+        return [(queue, name) for _, _, queue, name in sorted(rows)[:limit]]
 
     def next_due(self, now: float) -> float | None:
-        """When the next task becomes due that is not due yet."""
-        found = self._one("SELECT MIN(due) FROM tasks WHERE due > ?", now)
-        return found[0] if found else None
+        """When the next task of a queue that runs becomes due that is not due yet."""
+        statement = "SELECT MIN(due) FROM tasks WHERE queue = ? AND due > ?"
+        found = [self._one(statement, queue, now)[0] for queue in self._running()]
+        return min((due for due in found if due is not None), default=None)
+
+    def _running(self) -> list[str]:
+        return [row[0] for row in self._all("SELECT name FROM queues WHERE running")]
 
     # The rest.
 
