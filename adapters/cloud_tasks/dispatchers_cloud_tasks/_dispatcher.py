@@ -84,6 +84,7 @@ class CloudTasksDispatcher(BaseDispatcher):
         self._messages = Messages(self.options)
         self._lock = threading.RLock()
         self._open: tuple[int, Link | OwnClient] | None = None
+        self._inherited: object = None  # a parent's channel: letting go of it hangs the child
 
     # Handing over.
 
@@ -136,6 +137,8 @@ class CloudTasksDispatcher(BaseDispatcher):
             with self._lock:
                 found = self._open
                 if found is None or found[0] != os.getpid() or not found[1].is_alive():
+                    if found is not None and found[0] != os.getpid():
+                        self._inherited = found
                     with calling():
                         found = self._open = os.getpid(), open_link(self.options, timeout)
         return found[1]

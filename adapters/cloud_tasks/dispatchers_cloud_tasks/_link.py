@@ -16,6 +16,7 @@ from google.cloud.tasks_v2.services.cloud_tasks.transports import CloudTasksGrpc
 from dispatchers import ErrorCategory, RejectedError
 from dispatchers.net import bounded
 
+from ._gate import calling
 from ._options import CloudTasksOptions
 
 __all__ = ["Link", "OwnClient", "open_link"]
@@ -121,7 +122,11 @@ class Link:
         with self._changed:
             closed, self._closed = self._closed, True
         if not closed:
-            threading.Thread(target=self._channel.close, daemon=True).start()
+            threading.Thread(target=self._close, daemon=True).start()
+
+    def _close(self) -> None:
+        with calling():
+            self._channel.close()
 
 
 def _state_of(channel: Any) -> Callable[[bool], int]:
