@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
 from ._capabilities import OPTIONS
+from ._fork import before_fork
 from ._model import EMPTY, JsonObject, build
 from ._request import VERSION, DispatchRequest, new_id
 
@@ -140,3 +141,6 @@ def _version(body: bytes | str) -> int | None:
     except (ValueError, TypeError, KeyError):
         return None
     return version if isinstance(version, int) else None
+
+
+before_fork(lambda: decode(encode(DispatchRequest(task="dispatchers.fork"))))

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import _imp
 import contextlib
 import importlib
 import os
 import sys
+import threading
 import weakref
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
-__all__ = ["Forked", "renew_after_fork"]
+import pydantic.main
+
+__all__ = ["Forked", "before_fork", "renew_after_fork"]
 
 
 class Forked(Protocol):
@@ -27,27 +32,69 @@ def renew_after_fork(forked: Forked) -> None:
     _live.add(forked)
 
 
-def _finish_imports() -> None:
-    """Wait for other threads that import something: a child would wait for it for ever.
+def before_fork(finish: Callable[[], object]) -> None:
+    """Call `finish` before a fork of a process with several threads.
 
-    It inherits the lock of a module, and not the thread that would let it go. What a dispatch
-    imports late is ours, Python's, pydantic's or a client's.
+    It does once what each thread does at first, and waits for one that is in the midst of it: the
+    child would inherit its lock, and not the thread that would let it go.
     """
-    for _ in range(MOST_LOOKS):  # the thread that was waited for may have begun the next
-        names = _being_imported()
-        if not names:
-            return
-        for name in names:
-            with contextlib.suppress(Exception):
-                importlib.import_module(name)
+    _finishing.append(finish)
 
 
+_finishing: list[Callable[[], object]] = []
+
+
+class _Held:
+    """Two locks that nobody else has during a fork: a child could never have them.
+
+    pydantic's, for models that are built when they are first used: one for all models of a process,
+    the application's included (pydantic 2.13; a version without it needs no such care). And
+    Python's, without which no import begins.
+    """
+
+    building: Any = getattr(pydantic.main, "_rebuild_lock", None)
+    held = False
+
+    def take(self) -> None:
+        """Both, at a moment in which nobody imports anything; else neither."""
+        for _ in range(MOST_LOOKS):  # the thread that was waited for may have begun the next
+            if self.building and not self.building.acquire(timeout=MOST_SECONDS):
+                return
+            _imp.acquire_lock()
+            self.held = True
+            names = _being_imported()
+            if not names:
+                return
+            self.let_go()
+            _finish_imports(names)
+
+    def let_go(self) -> None:
+        """In parent and child."""
+        if self.held:
+            self.held = False
+            _imp.release_lock()
+            if self.building:
+                self.building.release()
+
+
+_held = _Held()
+MOST_SECONDS = 5.0
+"""A fork waits so long at most for a model of somebody's that is being built."""
 MOST_LOOKS = 100
 """A thread that forks in the midst of an import finds its own module each time."""
 
 
+def _finish_imports(names: list[str]) -> None:
+    """Wait for other threads that import these; a dispatch imports late what a client needs."""
+    for name in names:
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
+
+
 def _being_imported() -> list[str]:
-    return [name for name, module in tuple(sys.modules.items()) if _is_being_imported(module)]
+    """Modules that run now, and those whose lock somebody has or is about to take."""
+    running = [name for name, module in tuple(sys.modules.items()) if _is_being_imported(module)]
+    return running + [name for name, lock in tuple(_locks().items()) if lock() is not None]
 
 
 def _is_being_imported(module: object) -> bool:
@@ -55,10 +102,25 @@ def _is_being_imported(module: object) -> bool:
     return bool(getattr(spec, "_initializing", False))
 
 
+def _locks() -> Mapping[str, Callable[[], object]]:
+    """Python's locks of the modules that are being imported, by weak references to them."""
+    return getattr(sys.modules["_frozen_importlib"], "_module_locks", {})
+
+
+def _prepare() -> None:
+    if threading.active_count() == 1:  # nobody else can be in the midst of anything
+        return
+    for finish in _finishing:
+        with contextlib.suppress(Exception):
+            finish()
+    _held.take()
+
+
 def _renew_all() -> None:
+    _held.let_go()
     for forked in tuple(_live):
         forked._after_fork()
 
 
 if hasattr(os, "register_at_fork"):  # not on Windows, which cannot fork
-    os.register_at_fork(before=_finish_imports, after_in_child=_renew_all)
+    os.register_at_fork(before=_prepare, after_in_parent=_held.let_go, after_in_child=_renew_all)

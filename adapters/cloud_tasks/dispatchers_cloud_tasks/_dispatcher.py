@@ -134,13 +134,12 @@ class CloudTasksDispatcher(BaseDispatcher):
         """This process's connection: a channel does not survive a fork."""
         found = self._open
         if found is None or found[0] != os.getpid() or not found[1].is_alive():
-            with self._lock:
+            with calling(), self._lock:  # in this order: no fork happens under the lock
                 found = self._open
                 if found is None or found[0] != os.getpid() or not found[1].is_alive():
                     if found is not None and found[0] != os.getpid():
                         self._inherited = found
-                    with calling():
-                        found = self._open = os.getpid(), open_link(self.options, timeout)
+                    found = self._open = os.getpid(), open_link(self.options, timeout)
         return found[1]
 
     def _category(self, exc: Exception) -> ErrorCategory | None:
