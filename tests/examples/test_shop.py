@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -93,6 +94,15 @@ def test_the_same_code_runs_on_every_backend(shop: Path, target: str) -> None:
     assert _run(shop, variables, "shop", "report").stdout == (
         "3 orders, 59.70 in all; 3 mails, attempt 2\n"
     )
+
+
+def test_no_two_clients_share_a_queue_of_rabbitmq() -> None:
+    """RabbitMQ has one namespace, and each client declares its queues its own way."""
+    targets = tomllib.loads((SHOP / "dispatchers.toml").read_text())["targets"]
+    amqp = [
+        each["default"] for each in targets.values() if "amqp" in each["default"].get("url", "")
+    ]
+    assert len({each["queue"] for each in amqp}) == len(amqp) == 2
 
 
 def test_a_broker_that_is_down_is_an_answer(shop: Path) -> None:
