@@ -85,6 +85,7 @@ def test_the_same_code_runs_on_every_backend(shop: Path, target: str) -> None:
     if target != "inline":
         worked = _run(shop, variables, "dispatchers", "worker", "--drain", "--concurrency", "1")
         assert worked.returncode == 0, worked.stdout + worked.stderr
+        assert "AMQP stack" not in worked.stderr  # pika's, of every connection
 
     if target in SERVERS:
         place = f"DISPATCHERS_TARGETS__{target.upper()}__DEFAULT__"
