@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -84,6 +85,7 @@ def test_the_same_code_runs_on_every_backend(shop: Path, target: str) -> None:
     if target != "inline":
         worked = _run(shop, variables, "dispatchers", "worker", "--drain", "--concurrency", "1")
         assert worked.returncode == 0, worked.stdout + worked.stderr
+        assert "AMQP stack" not in worked.stderr  # pika's, of every connection
 
     if target in SERVERS:
         place = f"DISPATCHERS_TARGETS__{target.upper()}__DEFAULT__"
@@ -93,6 +95,15 @@ def test_the_same_code_runs_on_every_backend(shop: Path, target: str) -> None:
     assert _run(shop, variables, "shop", "report").stdout == (
         "3 orders, 59.70 in all; 3 mails, attempt 2\n"
     )
+
+
+def test_no_two_clients_share_a_queue_of_rabbitmq() -> None:
+    """RabbitMQ has one namespace, and each client declares its queues its own way."""
+    targets = tomllib.loads((SHOP / "dispatchers.toml").read_text())["targets"]
+    amqp = [
+        each["default"] for each in targets.values() if "amqp" in each["default"].get("url", "")
+    ]
+    assert len({each["queue"] for each in amqp}) == len(amqp) == 2
 
 
 def test_a_broker_that_is_down_is_an_answer(shop: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import Any
 
@@ -35,6 +36,7 @@ class DramatiqWorker:
 
     def run(self) -> int:
         """Work until stopped."""
+        _quiet_pika()
         register(self._broker, self._dispatcher)
         self._broker.emit_after("process_boot")
         worker = Worker(
@@ -76,3 +78,10 @@ class DramatiqWorker:
             return not held and not self._dispatcher.waiting(self._queues())
         except Exception:  # noqa: BLE001 - a broker that does not answer may hold something
             return False
+
+
+def _quiet_pika() -> None:
+    """As Dramatiq's own program does: pika tells of each connection's every step at INFO."""
+    log = logging.getLogger("pika")
+    if log.level == logging.NOTSET:  # who set one wants it
+        log.setLevel(logging.WARNING)
