@@ -15,7 +15,7 @@ from ._verdict import AnswerError
 if TYPE_CHECKING:
     from ._contract import BaseDispatcher, Item, Sent
 
-__all__ = ["Batch"]
+__all__ = ["Batch", "iterated"]
 
 
 class Batch:
@@ -29,7 +29,7 @@ class Batch:
         self._contacted = False
         self.items: list[Item] = []
         try:
-            for request in _iterated(requests):
+            for request in iterated(requests):
                 self._admit(request)
         except Exception as exc:  # noqa: BLE001 - the iterable itself may raise (C1)
             self._refuse(None, exc)
@@ -88,7 +88,12 @@ class Batch:
         return DispatchResponses(found for found in self._responses if found is not None)
 
 
-def _iterated(requests: object) -> Iterable[DispatchRequest]:
+def iterated(requests: object) -> Iterable[DispatchRequest]:
+    """What `dispatch_many` goes through.
+
+    Raises:
+        RejectedError: It was given something else.
+    """
     if isinstance(requests, Iterable) and not isinstance(requests, DispatchRequest | str | bytes):
         return requests
     raise RejectedError(

@@ -9,8 +9,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
+from ._batch import iterated
 from ._catalogue import catalogue
 from ._check import Problem, problems
 from ._contract import BaseDispatcher
@@ -22,7 +23,15 @@ from ._response import DispatchResponse
 from ._sources import set_framework_source
 from ._verdict import without_contact
 
-__all__ = ["Problem", "dispatcher_for", "problems", "refused", "reload", "use_settings"]
+__all__ = [
+    "Problem",
+    "collected",
+    "dispatcher_for",
+    "problems",
+    "refused",
+    "reload",
+    "use_settings",
+]
 
 
 def use_settings(source: Callable[[], Mapping[str, object] | None] | None, name: str) -> None:
@@ -53,13 +62,26 @@ def dispatcher_for(task: str) -> BaseDispatcher:
     return resolve(host if isinstance(host, str) else own)
 
 
-def refused(alias: str, request: DispatchRequest, exc: Exception) -> DispatchResponse:
+def collected(
+    requests: Iterable[DispatchRequest],
+) -> tuple[list[DispatchRequest], Exception | None]:
+    """What a `dispatch_many` was given, and why there is no more of it, if that was no end (C1)."""
+    found: list[DispatchRequest] = []
+    try:
+        for each in iterated(requests):
+            found.append(each)  # noqa: PERF402 - what came before it raised counts
+    except Exception as exc:  # noqa: BLE001 - the iterable itself may raise (C1)
+        return found, exc
+    return found, None
+
+
+def refused(alias: str, request: DispatchRequest | None, exc: Exception) -> DispatchResponse:
     """The answer where there is no dispatcher that could give it (C1), told to hooks and log.
 
     Args:
         alias: What was asked for.
 
-        request: What could not be handed over.
+        request: What could not be handed over; None of what is no request.
 
         exc: Why; a `ConfigurationError` or a `RejectedError` is `REJECTED`.
     """

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import shlex
 import threading
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
+
+from pydantic import ValidationError
 
 from dispatchers._errors import ConfigurationError, nearest
 
@@ -124,11 +127,16 @@ def _started(
     name: str, point: metadata.EntryPoint, folder: Path, options: Mapping[str, Any]
 ) -> Generator[DevService]:
     try:
-        service: DevService = point.load()(folder, **options)
+        make: Callable[..., DevService] = point.load()
+        _refuse_unknown(name, make, options)
+        service = make(folder, **options)
     except ImportError as exc:
         raise ConfigurationError(
             f"stand-in {name!r} lacks a library ({exc}): pip install 'dispatchers[{name}]'"
         ) from exc
+    except ValidationError as exc:
+        said = "; ".join(f"{_place(each['loc'])}: {each['msg']}" for each in exc.errors())
+        raise ConfigurationError(f"stand-in {name!r}: {said}") from None  # it quotes the token
     except (TypeError, ValueError, OSError, RuntimeError) as exc:
         raise ConfigurationError(f"stand-in {name!r}: {exc}") from exc
     service.start()
@@ -136,6 +144,22 @@ def _started(
         yield service
     finally:
         service.stop()
+
+
+def _refuse_unknown(name: str, make: Callable[..., object], options: Mapping[str, Any]) -> None:
+    known = inspect.signature(make).parameters
+    if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in known.values()):
+        return
+    names = [each for each in known if each != "folder"]
+    for option in options:
+        if option not in names:
+            raise ConfigurationError(
+                f"stand-in {name!r} has no option {option!r}{nearest(option, names)}"
+            )
+
+
+def _place(keys: tuple[int | str, ...]) -> str:
+    return ".".join(map(str, keys))
 
 
 def _show(settings: Mapping[str, Mapping[str, str]], shown: Screen, *, as_json: bool) -> None:

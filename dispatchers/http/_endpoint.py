@@ -35,8 +35,8 @@ INTERNAL = refusal(500, "internal error")
 STORE_DOWN = refusal(503, "unavailable", retry_after(10))
 NO_CREDENTIALS = refused("no credentials")
 NO_ENVELOPE = Outcome(action=Action.DEAD, reason=Reason.NO_ENVELOPE)
-LONGEST_COUNT = 9
-"""Digits of a count of attempts."""
+MOST = 10**9
+"""Counts are told apart up to here; a longer one is beyond every limit just so."""
 
 
 class Admitted(NamedTuple):
@@ -236,9 +236,11 @@ def _cut_short(call: Call) -> Answer | None:
 
 
 def _count(text: str, otherwise: int) -> int:
-    """A header that counts; what is no count is left to `otherwise`."""
-    valid = text.isascii() and text.isdigit() and len(text) <= LONGEST_COUNT
-    return int(text) if valid else otherwise
+    """A header that counts, `MOST` at most; what is no count is left to `otherwise`."""
+    if not (text.isascii() and text.isdigit()):
+        return otherwise
+    digits = text.lstrip("0") or "0"
+    return int(digits) if len(digits) < len(str(MOST)) else MOST
 
 
 def _failed(exc: Exception) -> Answer:

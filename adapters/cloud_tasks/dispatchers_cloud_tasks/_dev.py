@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import ConfigDict, Field, validate_call
 
 from .standin import Misbehaviour, StandIn
 
 __all__ = ["CloudTasksDev"]
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z0-9]+(_[A-Za-z0-9]+)*$")]
+"""What is a part of a variable's name that a shell exports."""
+QUEUE = re.compile(r"[A-Za-z0-9-]{1,100}")
 
 
 class CloudTasksDev:
@@ -48,25 +57,25 @@ class CloudTasksDev:
         OSError: A port is taken.
     """
 
+    @validate_call(config=ConfigDict(coerce_numbers_to_str=True))  # `project=7` is read as JSON
     def __init__(
         self,
         folder: Path,
         *,
         host: str = "127.0.0.1",
-        port: int = 8123,
-        http_port: int = 8124,
+        port: Port = 8123,
+        http_port: Port = 8124,
         queues: str = "default",
-        worker_url: str = "http://127.0.0.1:8000",
-        target: str = "dev",
-        alias: str = "default",
-        project: str = "dev",
-        location: str = "local",
+        worker_url: Annotated[str, Field(pattern="^https?://.")] = "http://127.0.0.1:8000",
+        target: Variable = "dev",
+        alias: Variable = "default",
+        project: Annotated[str, Field(pattern="^[A-Za-z0-9:.-]+$")] = "dev",
+        location: Annotated[str, Field(pattern="^[A-Za-z0-9-]+$")] = "local",
         service_account: str = "worker@dev.iam.gserviceaccount.com",
         token: str | None = None,
-        min_backoff: float = 0.1,
-        misbehave: Mapping[str, object] | None = None,
+        min_backoff: Annotated[float, Field(ge=0, le=3600)] = 0.1,
+        misbehave: Misbehaviour | None = None,
     ) -> None:
-        orders = Misbehaviour.model_validate(misbehave or {})
         self._names = _split(queues)
         self._worker_url = worker_url
         self._target, self._alias = target, alias
@@ -82,7 +91,7 @@ class CloudTasksDev:
         )
         for name in self._names:
             self._standin.create_queue(name, min_backoff=min_backoff)
-        self._standin.misbehave(orders)
+        self._standin.misbehave(misbehave or Misbehaviour())
 
     @property
     def settings(self) -> Mapping[str, Mapping[str, str]]:
@@ -124,9 +133,11 @@ class CloudTasksDev:
         self._standin.stop()
 
 
-def _split(names: str | Sequence[str]) -> list[str]:
-    parts = names.split(",") if isinstance(names, str) else names
-    found = [name.strip() for name in parts if name.strip()]
+def _split(names: str) -> list[str]:
+    found = [name.strip() for name in names.split(",") if name.strip()]
     if not found:
         raise ValueError("queues names none")
+    for name in found:
+        if not QUEUE.fullmatch(name):
+            raise ValueError(f"queues: {name!r} is no name: letters, digits and - only")
     return found

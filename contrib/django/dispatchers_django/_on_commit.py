@@ -22,7 +22,7 @@ from dispatchers import (
     Sent,
     get_dispatcher,
 )
-from dispatchers.frameworks import dispatcher_for, refused
+from dispatchers.frameworks import collected, dispatcher_for, refused
 from dispatchers.held import HoldingDispatcher
 
 from ._connections import shared
@@ -96,8 +96,12 @@ class OnCommit:
 
     def dispatch_many(self, requests: Iterable[DispatchRequest], /) -> DispatchResponses:
         """Hold several requests; those of one task go out in one round trip."""
-        groups = [list(group) for _, group in groupby(requests, _task)]
-        return DispatchResponses(each for group in groups for each in self._many(group))
+        listed, broken = collected(requests)
+        groups = [list(group) for _, group in groupby(listed, _task)]
+        answers = [each for group in groups for each in self._many(group)]
+        if broken is not None:
+            answers.append(refused(self.alias, None, broken))
+        return DispatchResponses(answers)
 
     async def adispatch_many(self, requests: Iterable[DispatchRequest], /) -> DispatchResponses:
         """The same from async code."""
@@ -127,9 +131,9 @@ class OnCommit:
             self._on_result(response)
 
 
-def _task(request: DispatchRequest) -> str:
+def _task(request: object) -> str:
     """The task's name; of what is no request at all, none: the dispatcher says what it thinks."""
-    return str(getattr(request, "task", ""))
+    return request.task if isinstance(request, DispatchRequest) else ""
 
 
 def _cause(response: DispatchResponse) -> Exception:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from django.db import connections, router
+from django.db import connections, router, transaction
 from django.db.models import F, QuerySet
 from django.utils import timezone
 
@@ -126,11 +126,18 @@ class IdempotencyStore:
         connection = connections[using]
         found = connection.connection
         try:
-            yield using
+            with _savepoint(using):
+                yield using
         finally:
             mine = connection.connection is not None and connection.connection is not found
             if mine and not connection.in_atomic_block:
                 connection.close()
+
+
+def _savepoint(using: str) -> AbstractContextManager[object]:
+    """Inside a transaction, which is its owner's: an error here must not end it."""
+    inside = connections[using].in_atomic_block
+    return transaction.atomic(using=using) if inside else nullcontext()
 
 
 def _digest(key: str) -> str:

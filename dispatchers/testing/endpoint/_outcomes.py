@@ -191,7 +191,7 @@ class SaysWhatBecame:
         assert scene.journal.texts == ["ran"]
         assert letter_of(scene.body) is not None
 
-    @pytest.mark.parametrize("count", ["", "-1", "x", "1e3", "٣", "9" * 5000])
+    @pytest.mark.parametrize("count", ["", "-1", "x", "1e3", "٣", "0" * 5000])
     def test_a_count_that_is_none_is_the_first(
         self, serve: Serving, scene: Scene, count: str
     ) -> None:
@@ -201,6 +201,20 @@ class SaysWhatBecame:
 
         assert answer.status == 204
         assert [entry.attempt for entry in scene.journal.entries] == [1]
+
+    @pytest.mark.parametrize("count", ["9" * 9, "9" * 10, "9" * 5000], ids=len)
+    def test_a_count_of_any_length_is_beyond_the_limit(
+        self, serve: Serving, scene: Scene, count: str
+    ) -> None:
+        """However many digits it has; it is never taken for the first attempt."""
+        with serve(scene.settings(max_attempts=10)) as send:
+            answer = scene.push(send, X_CloudTasks_TaskRetryCount=count)
+
+        assert (answer.status, header(answer, "Dispatchers-Outcome")) == (
+            200,
+            "too_many_deliveries",
+        )
+        assert scene.journal.texts == []
 
     def test_a_handler_may_ask_for_a_pause(self, serve: Serving, scene: Scene) -> None:
         """`Retry(after=...)` is 429 with `Retry-After`, rounded up."""

@@ -75,7 +75,13 @@ def test_web_and_worker_need_only_what_is_printed(tmp_path: Path) -> None:
     for name, text in {"shop.py": SHOP, "web.py": WEB, "worker.py": WORKER}.items():
         (tmp_path / name).write_text(text)
     port = free_port()
-    words = ["port=0", "http_port=0", "min_backoff=0.05", f"worker_url=http://127.0.0.1:{port}"]
+    words = [
+        "port=0",
+        "http_port=0",
+        "token=12345",
+        "min_backoff=0.05",
+        f"worker_url=http://127.0.0.1:{port}",
+    ]
     with (
         subprocess.Popen(
             dev(tmp_path / "dev", "cloud_tasks", *words),
@@ -135,7 +141,13 @@ def _dead(path: Path) -> Any:
     ("words", "said"),
     [
         (["cloud_task"], "did you mean 'cloud_tasks'"),
-        (["cloud_tasks", "prot=1"], "prot"),
+        (["cloud_tasks", "prot=1"], "no option 'prot'; did you mean 'port'?"),
+        (["cloud_tasks", "port=abc"], "port: "),
+        (["cloud_tasks", "http_port=99999"], "http_port: "),
+        (["cloud_tasks", "min_backoff=-1"], "min_backoff: "),
+        (["cloud_tasks", "worker_url=8000"], "worker_url: "),
+        (["cloud_tasks", "target=my-target"], "target: "),
+        (["cloud_tasks", "queues=a/b"], "'a/b' is no name"),
         (["cloud_tasks", "host=0.0.0.0"], "not the loopback"),
         (["cloud_tasks", 'misbehave={"explode": 1}'], "explode"),
         (["cloud_tasks", "queues=,"], "queues names none"),

@@ -200,6 +200,61 @@ def test_manual_transaction_management_is_refused(send):
     assert "transaction.atomic()" in response.error.message
 
 
+@pytest.mark.parametrize("given", [None, 7, "text", object()], ids=repr)
+@pytest.mark.parametrize("way", ["sync", "async"])
+def test_what_are_no_requests_is_an_answer(way, given):
+    """C1: of `dispatch_many` called directly; as other dispatchers answer it."""
+    if way == "sync":
+        (response,) = OnCommit().dispatch_many(given)
+    else:
+        (response,) = asyncio.run(OnCommit().adispatch_many(given))
+
+    assert response.status is DispatchStatus.REJECTED
+    assert response.error.category is ErrorCategory.INVALID
+    assert "pass a list" in response.error.message
+
+
+def test_one_request_is_no_list_of_them(send):
+    """C1: nor are what is in it, which is no request."""
+    (response,) = OnCommit().dispatch_many(send.request(1))
+
+    assert response.error.category is ErrorCategory.INVALID
+
+
+def test_requests_that_raise_half_way_are_an_answer(send, ran):
+    """C1: what came before goes out with the commit."""
+
+    def requests() -> Any:
+        yield send.request(1)
+        raise RuntimeError("no more")
+
+    with transaction.atomic():
+        responses = OnCommit().dispatch_many(requests())
+
+    assert [each.status for each in responses] == [DEFERRED, DispatchStatus.REJECTED]
+    assert ran == [1]
+
+
+def test_what_is_no_request_is_an_answer_in_its_place(send, ran):
+    """C1: whatever it does when it is looked at."""
+
+    class Odd:
+        @property
+        def task(self) -> str:
+            raise RuntimeError("of the property")
+
+        def __str__(self) -> str:
+            raise RuntimeError("of the text")
+
+    with transaction.atomic():
+        single = OnCommit().dispatch(Odd())
+        responses = OnCommit().dispatch_many([Odd(), send.request(1), None])
+
+    assert single.error.category is ErrorCategory.INVALID
+    assert [each.ok for each in responses] == [False, True, False]
+    assert ran == [1]
+
+
 def test_an_unknown_database_is_an_answer(send):
     """C1."""
     response = send.options(dispatcher=OnCommit(using="nowhere")).dispatch(1)

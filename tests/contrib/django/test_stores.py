@@ -14,7 +14,7 @@ from dispatchers_django.stores import IdempotencyStore
 from django.contrib import admin
 from django.contrib.auth.models import AnonymousUser
 from django.core.management import call_command
-from django.db import connections, transaction
+from django.db import OperationalError, connections, transaction
 from django.test import RequestFactory
 from django.utils import timezone
 
@@ -208,6 +208,20 @@ def test_a_run_in_a_transaction_claims_within_it(store):
 
     assert (claimed.state, renewed, completed) == ("claimed", [True], True)
     assert store.claim("shop.send k", "b", 60.0).state == "claimed"
+
+
+def test_an_error_of_the_store_does_not_end_a_transaction_around_it(store, monkeypatch):
+    """C1: whoever dispatched inside it, inline, goes on with it."""
+    store.claim("shop.send k", "a", 60.0)
+
+    with transaction.atomic():
+        with monkeypatch.context() as patch:
+            patch.setattr(Row._meta, "db_table", "no_such_table")
+            with pytest.raises(OperationalError):
+                store.claim("shop.send other", "a", 60.0)
+        found = store.claim("shop.send k", "b", 60.0)
+
+    assert found.state == "busy"
 
 
 def test_a_connection_is_left_as_it_was_found(store):
