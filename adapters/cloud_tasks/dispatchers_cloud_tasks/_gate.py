@@ -10,10 +10,12 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import weakref
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
 
-__all__ = ["calling"]
+__all__ = ["calling", "keep_from_forks"]
 
 SUPPORT = "GRPC_ENABLE_FORK_SUPPORT"
 """https://github.com/grpc/grpc/blob/master/doc/fork_support.md"""
@@ -23,10 +25,13 @@ PATIENCE = 2.0
 
 class _Gate:
     def __init__(self) -> None:
+        self.locks: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._held: list[Any] = []
         self.begin_anew()
 
     def begin_anew(self) -> None:
         """In a child: nothing is under way."""
+        self._let_go()
         self._changed = threading.Condition(threading.RLock())
         self._under_way = 0
         self._shut = False
@@ -36,9 +41,15 @@ class _Gate:
         self._changed.acquire()
         self._shut = True
         self._changed.wait_for(lambda: not self._under_way, PATIENCE)
+        self._held = [lock for lock in tuple(self.locks) if lock.acquire(timeout=PATIENCE)]
+
+    def _let_go(self) -> None:
+        while self._held:
+            self._held.pop().release()
 
     def open(self) -> None:
         """In the parent, after the fork."""
+        self._let_go()
         self._shut = False
         self._changed.notify_all()
         self._changed.release()
@@ -69,6 +80,17 @@ def calling() -> Generator[None]:
         yield
     finally:
         _gate.leave()
+
+
+def keep_from_forks(channel: object) -> None:
+    """No fork happens while one of gRPC's threads has the lock of the channel's state.
+
+    In the child gRPC takes it before anything else: a lock that a thread of the parent's had is
+    never let go (grpcio 1.85, `Channel._postfork_child`).
+    """
+    lock = getattr(getattr(channel, "_connectivity_state", None), "lock", None)
+    if lock is not None:
+        _gate.locks.add(lock)
 
 
 if "grpc" not in sys.modules:

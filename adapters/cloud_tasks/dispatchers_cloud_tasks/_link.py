@@ -16,7 +16,7 @@ from google.cloud.tasks_v2.services.cloud_tasks.transports import CloudTasksGrpc
 from dispatchers import ErrorCategory, RejectedError
 from dispatchers.net import bounded
 
-from ._gate import calling
+from ._gate import calling, keep_from_forks
 from ._options import CloudTasksOptions
 
 __all__ = ["Link", "OwnClient", "open_link"]
@@ -57,6 +57,7 @@ class Link:
         self._closed = False
         self._since = monotonic()
         self._state: Any = _state_of(channel)
+        keep_from_forks(channel)
         channel.subscribe(self._on_state, try_to_connect=True)
 
     def _on_state(self, state: grpc.ChannelConnectivity) -> None:

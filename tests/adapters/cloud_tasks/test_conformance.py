@@ -13,6 +13,7 @@ from dispatchers.testing.journal import Journal
 from .harness import CloudTasksHarness
 from .service import Service
 
+FORKS = "a child forked while other threads dispatch hangs in gRPC now and then (grpcio 1.85)"
 ONE_COUNT = "a push queue has one count, of attempts and deliveries alike"
 
 
@@ -20,6 +21,12 @@ class TestCloudTasks(DispatcherConformance):
     @pytest.fixture
     def harness(self, service: Service, tmp_path: Path) -> Harness:
         return CloudTasksHarness(service, tmp_path)
+
+    @pytest.mark.xfail(reason=FORKS, strict=False)
+    def test_a_child_forked_during_a_dispatch_works(
+        self, harness: Harness, journal: Journal
+    ) -> None:
+        super().test_a_child_forked_during_a_dispatch_works(harness, journal)
 
     @pytest.mark.xfail(reason=ONE_COUNT)
     def test_failed_work_is_tried_again(self, harness: Harness, journal: Journal) -> None:
