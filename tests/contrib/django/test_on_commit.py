@@ -15,6 +15,7 @@ from django.test import TestCase
 
 from dispatchers import DispatchStatus, ErrorCategory, hooks, override, task
 from dispatchers.testing import RecordingDispatcher
+from dispatchers.testing.conformance._tools import label
 
 DEFERRED, EXECUTED = DispatchStatus.DEFERRED, DispatchStatus.EXECUTED
 
@@ -200,7 +201,7 @@ def test_manual_transaction_management_is_refused(send):
     assert "transaction.atomic()" in response.error.message
 
 
-@pytest.mark.parametrize("given", [None, 7, "text", object()], ids=repr)
+@pytest.mark.parametrize("given", [None, 7, "text", object()], ids=label)
 @pytest.mark.parametrize("way", ["sync", "async"])
 def test_what_are_no_requests_is_an_answer(way, given):
     """C1: of `dispatch_many` called directly; as other dispatchers answer it."""
