@@ -11,8 +11,9 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
 from redis.exceptions import RedisError
+from rq.version import VERSION
 
-from dispatchers import WorkerOptions
+from dispatchers import ConfigurationError, WorkerOptions
 
 if TYPE_CHECKING:
     from ._dispatcher import RQDispatcher
@@ -28,6 +29,22 @@ LAST = 5.0
 """Seconds that a process gets to give its work back, when its grace is over."""
 
 
+def refuse_unknown(version: str) -> None:
+    """RQ 3 calls its workers otherwise, and would run nothing while deliveries are counted.
+
+    Raises:
+        ConfigurationError: It is that, or later.
+    """
+    if int(version.partition(".")[0]) > NEWEST:
+        raise ConfigurationError(
+            f"this worker knows RQ 2, and RQ {version} is installed: pip install 'rq>=2.6,<3'"
+        )
+
+
+NEWEST = 2
+"""The major version of RQ whose `Worker` this one extends."""
+
+
 class RQWorkers:
     """Workers of RQ's in processes of their own.
 
@@ -35,9 +52,13 @@ class RQWorkers:
         dispatcher: Whose work they run.
 
         options: How.
+
+    Raises:
+        ConfigurationError: This RQ works otherwise than those that the worker was made for.
     """
 
     def __init__(self, dispatcher: RQDispatcher, options: WorkerOptions) -> None:
+        refuse_unknown(VERSION)
         self._dispatcher = dispatcher
         self._options = options
         self._stopping = mmap.mmap(-1, 1)  # shared with the processes, and with theirs

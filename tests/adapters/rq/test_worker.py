@@ -16,8 +16,9 @@ from uuid import uuid4
 
 import pytest
 from dispatchers_rq import RQDispatcher, native
+from dispatchers_rq._worker import refuse_unknown
 
-from dispatchers import override
+from dispatchers import ConfigurationError, override
 from dispatchers.testing import Journal
 
 from .harness import forget
@@ -342,3 +343,11 @@ def test_several_queues_are_served_in_their_order(fresh: Place) -> None:
     forget(both.link.client, low)
     both.close()
     assert journal.texts == ["False0", "False1", "False2", "True0", "True1", "True2"]
+
+
+def test_an_rq_that_works_otherwise_is_refused() -> None:
+    """A worker that runs nothing must not take work, which would count as deliveries."""
+    refuse_unknown("2.12.0")
+
+    with pytest.raises(ConfigurationError, match="pip install 'rq"):
+        refuse_unknown("3.0.0")
