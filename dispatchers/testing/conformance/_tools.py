@@ -90,9 +90,9 @@ def answered(deadline: float, call: Callable[[], T]) -> T:
     """
     timed: list[tuple[float, T | BaseException]] = []
     thread = threading.Thread(target=lambda: timed.append(_timed(call)), daemon=True)
-    queued = _queued()
-    thread.start()
-    overslept = _watch(thread, deadline + HOPELESS)
+    queued, before = _queued(), monotonic()
+    thread.start()  # returns late where the new thread collects garbage: it lets nobody else run
+    overslept = max(monotonic() - before, _watch(thread, deadline + HOPELESS))
     assert timed, f"no answer after {deadline + HOPELESS:.1f} s, the deadline is {deadline} s"
     took, answer = timed[0]
     late = overslept + _longest_wait(queued)
