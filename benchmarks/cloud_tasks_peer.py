@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-from dispatchers_cloud_tasks import CloudTasksDispatcher  # before gRPC, see its `_gate`
+from dispatchers_cloud_tasks import CloudTasksDispatcher  # before gRPC, see its `__init__`
 
 import grpc  # isort: skip
 from google.cloud import tasks_v2

@@ -8,9 +8,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
-from dispatchers._envelope import encode
+from dispatchers._models.envelope import encode
 from dispatchers.http import PATH, Endpoint
-from dispatchers.http._call import Call
+from dispatchers.http._request import Request
 from dispatchers.testing.endpoint import Issuer, Scene
 from dispatchers.testing.journal import Journal
 
@@ -69,7 +69,7 @@ def _oidc() -> Figure:
         scene = Scene(issuer, Journal("/nowhere"))
         served = Endpoint(scene.settings())
         headers = dict(scene.headers(issuer.token()))
-        call = Call("POST", PATH, {k.lower(): v for k, v in headers.items()}, b"")
+        call = Request("POST", PATH, {k.lower(): v for k, v in headers.items()}, b"")
         oidc = served._ready.verifiers[-1]
         assert oidc.verify(call).granted
         times = sorted(once(lambda: oidc.verify(call), 200) for _ in range(15))

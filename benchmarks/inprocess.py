@@ -10,7 +10,7 @@ from decimal import Decimal
 from uuid import uuid4
 
 import dispatchers
-from dispatchers._guard import Guard
+from dispatchers._runtime.guard import Guard
 
 from ._measure import Figure, interleaved, ratio
 from .tasks import rich, small

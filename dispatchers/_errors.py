@@ -11,34 +11,36 @@
      +-- DeclarationError         @task, @declare: the definition cannot work
      +-- PayloadError             task.request(): arguments that do not fit
      +-- RejectedError            raised inside an adapter: certainly not handed over
+     +-- StepError                raised in a workflow: a step failed for good
+     +-- NotDurableError          raised in a workflow: it awaits what is not recorded
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from ._response import DispatchResponse
-
-__all__ = [
-    "PUBLIC",
-    "ConfigurationError",
-    "DispatchError",
-    "DispatchUnknownError",
-    "ErrorCategory",
-    "MissingDependencyError",
-    "RegistrationError",
-    "RejectedError",
-    "nearest",
-]
-
+from functools import partial
+from operator import attrgetter
+from typing import TypeGuard, TypeVar
 
 PUBLIC = "dispatchers"
-"""Where users import the exceptions from, and what a traceback says."""
+"""Where users import public names from; what a traceback, a repr and a pickle say."""
+
+C = TypeVar("C", bound=type)
+E = TypeVar("E", bound=BaseException)
 
 
+def public(cls: C) -> C:
+    """Place a class where users import it, so that a pickle names no private module.
+
+    Once it is made: pydantic looks the names in annotations up in the module it is made in.
+    """
+    cls.__defined_in__ = cls.__module__  # type: ignore[attr-defined] # for its source
+    cls.__module__ = PUBLIC
+    return cls
+
+
+@public
 class ErrorCategory(StrEnum):
     """Why a dispatch is not `ok`; callers branch on this, people read the message."""
 
@@ -75,7 +77,7 @@ class ErrorCategory(StrEnum):
     HANDLER = "handler"
     """It ran here, and the task failed."""
     INTERNAL = "internal"
-    """An error nobody classified: an adapter's, or ours."""
+    """An unclassified error of an adapter or of this library."""
 
 
 RETRYABLE = frozenset(
@@ -88,31 +90,6 @@ RETRYABLE = frozenset(
     }
 )
 """Repeating a request that was certainly not handed over may help."""
-
-
-class DispatchError(Exception):
-    """A dispatch was not `ok`, and the caller asked for an exception.
-
-    Attributes:
-        response: The response it was raised from.
-    """
-
-    __module__ = PUBLIC
-
-    def __init__(self, response: DispatchResponse) -> None:
-        self.response = response
-        super().__init__(response)
-
-    def __str__(self) -> str:
-        error = self.response.error
-        what = f"{error.category}: {error.message}" if error else "no error"
-        return f"dispatch through {self.response.dispatcher!r} was {self.response.status}: {what}"
-
-
-class DispatchUnknownError(DispatchError):
-    """It may or may not have been handed over; repeat only where duplicates are recognised."""
-
-    __module__ = PUBLIC
 
 
 class ConfigurationError(ValueError):
@@ -158,16 +135,146 @@ class RejectedError(Exception):
         return self.message
 
 
+class NotDurableError(RuntimeError):
+    """Code of a workflow used what cannot be recorded; the message has the place and the cure."""
+
+    __module__ = PUBLIC
+
+
+class StepError(Exception):
+    """A step of a workflow failed for good: after its own attempts, or beyond repair.
+
+    `except StepError.of(CardDeclined)` catches those that failed with this exception.
+
+    Args:
+        message: The words of the exception that it failed with.
+
+        category: A value of `ErrorCategory` where one fits: `handler`, `invalid`, `timeout` ...
+
+        exception_type: The dotted name of the exception's class, where there was one.
+
+        attempts: How often it was tried.
+
+        step: The step, for people: `shop.charge (3)`.
+    """
+
+    __module__ = PUBLIC
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        category: str = ErrorCategory.HANDLER.value,
+        exception_type: str | None = None,
+        attempts: int = 1,
+        step: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.category = category
+        self.exception_type = exception_type
+        self.attempts = attempts
+        self.step = step
+
+    @staticmethod
+    def of(kind: type[BaseException] | str) -> type[StepError]:
+        """Return the class of the failures with one exception.
+
+        It matches by the recorded name: not what derives from the exception.
+
+        Args:
+            kind: The exception's class, or its dotted name.
+        """
+        name = kind if isinstance(kind, str) else class_name(kind)
+        found = _step_errors.get(name)
+        # `except` asks for real classes: it calls no `__instancecheck__`.
+        return found or _step_errors.setdefault(name, _step_error_class(name))
+
+    def __str__(self) -> str:
+        step = f"step {self.step}: " if self.step else ""
+        kind = f"{self.exception_type}: " if self.exception_type else ""
+        return f"{step}{kind}{self.message}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        values = {name: getattr(self, name) for name in ("category", "exception_type", "attempts")}
+        return partial(step_error, self.message, **values, step=self.step), ()
+
+
+_step_errors: dict[str, type[StepError]] = {}
+"""Their classes by the dotted name of the exception, which a deployment has few of."""
+
+
+def _step_error_class(name: str) -> type[StepError]:
+    text = f"A step failed with `{name}`."
+    return type("StepError", (StepError,), {"__module__": PUBLIC, "__doc__": text})
+
+
+def step_error(
+    message: str, *, category: str, exception_type: str | None, attempts: int, step: str
+) -> StepError:
+    """Return a failure of the class that `except StepError.of(...)` catches."""
+    kind = StepError if exception_type is None else StepError.of(exception_type)
+    return kind(
+        message, category=category, exception_type=exception_type, attempts=attempts, step=step
+    )
+
+
+def is_a(exc: BaseException, kinds: type[E]) -> TypeGuard[E]:
+    """Tell whether an exception is one of a class, without asking the exception itself.
+
+    `isinstance` also reads its `__class__`, which may be a property that raises.
+    """
+    return issubclass(type(exc), kinds)
+
+
+class UnreadableError(Exception):
+    """Stands for an exception whose own class or attributes raise when looked at."""
+
+
+def stand_in(exc: BaseException) -> UnreadableError:
+    """Return what stands for an exception that cannot be looked at."""
+    found = UnreadableError("the exception's own class or attributes raise")
+    # The descriptor itself: the exception may hide its traceback, too.
+    return found.with_traceback(BaseException.__dict__["__traceback__"].__get__(exc))
+
+
+def readable(exc: E) -> E | UnreadableError:
+    """Return an exception, or what stands for it where it cannot be looked at."""
+    try:
+        _looked_at(exc)
+    except Exception:  # noqa: BLE001 - code of the exception's own
+        return stand_in(exc)
+    return exc
+
+
+_looked_at = attrgetter("__class__", "__traceback__")
+
+
+def class_name(kind: type) -> str:
+    """Return the dotted name by which a class is imported."""
+    # Users import from public modules: `a.b._c.E` is shown as `a.b.E`.
+    module = str(kind.__module__ or "").partition("._")[0]
+    return kind.__qualname__ if module in ("", "builtins") else f"{module}.{kind.__qualname__}"
+
+
 LONGEST_NAME = 255
 """Characters of an alias or a key; the search for the nearest one takes their square of time."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or the known names, or nothing: the tail of a message."""
+def nearest(name: str, known: Iterable[str], *, lists: bool = True) -> str:
+    """`; did you mean 'x'?`, or the known names, or nothing: the tail of a message.
+
+    Args:
+        name: A name that is not known.
+
+        known: Those that are.
+
+        lists: List the known names where none is near.
+    """
     import difflib
 
     names = sorted(known)
     comparable = names if len(name) <= LONGEST_NAME else []
     if close := difflib.get_close_matches(name, comparable, n=1, cutoff=0.6):
         return f"; did you mean {close[0]!r}?"
-    return f"; known are {', '.join(map(repr, names))}" if names else ""
+    return f"; known are {', '.join(map(repr, names))}" if names and lists else ""

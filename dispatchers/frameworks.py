@@ -1,4 +1,4 @@
-"""What the glue to a framework needs besides: its settings as a source, and finding a dispatcher.
+"""Helpers for framework glue: settings as a source, dispatchers by task.
 
 ::
 
@@ -11,22 +11,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from ._batch import iterated
-from ._catalogue import catalogue
-from ._check import Problem, problems
-from ._contract import BaseDispatcher
-from ._instances import reload, resolve, settings_of_task
-from ._refusal import unsent
-from ._report import told
-from ._request import DispatchRequest
-from ._response import DispatchResponse
-from ._sources import set_framework_source
-from ._verdict import without_contact
+from dispatchers._config.api import problems, reload, resolve, settings_of_task, state
+from dispatchers._config.files import set_framework_source
+from dispatchers._config.isolation import keep_in_process
+from dispatchers._dispatch.admission import iterated
+from dispatchers._dispatch.base import BaseDispatcher
+from dispatchers._dispatch.error_mapping import without_contact
+from dispatchers._dispatch.reporting import told, unsent
+from dispatchers._models.dead_letter import DeadLetterStore
+from dispatchers._models.problem import Problem
+from dispatchers._models.request import DispatchRequest
+from dispatchers._models.response import DispatchResponse
+from dispatchers._stores.loading import dead_letters
+from dispatchers._tasks.task import catalogue
 
 __all__ = [
     "Problem",
     "collected",
+    "dead_letter_stores",
     "dispatcher_for",
+    "keep_in_process",
     "problems",
     "refused",
     "reload",
@@ -47,8 +51,32 @@ def use_settings(source: Callable[[], Mapping[str, object] | None] | None, name:
     reload()
 
 
+def dead_letter_stores() -> dict[str, DeadLetterStore]:
+    """Return every configured store of dead letters, by alias; the endpoint's as `[endpoint]`.
+
+    Raises:
+        ConfigurationError: The configuration cannot be read, or a store cannot be opened.
+    """
+    configuration = state.snapshot.configuration
+    named = {alias: resolve(alias) for alias in sorted(state.snapshot.aliases())}
+    every = {alias: _letters_of(each) for alias, each in named.items()}
+    spec = configuration.endpoint().dead_letters if configuration.settings.endpoint else None
+    every["[endpoint]"] = None if spec is None else dead_letters(spec)
+    found: dict[str, DeadLetterStore] = {}
+    for place, store in every.items():
+        # By identity: aliases that share a store would list its letters twice.
+        if store is not None and all(store is not known for known in found.values()):
+            found[place] = store
+    return found
+
+
+def _letters_of(dispatcher: object) -> DeadLetterStore | None:
+    """Return the store of a dispatcher; objects that only dispatch have none."""
+    return dispatcher._dead_letters() if isinstance(dispatcher, BaseDispatcher) else None
+
+
 def dispatcher_for(task: str) -> BaseDispatcher:
-    """The dispatcher that a task goes through: the host's word by its name, else the task's own.
+    """Return the dispatcher of a task, by the host's override or its own.
 
     Args:
         task: The registered name; one that is not known goes through `default`.
@@ -58,6 +86,7 @@ def dispatcher_for(task: str) -> BaseDispatcher:
     """
     known = catalogue.find(task)
     own = known.policy.dispatcher if known else None
+    # Under the present name: a host that overrides a task need not know its former ones.
     host = settings_of_task(known.name if known else task).get("dispatcher")
     return resolve(host if isinstance(host, str) else own)
 
@@ -65,7 +94,7 @@ def dispatcher_for(task: str) -> BaseDispatcher:
 def collected(
     requests: Iterable[DispatchRequest],
 ) -> tuple[list[DispatchRequest], Exception | None]:
-    """What a `dispatch_many` was given, and why there is no more of it, if that was no end (C1)."""
+    """Collect the requests of a batch, and the error that ended it (C1)."""
     found: list[DispatchRequest] = []
     try:
         for each in iterated(requests):
@@ -76,12 +105,12 @@ def collected(
 
 
 def refused(alias: str, request: DispatchRequest | None, exc: Exception) -> DispatchResponse:
-    """The answer where there is no dispatcher that could give it (C1), told to hooks and log.
+    """Return and report the answer of a missing dispatcher (C1).
 
     Args:
         alias: What was asked for.
 
-        request: What could not be handed over; None of what is no request.
+        request: What could not be handed over; None where it was not a request.
 
         exc: Why; a `ConfigurationError` or a `RejectedError` is `REJECTED`.
     """

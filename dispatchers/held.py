@@ -19,15 +19,18 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from time import monotonic
 from typing import ClassVar, cast
 
-from . import hooks
-from ._bridge import shielded
-from ._contract import BaseDispatcher, Item, Sent
+from dispatchers._dispatch import hook_registry as hooks
+from dispatchers._dispatch.base import BaseDispatcher
+from dispatchers._dispatch.in_process import InProcessDispatcher
+from dispatchers._dispatch.protocol import Sent
+from dispatchers._models.base import build
+from dispatchers._models.options import BackendOptions
+from dispatchers._models.request import DispatchRequest
+from dispatchers._models.response import DispatchResponse, DispatchResponses, DispatchStatus
+from dispatchers._runtime.cancellation import shielded
+from dispatchers._runtime.log import say
+
 from ._errors import ErrorCategory, RejectedError
-from ._log import say
-from ._model import build
-from ._options import BackendOptions
-from ._request import DispatchRequest
-from ._response import DispatchResponse, DispatchResponses, DispatchStatus
 
 __all__ = ["HoldingDispatcher", "OnResult"]
 
@@ -37,11 +40,11 @@ OnResult = Callable[[DispatchResponse], object]
 DEFERRED = Sent(status=DispatchStatus.DEFERRED, confirmed=False, durable=False)
 
 
-class HoldingDispatcher(BaseDispatcher):
+class HoldingDispatcher(InProcessDispatcher):
     """Answers `DEFERRED`, and hands over to another dispatcher later.
 
     A request is encoded and checked at once, against what the other dispatcher can do, so that
-    what does not fit is `REJECTED` while somebody looks. Hooks that change a request see it once.
+    what does not fit is `REJECTED` while the caller looks. Hooks that change a request see it once.
 
     Args:
         to: The dispatcher that gets the work later. Not owned, never closed.
@@ -52,10 +55,11 @@ class HoldingDispatcher(BaseDispatcher):
     required: ClassVar[tuple[str, ...]] = ("_hold",)
 
     def __init__(self, to: BaseDispatcher, on_result: OnResult | None = None) -> None:
-        super().__init__(_options(to.options), alias=to.alias)
+        # Before the base class's constructor, which reads them.
         self.capabilities = to.capabilities.model_copy(
             update={"runs_here": False, "confirmed": False, "durable": False, "worker": False}
         )
+        super().__init__(_options(to.options), alias=to.alias)
         self._to = to
         self._on_result = on_result
 
@@ -65,6 +69,7 @@ class HoldingDispatcher(BaseDispatcher):
 
     def release(self, requests: Iterable[DispatchRequest]) -> DispatchResponses:
         """Hand over what was held, in one round trip where the backend can. Never raises."""
+        # A copy, as an iterator would be used up by the first to look.
         held = list(requests)
         with hooks.seen(held):
             return self._reported(self._to.dispatch_many(held))
@@ -90,16 +95,18 @@ class HoldingDispatcher(BaseDispatcher):
 
     def _dropped(self, requests: Iterable[DispatchRequest], why: str) -> DispatchResponses:
         error, started = RejectedError(ErrorCategory.CLOSED, why), monotonic()
-        return DispatchResponses(
-            self._not_sent(each, error, started, contacted=False) for each in requests
-        )
+        dropped = self._refused(list(requests), error, started, contacted=False, hurried=False)
+        self._announce_all(dropped)
+        return DispatchResponses(dropped)
 
     def _reported(self, responses: DispatchResponses) -> DispatchResponses:
         for response in responses:
             told = self._tell(response)
             if inspect.iscoroutine(told):
+                # Else Python warns of a coroutine that was never awaited, at a place that says
+                # nothing.
                 told.close()
-                say(logging.ERROR, "on_result is async, and nobody awaits it here")
+                say(logging.ERROR, "on_result is async, and nothing awaits it here")
         return responses
 
     async def _areported(self, responses: DispatchResponses) -> DispatchResponses:
@@ -120,24 +127,11 @@ class HoldingDispatcher(BaseDispatcher):
         self._hold(request)
         return DEFERRED
 
-    async def _asend(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:
-        return self._send(request, body, timeout=timeout)
-
-    async def _asend_many(
-        self, items: Sequence[Item], *, timeout: float
-    ) -> Sequence[Sent | Exception]:
-        return self._send_many(items, timeout=timeout)
-
-    def _category(self, exc: Exception) -> ErrorCategory | None:
-        return None
-
-    def _maybe_sent(self, exc: Exception) -> bool:
-        return False
-
 
 def _options(given: BackendOptions) -> BackendOptions:
-    """What every backend has, as the other dispatcher was given it; its breaker stays its own."""
+    """Return the options that all backends share, without the circuit breaker."""
     values = {name: getattr(given, name) for name in BackendOptions.model_fields}
+    # The other dispatcher has the breaker: holding work contacts nothing that could fail.
     return build(BackendOptions, {**values, "breaker": False})
 
 

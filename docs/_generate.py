@@ -1,7 +1,7 @@
 """Write the parts of the documentation that are facts of the code: `python docs/_generate.py`.
 
 Each stands between `<!-- name: begin -->` and `<!-- name: end -->`; a test compares them.
-"""  # noqa: INP001 - a script, not a package
+"""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import ast
 import inspect
 import json
 import re
-import textwrap
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from enum import Enum
@@ -34,15 +34,17 @@ from dispatchers import (
     Reason,
     WorkerOptions,
 )
-from dispatchers._breaker import BreakerSettings
-from dispatchers._config import Settings, TaskOverride
+from dispatchers._config.json_schema import class_body
+from dispatchers._config.references import BUILT_IN
+from dispatchers._config.registry import load_backend
+from dispatchers._config.settings import Settings, TaskOverride
 from dispatchers._errors import RETRYABLE
-from dispatchers._registry import BUILT_IN, load_backend
-from dispatchers._response import OK
+from dispatchers._models.options import BreakerSettings
+from dispatchers._models.response import OK
 from dispatchers.cli._exit import Exit
 from dispatchers.cli._main import _parser
 from dispatchers.http import PATH, Endpoint, EndpointSettings, OidcSettings, SignatureSettings
-from dispatchers.http._answers import POLICIES, Policy, answer_to
+from dispatchers.http._responses import POLICIES, Policy, answer_to
 from dispatchers.testing import (
     ABILITIES,
     DispatcherConformance,
@@ -84,7 +86,7 @@ def main() -> int:
     checking = parser.parse_args().check
     stale = [page for page in pages() if regenerated(page.read_text()) != page.read_text()]
     for page in stale:
-        print(page.relative_to(ROOT))  # noqa: T201 - a script
+        print(page.relative_to(ROOT))
         if not checking:
             page.write_text(regenerated(page.read_text()))
     return 1 if checking and stale else 0
@@ -127,9 +129,7 @@ def docs_of_fields(model: type[BaseModel]) -> dict[str, str]:
 
 def _docs_in(cls: type) -> Iterator[tuple[str, str]]:
     """The names in the body of a class, and the texts right below them."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
-    assert isinstance(body, ast.ClassDef)
-    for before, after in pairwise(body.body):
+    for before, after in pairwise(class_body(cls)):
         target = _target(before)
         match after:
             case ast.Expr(value=ast.Constant(value=str() as text)) if target:
@@ -160,6 +160,7 @@ WORDS: Mapping[str, str] = {
     "batch": "one round trip for many",
     "worker": "`dispatchers worker`",
     "dead_letters": "dead letters",
+    "stats": "figures by queue",
     "max_delay": "longest delay",
     "max_size": "largest envelope",
 }
@@ -412,6 +413,7 @@ ENDINGS: Mapping[Action, Sequence[Reason]] = {
         Reason.EXHAUSTED,
         Reason.NO_ENVELOPE,
         Reason.TOO_MANY_DELIVERIES,
+        Reason.CONFLICT,
     ),
     Action.RETURN: (
         Reason.UNKNOWN_TASK,
@@ -419,6 +421,7 @@ ENDINGS: Mapping[Action, Sequence[Reason]] = {
         Reason.INVALID_ARGUMENTS,
         Reason.IN_FLIGHT,
         Reason.STORE_UNAVAILABLE,
+        Reason.NO_JOURNAL,
         Reason.LEASE_LOST,
     ),
 }
@@ -479,7 +482,24 @@ def _first(cls: type, name: str) -> str:
     return (inspect.getdoc(getattr(cls, name)) or "").split("\n\n")[0]
 
 
+def api() -> str:
+    """The reference of the public names."""
+    sys.path.append(str(ROOT / "docs"))
+    from _api import reference
+
+    return reference(_texts_in)
+
+
+def _texts_in(cls: type) -> Mapping[str, str]:
+    if issubclass(cls, BaseModel):
+        return docs_of_fields(cls)
+    assert issubclass(cls, Enum)
+    texts = dict(_docs_in(cls))
+    return {str(member.value): texts.get(name, "") for name, member in cls.__members__.items()}
+
+
 TABLES: dict[str, Callable[[], str]] = {
+    "api": api,
     "capabilities": capabilities,
     "capability-fields": capability_fields,
     "statuses": statuses,

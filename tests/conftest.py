@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
+import sys
 from collections.abc import Iterator
 
 import pytest
 
 import dispatchers
-from dispatchers import _classify, _instances, hooks
-from dispatchers._catalogue import catalogue
+from dispatchers import hooks
+from dispatchers._config import api as _instances
+from dispatchers._models import failures as _classify
+from dispatchers._tasks.task import catalogue
+
+for _name in ("COLUMNS", "LINES", "TERM", "PYTHONUNBUFFERED", "NO_COLOR", "FORCE_COLOR"):
+    os.environ.pop(_name, None)  # tests that look at output see what a service's own log has
+
+LONG = ("tests/docs/", "tests/adapters/", "tests/core/sqlite/", "tests/testing/")
+"""Modules of processes and servers, few tests that take seconds each."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have pytest-xdist begin scopes in the order below, not with those of the most tests."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes long: a long module that begins last ends alone."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
+
+def pytest_collection_finish() -> None:
+    """Have the collector pass over ten thousand tests, each time that one asks for it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -35,6 +62,10 @@ def isolation(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     yield
 
+    if "dispatchers.workflows" in sys.modules:
+        from dispatchers.workflows._sweep import sweeper
+
+        sweeper.stop()
     logging.getLogger().setLevel(level)  # Celery's worker, run in this process, sets it
     catalogue._tasks, catalogue._former = tasks, former
     vars(hooks.hooks).update(added)

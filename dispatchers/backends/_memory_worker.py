@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import importlib
 import logging
-import signal
 import threading
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
-from queue import Empty, SimpleQueue
 from time import monotonic
-from types import FrameType
 from typing import TYPE_CHECKING
 
-from dispatchers._verdict import type_name
-from dispatchers._worker import WorkerOptions
-
-from ._memory_queue import LOOK
+from dispatchers._dispatch.error_mapping import type_name
+from dispatchers._dispatch.worker_protocol import WorkerOptions
+from dispatchers._runtime.log import say
+from dispatchers._worker.signals import StopFlag, stopped_by_signals
+from dispatchers.backends._memory_broker import LOOK
 
 if TYPE_CHECKING:
-    from .memory import MemoryDispatcher
+    from typing import Any as MemoryDispatcher
 
 __all__ = ["MemoryWorker"]
-
-log = logging.getLogger("dispatchers")
 
 
 class MemoryWorker:
@@ -32,8 +26,7 @@ class MemoryWorker:
     def __init__(self, dispatcher: MemoryDispatcher, options: WorkerOptions) -> None:
         self._dispatcher = dispatcher
         self._options = options
-        self._stopping = False
-        self._over: SimpleQueue[None] = SimpleQueue()
+        self._stop = StopFlag()
 
     def run(self) -> int:
         """Work until stopped, by `stop`, SIGTERM or SIGINT; with `drain`, until nothing waits.
@@ -47,22 +40,20 @@ class MemoryWorker:
             threading.Thread(target=self._work, name=f"dispatchers-memory-{n}", daemon=True)
             for n in range(self._options.concurrency)
         ]
-        with _signals(self.stop):
+        with stopped_by_signals(self.stop, patient=True):
             for thread in threads:
                 thread.start()
             self._wait()
         return self._joined(threads)
 
     def _wait(self) -> None:
-        """Until `stop`; with looks, as a signal that another thread gets wakes nobody here."""
-        while not self._stopping:
-            with suppress(Empty):
-                self._over.get(timeout=LOOK)
+        """Until `stop`; with looks, as a signal that another thread gets does not wake this one."""
+        while not self._stop.wait(LOOK):
+            pass
 
     def stop(self) -> None:
         """Take no more work, finish what runs, then return from `run`."""
-        self._stopping = True
-        self._over.put(None)
+        self._stop.set()
 
     def _joined(self, threads: list[threading.Thread]) -> int:
         with self._dispatcher._queue.changed:
@@ -74,7 +65,7 @@ class MemoryWorker:
 
     def _work(self) -> None:
         queue = self._dispatcher._queue
-        while not self._stopping:
+        while not self._stop.is_set():
             if self._step():
                 continue
             if self._options.drain and queue.is_empty(self._options.queues):
@@ -87,32 +78,11 @@ class MemoryWorker:
         if delivery is None:
             return False
         try:
-            self._dispatcher.run(delivery, stopping=lambda: self._stopping)
+            self._dispatcher.run(delivery, stopping=self._stop.is_set)
         except BaseException as exc:  # noqa: BLE001 - a task that exits must not end the worker
-            log.error(  # noqa: TRY400 - the type says enough
+            say(logging.ERROR,
                 "run of %s was ended by %s: it is delivered again",
                 delivery.work.task, type_name(exc),
                 extra={"request_id": delivery.work.id},
             )  # fmt: skip
         return True
-
-
-@contextmanager
-def _signals(stop: Callable[[], None]) -> Generator[None]:
-    """Have SIGTERM and SIGINT call `stop`, where this is the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        stop()
-
-    before = {
-        number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

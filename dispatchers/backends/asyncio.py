@@ -1,8 +1,8 @@
 """`asyncio`: the task runs on the running event loop, after the call has returned.
 
 Async tasks run on the loop, sync tasks on its threads, so that the loop is never blocked. Work
-waits in memory and does not survive the loop: `await dispatcher.adrain()` before it ends, or what
-was left is said in the log.
+waits in memory and does not survive the loop: `await dispatcher.adrain()` before it ends; anything
+unfinished is logged.
 
 Where no loop runs in the calling thread, `no_loop` says what to do: `inline` runs the task to its
 end in the call (`EXECUTED` or `FAILED`; work with a delay is refused there), `loop` hands it to the
@@ -22,18 +22,21 @@ from typing import Literal
 
 from pydantic import Field
 
-from dispatchers._capabilities import Capabilities
-from dispatchers._contract import BaseDispatcher, Item, Sent
-from dispatchers._dead import DeadLetterStore
+from dispatchers._dispatch.in_process import InProcessDispatcher
+from dispatchers._dispatch.protocol import Sent
 from dispatchers._errors import ConfigurationError, ErrorCategory, RejectedError
-from dispatchers._fork import renew_after_fork
-from dispatchers._options import BackendOptions
-from dispatchers._request import DispatchRequest, now
-from dispatchers._response import DispatchStatus
-from dispatchers._stores import dead_letters, run_settings
+from dispatchers._models.capabilities import Capabilities
+from dispatchers._models.options import BackendOptions
+from dispatchers._models.request import DispatchRequest
+from dispatchers._models.response import DispatchStatus
+from dispatchers._models.stats import Stats, tallied
+from dispatchers._runtime.clock import now
+from dispatchers._runtime.fork import renew_after_fork
+from dispatchers._stores.loading import count_dead
+from dispatchers._worker.settings import run_settings
+from dispatchers.backends._job import DEFAULT_QUEUE, Keys, Work
+from dispatchers.backends._loop_tasks import LoopWork, work_here
 
-from ._loop_work import LoopWork, work_here
-from ._work import Work
 from .inline import InlineDispatcher, InlineOptions, Waits
 
 __all__ = ["AsyncioDispatcher", "AsyncioOptions"]
@@ -52,7 +55,7 @@ class AsyncioOptions(BackendOptions):
     """With `no_loop = "inline"`: `sleep` through back-offs, try again `immediate`, or `never`."""
 
 
-class AsyncioDispatcher(BaseDispatcher):
+class AsyncioDispatcher(InProcessDispatcher):
     """Runs tasks on the running event loop: `ACCEPTED`, and lost if the loop ends before.
 
     Args:
@@ -72,7 +75,7 @@ class AsyncioDispatcher(BaseDispatcher):
     name = "asyncio"
     contract = 1
     capabilities = Capabilities(
-        delay=True, retries=True, deduplicate=True, confirmed=True, dead_letters=True
+        delay=True, retries=True, deduplicate=True, confirmed=True, dead_letters=True, stats=True
     )
     Options = AsyncioOptions
     options: AsyncioOptions
@@ -93,11 +96,7 @@ class AsyncioDispatcher(BaseDispatcher):
                 "AsyncioDispatcher: no_loop = 'loop' needs a loop, which only code can give: "
                 "AsyncioDispatcher(loop=...); or choose 'inline' or 'error'"
             )
-        spec = self.options.dead_letters
-        self._letters = None if spec is None else dead_letters(spec)
-        self.capabilities = self.capabilities.model_copy(
-            update={"dead_letters": self._letters is not None}
-        )
+        self._letters = self.letters  # opened now: a store that is misnamed is refused here
         self._settings = run_settings(self.options)
         self._inline = InlineDispatcher(_for_inline(self.options), alias=self.alias)
         self._begin()
@@ -105,12 +104,15 @@ class AsyncioDispatcher(BaseDispatcher):
 
     def _begin(self) -> None:
         self._lock = threading.RLock()
-        self._keys: set[tuple[str, str]] = set()
+        self._keys = Keys()
         self._loops: dict[asyncio.AbstractEventLoop, LoopWork] = {}
+        # Also when the dispatcher is dropped without `close`: what was left is logged.
         weakref.finalize(self, _sweep, self._loops)
 
     def _after_fork(self) -> None:
         """A child begins with nothing: loops, and the work on them, stay the parent's."""
+        # A loop's selector is shared with the parent: used by both, each would take the other's
+        # events.
         self._loop = None
         self._begin()
 
@@ -132,16 +134,16 @@ class AsyncioDispatcher(BaseDispatcher):
         return Sent(work.id)
 
     def _taken(self, work: Work) -> bool:
-        """Whether the key was free; from now on it is not."""
+        """Tell whether the key was free; from now on it is not."""
         with self._lock:
-            if work.key in self._keys:
+            if self._keys.knows(work):
                 return False
             if len(self._keys) >= self.options.capacity:
                 raise RejectedError(
                     ErrorCategory.CAPACITY,
                     f"{self.alias!r} is full: {self.options.capacity} wait or run",
                 )
-            self._keys.add(work.key)
+            self._keys.add(work)
             return True
 
     def _release(self, work: Work) -> None:
@@ -151,11 +153,13 @@ class AsyncioDispatcher(BaseDispatcher):
         self, work: Work, loop: asyncio.AbstractEventLoop, wait: float, *, here: bool
     ) -> None:
         lane = self._work_of(loop)
+        # Counted before the loop has it: a drain in between must wait for it.
         lane.expect(work)
         try:
             if here:
                 lane.start(work, wait)
             else:
+                # A loop is not thread-safe: the work is started by the loop itself.
                 loop.call_soon_threadsafe(lane.start, work, wait)
         except RuntimeError as exc:
             lane.pending.discard(work)
@@ -166,6 +170,7 @@ class AsyncioDispatcher(BaseDispatcher):
         if lane is None:
             with self._lock:
                 _sweep(self._loops)
+                # Asked again under the lock: another thread may have made it meanwhile.
                 lane = self._loops.get(loop) or self._new_lane(loop)
         if lane.ended:
             raise RejectedError(ErrorCategory.CLOSED, "the event loop is shutting down")
@@ -201,22 +206,6 @@ class AsyncioDispatcher(BaseDispatcher):
         finally:
             self._release(work)
 
-    async def _asend(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:
-        return self._send(request, body, timeout=timeout)
-
-    async def _asend_many(
-        self, items: Sequence[Item], *, timeout: float
-    ) -> Sequence[Sent | Exception]:
-        return self._send_many(items, timeout=timeout)
-
-    def _category(self, exc: Exception) -> ErrorCategory | None:
-        del exc
-        return None
-
-    def _maybe_sent(self, exc: Exception) -> bool:
-        del exc
-        return False
-
     # Finishing.
 
     async def adrain(self, timeout: float | None = None) -> int:
@@ -225,7 +214,7 @@ class AsyncioDispatcher(BaseDispatcher):
         A handler that drains does not wait for itself.
 
         Args:
-            timeout: Seconds; None is no limit.
+            timeout: Seconds; None means no limit.
 
         Returns:
             How much is still undone.
@@ -251,8 +240,17 @@ class AsyncioDispatcher(BaseDispatcher):
             _waited(wait, until - monotonic())
         return sum(lane.left(work) for lane in lanes)
 
-    def _dead_letters(self) -> DeadLetterStore | None:
-        return self._letters
+    def _stats(self, *, timeout: float) -> Sequence[Stats]:
+        """Count the work on every loop: nothing that is due waits, for a loop starts it at once."""
+        del timeout
+        lanes = [lane.counted() for lane in tuple(self._loops.values()) if not lane.ended]
+        return tallied(
+            ((work.queue or DEFAULT_QUEUE, work.due) for delayed, _ in lanes for work in delayed),
+            [work.queue or DEFAULT_QUEUE for _, running in lanes for work in running],
+            now=monotonic(),
+            dead=count_dead(self._letters),
+            queues=(DEFAULT_QUEUE,),
+        )
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
@@ -282,7 +280,8 @@ def _sweep(loops: dict[asyncio.AbstractEventLoop, LoopWork]) -> None:
 
 
 def _finishing(lane: LoopWork, work: Work | None) -> Future[None] | None:
-    """The end of what runs on a loop of another thread; None where nobody could wait for it."""
+    """The end of what runs on a loop of another thread; None where it cannot be waited for."""
+    # Waiting for the loop of this very thread would never end.
     if lane.loop is _running_loop() or not lane.loop.is_running():
         lane.close()
         return None

@@ -12,18 +12,18 @@ import time
 from dataclasses import replace
 from typing import Literal
 
-from dispatchers._capabilities import Capabilities
-from dispatchers._contract import BaseDispatcher, Sent
-from dispatchers._dead import DeadLetterStore
-from dispatchers._errors import ErrorCategory, RejectedError
-from dispatchers._model import build
-from dispatchers._options import BackendOptions
-from dispatchers._outcome import Action, Outcome, Reason
-from dispatchers._request import DispatchRequest
-from dispatchers._response import DispatchFailure, DispatchStatus
-from dispatchers._run import arun_envelope, run_here
-from dispatchers._stores import dead_letters, run_settings
-from dispatchers.backends._work import Work, follow_up
+from dispatchers._dispatch.base import BaseDispatcher
+from dispatchers._dispatch.in_process import InProcessDispatcher
+from dispatchers._dispatch.protocol import Sent
+from dispatchers._models.capabilities import Capabilities
+from dispatchers._models.options import BackendOptions
+from dispatchers._models.outcome import Action, Outcome
+from dispatchers._models.request import DispatchRequest
+from dispatchers._models.response import DispatchStatus
+from dispatchers._worker.outcomes import sent
+from dispatchers._worker.runner import arun_envelope, run_here
+from dispatchers._worker.settings import run_settings
+from dispatchers.backends._job import Work, follow_up
 
 __all__ = ["InlineDispatcher", "InlineOptions"]
 
@@ -40,7 +40,7 @@ class InlineOptions(BackendOptions):
     """`never`: one attempt. `immediate`: all attempts at once. `sleep`: with their back-off."""
 
 
-class InlineDispatcher(BaseDispatcher):
+class InlineDispatcher(InProcessDispatcher):
     """Runs the task in the call: `EXECUTED` or `FAILED`."""
 
     name = "inline"
@@ -55,9 +55,9 @@ class InlineDispatcher(BaseDispatcher):
         super().__init__(options, alias=alias, **settings)
         never = self.options.retries == "never"
         self.capabilities = self.capabilities.model_copy(update={"retries": not never})
+        # Quiet: the dispatch logs the failure, and one event is one record (C4).
         self._settings = replace(run_settings(self.options), quiet=True)
-        letters = self.options.dead_letters
-        self._letters = None if letters is None else dead_letters(letters)
+        self._letters = self.letters  # opened now: a store that is misnamed is refused here
 
     def _send(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:
         outcome = run_here(body, attempt=1, settings=self._settings)
@@ -65,6 +65,8 @@ class InlineDispatcher(BaseDispatcher):
             time.sleep(self._pause(outcome))
             outcome = run_here(body, attempt=outcome.attempt + 1, settings=self._settings)
         return EXECUTED if outcome is None else self._answer(request, body, outcome)
+
+    _asend_many = BaseDispatcher._asend_many  # one after the other, each awaited on the loop
 
     async def _asend(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:
         del timeout
@@ -75,64 +77,13 @@ class InlineDispatcher(BaseDispatcher):
             outcome = await arun_envelope(body, attempt=outcome.attempt + 1, settings=settings)
         return self._answer(request, body, outcome)
 
-    def _dead_letters(self) -> DeadLetterStore | None:
-        return self._letters
-
     def _answer(self, request: DispatchRequest, body: bytes, outcome: Outcome) -> Sent:
         if self._letters is not None and outcome.action is Action.DEAD:
             follow_up(Work(request, body, self.queue_of(request) or ""), outcome, self._letters)
         return sent(outcome)
-
-    def _category(self, exc: Exception) -> ErrorCategory | None:
-        del exc
-        return None
-
-    def _maybe_sent(self, exc: Exception) -> bool:
-        del exc
-        return False
 
     def _again(self, outcome: Outcome) -> bool:
         return self.options.retries != "never" and outcome.action is Action.RETRY
 
     def _pause(self, outcome: Outcome) -> float:
         return outcome.after if self.options.retries == "sleep" else 0.0
-
-
-def sent(outcome: Outcome) -> Sent:
-    """What an outcome in this process is as an answer.
-
-    Raises:
-        RejectedError: The work did not run.
-    """
-    if outcome.reason in (Reason.SUCCEEDED, Reason.DISCARDED):
-        return EXECUTED
-    if outcome.reason is Reason.DUPLICATE:
-        return DUPLICATE
-    if outcome.reason in NOT_RUN:
-        error = outcome.error
-        message = error.message if error and error.message else f"not run: {outcome.reason.value}"
-        raise RejectedError(NOT_RUN[outcome.reason], message)
-    return Sent(status=DispatchStatus.FAILED, error=_failure(outcome), exception=outcome.exception)
-
-
-NOT_RUN = {
-    Reason.UNKNOWN_TASK: ErrorCategory.NOT_FOUND,
-    Reason.INVALID_ARGUMENTS: ErrorCategory.INVALID,
-    Reason.NO_ENVELOPE: ErrorCategory.INVALID,
-    Reason.EXPIRED: ErrorCategory.INVALID,
-    Reason.IN_FLIGHT: ErrorCategory.CONFLICT,
-    Reason.STORE_UNAVAILABLE: ErrorCategory.UNAVAILABLE,
-}
-
-
-def _failure(outcome: Outcome) -> DispatchFailure:
-    kind = outcome.error.exception_type if outcome.error else None
-    where = outcome.error.where if outcome.error else ""
-    values = {
-        "category": ErrorCategory.HANDLER,
-        "retryable": False,
-        "exception_type": kind,
-        "message": f"task {outcome.task!r} failed with {kind} at {where}, "
-        f"attempt {outcome.attempt} of {outcome.max_attempts}",
-    }
-    return build(DispatchFailure, values)

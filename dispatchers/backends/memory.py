@@ -1,7 +1,7 @@
 """`memory`: a queue in this process that is worked off by hand, or by a worker in threads.
 
-The reference for authors of adapters, in three files: `_memory_queue.py` is the broker, this is the
-adapter, `_memory_worker.py` is the worker. What every adapter does:
+The reference for authors of adapters, in three files: `_memory_broker.py` is the broker, this is
+the adapter, `_memory_worker.py` is the worker. What every adapter does:
 
 - `_send` hands an envelope to the broker, or says that the key is known (`DUPLICATE`);
 - a worker claims what is due, and holds a *delivery*;
@@ -25,28 +25,30 @@ from datetime import datetime, timedelta
 
 from pydantic import Field
 
-from dispatchers import _request
-from dispatchers._capabilities import Capabilities
-from dispatchers._contract import BaseDispatcher, Item, Sent
-from dispatchers._dead import DeadLetter, DeadLetterStore, MemoryDeadLetters
-from dispatchers._envelope import decode
+from dispatchers._dispatch.in_process import InProcessDispatcher
+from dispatchers._dispatch.protocol import Sent
+from dispatchers._dispatch.worker_protocol import Worker, WorkerOptions
 from dispatchers._errors import ErrorCategory, RejectedError
-from dispatchers._fork import renew_after_fork
-from dispatchers._options import BackendOptions
-from dispatchers._outcome import Action, Outcome, Reason
-from dispatchers._request import DispatchRequest
-from dispatchers._response import DispatchStatus
-from dispatchers._run import run_envelope
-from dispatchers._stores import dead_letters, run_settings
-from dispatchers._worker import Worker, WorkerOptions
-
-from ._memory_queue import Delivery, MemoryQueue
-from ._work import Work, follow_up
+from dispatchers._models.capabilities import Capabilities
+from dispatchers._models.dead_letter import DeadLetter, DeadLetterStore
+from dispatchers._models.envelope import decode
+from dispatchers._models.options import BackendOptions
+from dispatchers._models.outcome import Action, Outcome, Reason
+from dispatchers._models.request import DispatchRequest
+from dispatchers._models.response import DispatchStatus
+from dispatchers._models.stats import Stats
+from dispatchers._runtime.clock import now
+from dispatchers._runtime.fork import renew_after_fork
+from dispatchers._stores.loading import count_dead, dead_letters
+from dispatchers._stores.memory import MemoryDeadLetters
+from dispatchers._worker.runner import run_envelope
+from dispatchers._worker.settings import run_settings
+from dispatchers._worker.settlement import settle
+from dispatchers._worker.steps import left_undone
+from dispatchers.backends._job import DEFAULT_QUEUE, Work
+from dispatchers.backends._memory_broker import Delivery, MemoryQueue
 
 __all__ = ["Delivery", "MemoryDispatcher", "MemoryOptions"]
-
-DEFAULT_QUEUE = "default"
-"""Where work goes that names no queue, of a dispatcher that names none."""
 
 
 class MemoryOptions(BackendOptions):
@@ -58,7 +60,7 @@ class MemoryOptions(BackendOptions):
     """How many keys of finished work are known as duplicates; the oldest go first."""
 
 
-class MemoryDispatcher(BaseDispatcher):
+class MemoryDispatcher(InProcessDispatcher):
     """Keeps work in memory until it is stepped through or a worker runs it.
 
     Args:
@@ -81,6 +83,7 @@ class MemoryDispatcher(BaseDispatcher):
         queues=True,
         confirmed=True,
         dead_letters=True,
+        stats=True,
     )
     Options = MemoryOptions
     options: MemoryOptions
@@ -90,7 +93,7 @@ class MemoryDispatcher(BaseDispatcher):
         options: MemoryOptions | None = None,
         *,
         alias: str | None = None,
-        clock: Callable[[], datetime] = _request.now,
+        clock: Callable[[], datetime] = now,
         **settings: object,
     ) -> None:
         super().__init__(options, alias=alias, **settings)
@@ -111,8 +114,9 @@ class MemoryDispatcher(BaseDispatcher):
         del timeout
         queue = self._queue
         work = Work(request, body, self.queue_of(request) or DEFAULT_QUEUE)
+        # One lock around question and answer: two threads may put the same key at once.
         with queue.changed:
-            if queue.knows(work.key):
+            if queue.knows(work):
                 return Sent(work.id, DispatchStatus.DUPLICATE)
             if len(queue) >= self.options.capacity:
                 raise RejectedError(
@@ -122,21 +126,10 @@ class MemoryDispatcher(BaseDispatcher):
             queue.put(work, request.due)
         return Sent(work.id)
 
-    async def _asend(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:
-        return self._send(request, body, timeout=timeout)
-
-    async def _asend_many(
-        self, items: Sequence[Item], *, timeout: float
-    ) -> Sequence[Sent | Exception]:
-        return self._send_many(items, timeout=timeout)
-
-    def _category(self, exc: Exception) -> ErrorCategory | None:
-        del exc
-        return None
-
-    def _maybe_sent(self, exc: Exception) -> bool:
-        del exc
-        return False
+    def _stats(self, *, timeout: float) -> Sequence[Stats]:
+        del timeout
+        configured = (self.options.queue or DEFAULT_QUEUE, *self.options.queues)
+        return self._queue.counted(configured, count_dead(self._letters))
 
     # The worker's side.
 
@@ -160,6 +153,7 @@ class MemoryDispatcher(BaseDispatcher):
         try:
             outcome = self._outcome(delivery.work, stopping)
         except BaseException:
+            # KeyboardInterrupt and the like pass, and the work must not stay claimed.
             self.abandon(delivery)
             raise
         self.settle(delivery, outcome)
@@ -167,7 +161,7 @@ class MemoryDispatcher(BaseDispatcher):
 
     def _outcome(self, work: Work, stopping: Callable[[], bool] | None) -> Outcome:
         if work.expires is not None and work.expires <= self.now:
-            return _expired(work)
+            return left_undone(work.body, _expired(work))
         return run_envelope(
             work.body,
             attempt=work.attempt,
@@ -182,13 +176,12 @@ class MemoryDispatcher(BaseDispatcher):
         Returns:
             False where the delivery is not this worker's any more: its result does not count.
         """
+        # Before anything is stored: a late worker must not leave a dead letter of work that runs
+        # again.
         if not self._queue.holds(delivery):
             return False
-        after = follow_up(delivery.work, outcome, self._letters)
-        if after is not None:
-            return self._queue.back(delivery, outcome, after)
-        done = outcome.action is Action.DONE and outcome.reason is not Reason.EXPIRED
-        return self._queue.finish(delivery, remember=done)
+        settle(delivery, outcome, self._letters)
+        return True
 
     def abandon(self, delivery: Delivery) -> bool:
         """Give a delivery up, as the death of its worker does: the work is delivered once more.
@@ -236,16 +229,16 @@ class MemoryDispatcher(BaseDispatcher):
 
     @property
     def waiting(self) -> tuple[DispatchRequest, ...]:
-        """What waits, queue by queue in the order it would run; delayed work after the rest."""
+        """Return what waits, queue by queue in running order; delayed work after the rest."""
         return tuple(decode(work.body) for work in self._queue)
 
     @property
     def dead(self) -> list[DeadLetter]:
-        """What failed for good, the newest first."""
+        """Return the work that failed permanently, the newest first."""
         return self._letters.list()
 
     def forget(self, task: str | None = None, key: str | None = None) -> int:
-        """Forget finished keys, so that their work is no duplicate any more.
+        """Forget finished keys, so that their work does not count as a duplicate.
 
         Args:
             task: Only of the task of that registered name.

@@ -6,18 +6,16 @@ envelope is encoded and checked as everywhere, so that what passes here passes o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from dispatchers._capabilities import Capabilities
-from dispatchers._contract import BaseDispatcher, Item, Sent
-from dispatchers._errors import ErrorCategory
-from dispatchers._request import DispatchRequest
+from dispatchers._dispatch.in_process import InProcessDispatcher
+from dispatchers._dispatch.protocol import Sent
+from dispatchers._models.capabilities import Capabilities
+from dispatchers._models.request import DispatchRequest
 
 __all__ = ["NullDispatcher"]
 
 
-class NullDispatcher(BaseDispatcher):
-    """Answers `ACCEPTED`, `confirmed` and `durable` false: nobody has the work."""
+class NullDispatcher(InProcessDispatcher):
+    """Answers `ACCEPTED`, `confirmed` and `durable` false: the work is nowhere."""
 
     name = "null"
     contract = 1
@@ -26,19 +24,3 @@ class NullDispatcher(BaseDispatcher):
     def _send(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:
         del body, timeout
         return Sent(request.id)
-
-    async def _asend(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:
-        return self._send(request, body, timeout=timeout)
-
-    async def _asend_many(
-        self, items: Sequence[Item], *, timeout: float
-    ) -> Sequence[Sent | Exception]:
-        return self._send_many(items, timeout=timeout)
-
-    def _category(self, exc: Exception) -> ErrorCategory | None:
-        del exc
-        return None
-
-    def _maybe_sent(self, exc: Exception) -> bool:
-        del exc
-        return False

@@ -1,8 +1,9 @@
 """`sqlite`: a durable queue in one file, with nothing installed.
 
 Work is `ACCEPTED` when it is on the disk, and then survives the death of every process involved.
-For one machine, with any number of processes and threads; whoever outgrows it changes one line of
-configuration to a broker. Its worker runs handlers in child processes that can be killed.
+For one machine, with any number of processes and threads; a deployment that outgrows it changes
+one line of configuration to a broker. Its worker runs handlers in child processes that can be
+killed.
 """
 
 from __future__ import annotations
@@ -10,24 +11,22 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field
-
-from dispatchers._capabilities import Capabilities
-from dispatchers._contract import BaseDispatcher, Item, Sent
-from dispatchers._dead import DeadLetterStore
+from dispatchers._dispatch.base import BaseDispatcher
+from dispatchers._dispatch.protocol import Item, Sent
+from dispatchers._dispatch.worker_protocol import Worker, WorkerOptions
 from dispatchers._errors import ConfigurationError, ErrorCategory
-from dispatchers._options import BackendOptions
-from dispatchers._request import DispatchRequest
-from dispatchers._response import DispatchStatus
-from dispatchers._stores import dead_letters
-from dispatchers._worker import Worker, WorkerOptions
+from dispatchers._models.capabilities import Capabilities
+from dispatchers._models.dead_letter import DeadLetterStore
+from dispatchers._models.keyed import conflict, digest_of
+from dispatchers._models.request import DispatchRequest
+from dispatchers._models.response import DispatchStatus
+from dispatchers._models.stats import Stats, queue_stats
+from dispatchers._stores.loading import count_dead, dead_letters
 from dispatchers.sqlite import (
     NewJob,
     Put,
     QueueDeadLetters,
-    SQLiteStore,
     StoreBusyError,
     StoreClosedError,
     Stored,
@@ -37,16 +36,22 @@ from dispatchers.sqlite import (
     StoreInputError,
     StoreReadOnlyError,
     StoreUnavailableError,
-    Synchronous,
 )
+from dispatchers.sqlite._collecting import collector_of
+from dispatchers.sqlite._errors import closed_to_us
+from dispatchers.sqlite._options import SQLiteOptions, open_store
 
-__all__ = ["SQLiteDispatcher", "SQLiteOptions"]
+__all__ = ["SQLiteDispatcher"]
 
 DEFAULT_QUEUE = "default"
+
+
 LARGEST = 256 * 1024 * 1024
 """Bytes of an envelope. SQLite itself ends at 1e9 (https://sqlite.org/limits.html, 3.40)."""
 
+
 _STATUS = {Put.INSERTED: DispatchStatus.ACCEPTED, Put.DUPLICATE: DispatchStatus.DUPLICATE}
+
 
 _CATEGORIES: dict[type[StoreError], ErrorCategory] = {
     StoreBusyError: ErrorCategory.TIMEOUT,
@@ -57,32 +62,6 @@ _CATEGORIES: dict[type[StoreError], ErrorCategory] = {
     StoreInputError: ErrorCategory.INVALID,
     StoreClosedError: ErrorCategory.CLOSED,
 }
-
-
-def _text(value: object) -> object:
-    return os.fsdecode(value) if isinstance(value, os.PathLike) else value
-
-
-def _file(path: str) -> str:
-    if path.startswith(":memory:"):
-        raise ValueError("has to name a file that other processes can open")
-    return path
-
-
-FilePath = Annotated[str, BeforeValidator(_text), AfterValidator(_file), Field(min_length=1)]
-
-
-class SQLiteOptions(BackendOptions):
-    """Options of `sqlite`."""
-
-    path: FilePath
-    """The file, created on first use, readable by its owner only; its directory has to exist."""
-    synchronous: Synchronous = "full"
-    """`full` survives a loss of power; `normal` is faster and survives the loss of processes."""
-    lease: float = Field(default=60.0, ge=1, le=86400)
-    """Seconds without a sign of life after which a worker's work is given to others."""
-    retention: float = Field(default=86400.0, ge=0)
-    """Seconds for which ids and keys of finished work are remembered as duplicates."""
 
 
 class SQLiteDispatcher(BaseDispatcher):
@@ -102,8 +81,10 @@ class SQLiteDispatcher(BaseDispatcher):
         durable=True,
         worker=True,
         dead_letters=True,
+        stats=True,
         max_size=LARGEST,
     )
+    posix_worker = True
     Options = SQLiteOptions
     options: SQLiteOptions
 
@@ -112,67 +93,101 @@ class SQLiteDispatcher(BaseDispatcher):
     ) -> None:
         super().__init__(options, alias=alias, **settings)
         self._store = open_store(self.options)
+        self.journal = f"sqlite:{self.options.path}"
 
     def _send(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:
-        return _sent(self._store.put(self._job(request, body), timeout=timeout))
+        if self._is_held(request, job := self._job(request, body)):
+            return Sent(job.id, DispatchStatus.DEFERRED)
+        stored = self._store.put(job, timeout=timeout)
+        if stored.put is Put.CONFLICT:
+            raise conflict(request.task)
+        return _sent(stored)
 
     def _send_many(self, items: Sequence[Item], *, timeout: float) -> Sequence[Sent | Exception]:
         jobs = [self._job(request, body) for request, body in items]
-        return [_sent(stored) for stored in self._store.put_many(jobs, timeout=timeout)]
+        held = [self._is_held(request, job) for (request, _), job in zip(items, jobs, strict=True)]
+        if any(held):
+            return [Sent(job.id, DispatchStatus.DEFERRED) for job in jobs]
+        answers = self._store.put_many(jobs, timeout=timeout)
+        return [
+            conflict(job.task) if stored.put is Put.CONFLICT else _sent(stored)
+            for job, stored in zip(jobs, answers, strict=True)
+        ]
+
+    def _is_held(self, request: DispatchRequest, job: NewJob) -> bool:
+        """Tell whether a job is put together with what it follows from, which is recorded later."""
+        collector = collector_of(self._store.path)
+        if collector is None:
+            return False
+        if not collector.is_open:
+            collector.puts = True
+            return False
+        collector.follow(job, request)
+        return True
 
     def _job(self, request: DispatchRequest, body: bytes) -> NewJob:
         due, expires = request.due, request.expires_at
         return NewJob(
             request.id,
             request.task,
+            # A row needs a queue, so that workers which serve named queues find it.
             request.queue or self.options.queue or DEFAULT_QUEUE,
             body,
             request.priority or 0,
             None if due is None else due.timestamp(),
             None if expires is None else expires.timestamp(),
             request.idempotency_key,
+            digest=digest_of(request),
         )
 
     def _category(self, exc: Exception) -> ErrorCategory | None:
+        # None leaves errors of Python's own to the core's table.
         return _CATEGORIES.get(type(exc)) if isinstance(exc, StoreError) else None
 
     def _maybe_sent(self, exc: Exception) -> bool:
+        # An exception that the store does not know may have come after the commit.
         return not isinstance(exc, StoreError) or exc.maybe_written
 
     def _check(self) -> None:
+        if (words := closed_to_us(self._store.path)) is not None:
+            raise ConfigurationError(f"dispatcher {self.alias!r}: {self._store.path} {words}")
         folder = Path(self._store.path).parent
         if not folder.is_dir():
             raise ConfigurationError(f"dispatcher {self.alias!r}: no directory {folder}: make it")
+        # The folder, not only the file: SQLite makes its journal files beside it.
         if not os.access(folder, os.W_OK | os.X_OK):
             raise ConfigurationError(
                 f"dispatcher {self.alias!r}: {folder} cannot be written: let this process write it"
             )
 
     def _probe(self, *, timeout: float) -> None:
-        self._store.open(timeout=timeout)
+        self._store.check(timeout=timeout)
 
     def _close(self, timeout: float) -> int:
         self._store.close(timeout)
         return 0
 
+    def _stats(self, *, timeout: float) -> Sequence[Stats]:
+        found = self._store.counts_by_queue(timeout=timeout)
+        spec = self.options.dead_letters
+        return queue_stats(
+            waiting=found.waiting,
+            running=found.running,
+            delayed=found.delayed,
+            dead=found.dead if spec is None else count_dead(dead_letters(spec)),
+            oldest=found.oldest,
+            queues=(self.options.queue or DEFAULT_QUEUE, *self.options.queues),
+        )
+
     def _worker(self, options: WorkerOptions) -> Worker:
-        from dispatchers.sqlite._worker import SQLiteWorker
+        # Late: processes that only dispatch do not load the worker.
+        from dispatchers.sqlite._worker.worker import SQLiteWorker
 
         return SQLiteWorker(self.options, options)
 
     def _dead_letters(self) -> DeadLetterStore:
         spec = self.options.dead_letters
         return QueueDeadLetters(self._store.database) if spec is None else dead_letters(spec)
-
-
-def open_store(options: SQLiteOptions) -> SQLiteStore:
-    """The store that the options describe; its file is opened on first use."""
-    return SQLiteStore(
-        options.path,
-        synchronous=options.synchronous,
-        lease=options.lease,
-        retention=options.retention,
-    )
 
 
 def _sent(stored: Stored) -> Sent:

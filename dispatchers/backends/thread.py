@@ -1,7 +1,7 @@
 """`thread`: the task runs in this process, on one of a few threads, after the call has returned.
 
 Work waits in a bounded queue in memory, so it does not survive the process. At the end of the
-program, work that is due gets `exit_timeout` seconds, and what was left is said in the log; a
+program, work that is due gets `exit_timeout` seconds, and anything unfinished is logged; a
 handler that is running then is never cut. A forked child begins with an empty queue and threads of
 its own: what waits in the parent is the parent's.
 
@@ -16,18 +16,19 @@ from time import monotonic
 
 from pydantic import Field
 
-from dispatchers._capabilities import Capabilities
-from dispatchers._contract import BaseDispatcher, Item, Sent
-from dispatchers._dead import DeadLetterStore
-from dispatchers._errors import ErrorCategory
-from dispatchers._fork import renew_after_fork
-from dispatchers._options import BackendOptions
-from dispatchers._request import DispatchRequest, now
-from dispatchers._response import DispatchStatus
-from dispatchers._stores import dead_letters, run_settings
-
-from ._pool import Pool
-from ._work import Work
+from dispatchers._dispatch.in_process import InProcessDispatcher
+from dispatchers._dispatch.protocol import Sent
+from dispatchers._models.capabilities import Capabilities
+from dispatchers._models.options import BackendOptions
+from dispatchers._models.request import DispatchRequest
+from dispatchers._models.response import DispatchStatus
+from dispatchers._models.stats import Stats
+from dispatchers._runtime.clock import now
+from dispatchers._runtime.fork import renew_after_fork
+from dispatchers._stores.loading import count_dead
+from dispatchers._worker.settings import run_settings
+from dispatchers.backends._job import Work
+from dispatchers.backends._thread_pool import Pool
 
 __all__ = ["ThreadDispatcher", "ThreadOptions"]
 
@@ -41,7 +42,7 @@ class ThreadOptions(BackendOptions):
     """How much work may wait, delayed work included; beyond it the answer is `capacity`."""
 
 
-class ThreadDispatcher(BaseDispatcher):
+class ThreadDispatcher(InProcessDispatcher):
     """Runs tasks on threads of this process: `ACCEPTED`, and lost if the process dies."""
 
     name = "thread"
@@ -53,6 +54,7 @@ class ThreadDispatcher(BaseDispatcher):
         deduplicate=True,
         confirmed=True,
         dead_letters=True,
+        stats=True,
     )
     Options = ThreadOptions
     options: ThreadOptions
@@ -61,11 +63,7 @@ class ThreadDispatcher(BaseDispatcher):
         self, options: ThreadOptions | None = None, *, alias: str | None = None, **settings: object
     ) -> None:
         super().__init__(options, alias=alias, **settings)
-        spec = self.options.dead_letters
-        self._letters = None if spec is None else dead_letters(spec)
-        self.capabilities = self.capabilities.model_copy(
-            update={"dead_letters": self._letters is not None}
-        )
+        self._letters = self.letters  # opened now: a store that is misnamed is refused here
         self._settings = run_settings(self.options)
         self._pool = self._new_pool()
         renew_after_fork(self)
@@ -75,6 +73,7 @@ class ThreadDispatcher(BaseDispatcher):
         return Pool(self.alias, options.workers, options.capacity, self._settings, self._letters)
 
     def _after_fork(self) -> None:
+        # The old pool's threads do not exist here, and its work is the parent's.
         self._pool.abandon()
         self._pool = self._new_pool()
 
@@ -85,31 +84,16 @@ class ThreadDispatcher(BaseDispatcher):
             return Sent(work.id)
         return Sent(work.id, DispatchStatus.DUPLICATE)
 
-    async def _asend(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:
-        return self._send(request, body, timeout=timeout)
-
-    async def _asend_many(
-        self, items: Sequence[Item], *, timeout: float
-    ) -> Sequence[Sent | Exception]:
-        return self._send_many(items, timeout=timeout)
-
-    def _category(self, exc: Exception) -> ErrorCategory | None:
-        del exc
-        return None
-
-    def _maybe_sent(self, exc: Exception) -> bool:
-        del exc
-        return False
+    def _stats(self, *, timeout: float) -> Sequence[Stats]:
+        del timeout
+        return self._pool.counted(count_dead(self._letters))
 
     def _close(self, timeout: float) -> int:
         return self._pool.close(timeout)
 
-    def _dead_letters(self) -> DeadLetterStore | None:
-        return self._letters
-
 
 def _due(request: DispatchRequest) -> float | None:
-    """When it is due on the monotonic clock, which nobody sets back; None is at once."""
+    """Return when it is due on the monotonic clock, which is never set back; None is at once."""
     if request.delay is None and request.eta is None:
         return None
     due = request.due

@@ -1,4 +1,4 @@
-"""Pieces of command lines that several commands have."""
+"""Arguments that several commands share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dispatchers._errors import ConfigurationError
 from ._exit import Exit
 from ._screen import Screen
 
-__all__ = ["add_command", "add_global", "arguments_of", "meant", "pair", "whole"]
+__all__ = ["Runner", "add_command", "add_global", "arguments_of", "meant", "pair", "whole"]
 
 Runner = Callable[[argparse.Namespace, Screen], Exit]
 
@@ -21,8 +21,9 @@ Runner = Callable[[argparse.Namespace, Screen], Exit]
 def add_command(
     commands: Any, name: str, run: Runner, text: str, *, as_json: bool = False
 ) -> argparse.ArgumentParser:
-    """A parser for a command; the first words of its text are what the overview says."""
+    """Add a command's parser; its text begins with the summary."""
     short, _, rest = text.strip().partition("\n\n")
+    # Only where a blank follows: a dot inside a name does not end the summary.
     summary = re.split(r"[:;.](?:\s|$)", short)[0]
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
@@ -32,6 +33,7 @@ def add_command(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=run)
+    # Suppressed: the default of a subcommand would overwrite what stood before the command.
     add_global(parser, argparse.SUPPRESS)
     if as_json:
         parser.add_argument("--json", action="store_true", help="JSON for programs")
@@ -64,7 +66,7 @@ def pair(text: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not (key and equals):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no argument: write key=value, or --args JSON"
+            f"{text!r} is not an argument: write key=value, or --args JSON"
         )
     return key, value
 
@@ -76,19 +78,20 @@ def whole(text: str) -> int:
         argparse.ArgumentTypeError: It is none.
     """
     if not (text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
 
 
 def arguments_of(text: str | None) -> dict[str, Any]:
-    """The arguments by name in a JSON object.
+    """Parse arguments by name from a JSON object.
 
     Raises:
-        ConfigurationError: It is no JSON object.
+        ConfigurationError: It is not a JSON object.
     """
     try:
         found: object = json.loads(text or "{}")
     except (ValueError, RecursionError) as exc:
+        # RecursionError: JSON nested deeper than the interpreter's stack.
         raise ConfigurationError(f"--args is not JSON: {exc}") from None
     if not isinstance(found, dict):
         raise ConfigurationError(

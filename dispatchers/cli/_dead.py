@@ -1,25 +1,27 @@
-"""`dispatchers dead`: look at, mend, replay and delete what failed for good."""
+"""`dispatchers dead`: list, edit, replay and delete dead letters."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any
 
 from pydantic import ValidationError
 
-from dispatchers._catalogue import catalogue
-from dispatchers._dead import DeadLetter
-from dispatchers._envelope import EnvelopeError, decode, encode
 from dispatchers._errors import ConfigurationError
-from dispatchers._options import options_error
-from dispatchers._request import DispatchRequest
+from dispatchers._models.dead_letter import DeadLetter
+from dispatchers._models.envelope import EnvelopeError, decode, encode
+from dispatchers._models.request import DispatchRequest
+from dispatchers._models.validation import options_error
+from dispatchers._tasks.task import catalogue
 
 from ._arguments import add_command, arguments_of, meant, pair, whole
+from ._dead_letters import Found, Result, find, matching
+from ._dead_letters import replay as replayed
 from ._exit import Exit
-from ._letters import Found, Verdict, find, matching
-from ._letters import replay as replayed
 from ._screen import Screen
 from ._surroundings import import_modules, selected_target
 from ._typed import typed
@@ -27,10 +29,15 @@ from ._typed import typed
 __all__ = ["add"]
 
 TEXT = """
-Look at what failed for good, mend it, dispatch it again, or delete it.
+List dead letters, edit them, dispatch them again, or delete them.
 
-A replayed letter keeps its id and is removed only once the backend has the work.
+The stores of every dispatcher of the target and of [endpoint] are looked into. The first characters
+of an id are enough where no other id begins so. A replayed letter keeps its id and is removed only
+once the backend has the work.
 """
+
+PAGE = 100
+"""Letters that a table shows unless told otherwise."""
 
 
 def add(commands: Any) -> None:
@@ -49,7 +56,9 @@ def _add_list(actions: Any) -> None:
         actions, "list", show_list, "List dead letters, newest first.", as_json=True
     )
     _add_filter(parser)
-    parser.add_argument("--limit", metavar="N", type=whole, default=100, help="default: 100")
+    parser.add_argument(
+        "--limit", metavar="N", type=whole, help="at most so many; default: 100, with --json all"
+    )
 
 
 def _add_show(actions: Any) -> None:
@@ -89,26 +98,37 @@ def _add_filter(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_alias(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--alias", metavar="ALIAS", help="of this dispatcher; default: all")
+    parser.add_argument(
+        "--alias", metavar="ALIAS", help="of this dispatcher, or [endpoint]; default: all"
+    )
 
 
 # What they do.
 
 
+def _import_settings() -> None:
+    # A framework's settings are known once its module is imported; a task module that is broken
+    # must not hide the dead letters of its tasks.
+    with contextlib.suppress(ConfigurationError):
+        import_modules()
+
+
 def show_list(args: argparse.Namespace, shown: Screen) -> Exit:
     """List dead letters."""
+    _import_settings()
     selected_target(args.target)
-    found = matching(args.alias, task=args.task, queue=args.queue, limit=args.limit)
+    limit = args.limit or (None if args.json else PAGE)
+    # One more than is shown tells whether there are more.
+    found = matching(args.alias, task=args.task, queue=args.queue, limit=limit and limit + 1)
+    kept = islice(found, limit)
     if args.json:
-        shown.json([_facts(each) for each in found])
-        return Exit.OK
-    rows = [_row(each) for each in found]
-    if not rows:
+        shown.json_list(_facts(each) for each in kept)
+    elif rows := [_row(each) for each in kept]:
+        shown.table(("id", "task", "died", "attempts", "why"), rows)
+    else:
         shown.note("no dead letters")
-        return Exit.OK
-    shown.table(("id", "task", "died", "attempts", "why"), rows)
-    if len(rows) == args.limit:
-        shown.note(f"the newest {args.limit}: --limit shows more")
+    if limit is not None and next(found, None) is not None:
+        shown.note(f"there are more than these {limit}, the newest: --limit N shows more")
     return Exit.OK
 
 
@@ -125,21 +145,23 @@ def _why(letter: DeadLetter) -> str:
 
 def _facts(found: Found) -> dict[str, Any]:
     letter = found.letter.model_dump(mode="json", exclude={"body"})
-    return {"dispatcher": found.where.dispatcher.alias, **letter}
+    return {"dispatcher": found.where.owner, **letter}
 
 
 def show_one(args: argparse.Namespace, shown: Screen) -> Exit:
     """Show one letter with its arguments."""
+    _import_settings()
     selected_target(args.target)
     found = find(args.id, args.alias)
     letter = found.letter
+    # As JSON, not as a request: a message without an envelope must be shown as well.
     envelope = _envelope(letter)
     if args.json:
         shown.json({**_facts(found), "envelope": envelope})
         return Exit.OK
     facts = {"task": letter.task or "?", "queue": letter.queue or "-", "why": _why(letter)}
     facts |= {"died": letter.died_at.isoformat(" ", "seconds"), "attempts": str(letter.attempts)}
-    facts |= {"deliveries": str(letter.deliveries), "dispatcher": found.where.dispatcher.alias}
+    facts |= {"deliveries": str(letter.deliveries), "dispatcher": found.where.owner}
     if letter.error is not None:
         facts |= {"error": letter.error.message or "-", "raised at": letter.error.where or "-"}
     shown.fields(facts)
@@ -168,8 +190,9 @@ def edit(args: argparse.Namespace, shown: Screen) -> Exit:
         changes["queue"] = args.queue
     if not changes:
         raise ConfigurationError("nothing to change: give key=value, --args or --queue")
-    found.where.edit(args.id, encode(_changed(request, changes)))
-    shown.line(f"changed; to dispatch it: dispatchers dead replay {args.id}")
+    # Encoded from a validated request: an edit cannot make an envelope that no worker reads.
+    found.where.edit(found.letter.id, encode(_changed(request, changes)))
+    shown.line(f"changed; to dispatch it: dispatchers dead replay {found.letter.id}")
     return Exit.OK
 
 
@@ -184,6 +207,7 @@ def _payload(request: DispatchRequest, args: argparse.Namespace) -> dict[str, An
     """The new arguments; a task that is registered here must accept them."""
     given = arguments_of(args.args) if args.args else dict(request.payload)
     if (task := catalogue.find(request.task)) is not None:
+        # Checked by the task's types now, not by a worker after the replay.
         return task.codec.to_json_values(typed(task, given, args.pairs))
     return {**given, **meant(args.pairs)}
 
@@ -205,22 +229,36 @@ def delete(args: argparse.Namespace, shown: Screen) -> Exit:
     return _each(args, shown, _deleted)
 
 
-def _deleted(found: Found) -> Verdict:
+def _deleted(found: Found) -> Result:
     gone = found.where.delete(found.letter.id)
     if gone:
-        return Verdict(found.letter.id, "deleted")
-    return Verdict(found.letter.id, "kept", "it is gone already")
+        return Result(found.letter.id, "deleted")
+    return Result(found.letter.id, "kept", "it is gone already")
 
 
-def _each(args: argparse.Namespace, shown: Screen, act: Callable[[Found], Verdict]) -> Exit:
+def _each(args: argparse.Namespace, shown: Screen, act: Callable[[Found], Result]) -> Exit:
     selected_target(args.target)
     import_modules()
-    verdicts = [act(found) for found in _wanted(args)]
-    kept = sum(each.word == "kept" for each in verdicts)
-    if verdicts:
-        shown.table(("id", "state", "why"), verdicts)
-    shown.line(f"{len(verdicts) - kept} {args.done}, {kept} kept")
+    results = _acted(args, shown, act)
+    kept = sum(each.word == "kept" for each in results)
+    if results:
+        shown.table(("id", "state", "why"), results)
+    shown.line(f"{len(results) - kept} {args.done}, {kept} kept")
     return Exit.PROBLEMS if kept else Exit.OK
+
+
+def _acted(args: argparse.Namespace, shown: Screen, act: Callable[[Found], Result]) -> list[Result]:
+    """Act on each letter, with a count where all are taken."""
+    # All ids are looked up before anything is done: a mistyped one changes nothing.
+    wanted = list(_wanted(args)) if args.ids else _wanted(args)
+    results: list[Result] = []
+    if args.ids:
+        return [act(found) for found in wanted]
+    with shown.counting(f"{args.done}") as bar:
+        for found in wanted:
+            results.append(act(found))
+            bar.show(len(results))
+    return results
 
 
 def _wanted(args: argparse.Namespace) -> Iterable[Found]:

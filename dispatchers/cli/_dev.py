@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import inspect
 import shlex
-import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib import metadata
@@ -15,11 +14,11 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from dispatchers._errors import ConfigurationError, nearest
+from dispatchers._worker.signals import StopFlag, stopped_by_signals
 
 from ._arguments import add_command, meant
 from ._exit import Exit
 from ._screen import Screen
-from ._worker import stopped_by_signals
 
 __all__ = ["GROUP", "DevService", "add"]
 
@@ -35,7 +34,7 @@ holds is there when it is started again.
 
 
 class DevService(Protocol):
-    """What an entry point of the group `dispatchers.dev` names: a class that is made like this."""
+    """Class that an entry point of the group `dispatchers.dev` names."""
 
     def __init__(self, folder: Path, **options: Any) -> None:
         """Prepare; `folder` is this service's own, and may not exist yet.
@@ -48,7 +47,7 @@ class DevService(Protocol):
 
     @property
     def settings(self) -> Mapping[str, Mapping[str, str]]:
-        """Environment variables, once it runs, grouped by the processes that they are for."""
+        """Return environment variables, grouped by the processes they are for."""
         ...
 
     def start(self) -> None:
@@ -75,10 +74,12 @@ def run(args: argparse.Namespace, shown: Screen) -> Exit:
         raise ConfigurationError(f"options for which of {', '.join(chosen)}? name one of them")
     ended = _Ended()
     with ExitStack() as stack:
-        stack.enter_context(stopped_by_signals(ended))
+        stack.enter_context(stopped_by_signals(ended.stop))
         for name, point in chosen.items():
+            # On the stack, one by one: a later one that fails to start stops those before it.
             service = stack.enter_context(_started(name, point, Path(args.dir) / name, options))
             _show(service.settings, shown, as_json=args.json)
+        # A last line of the result, so that a script which reads it knows when to go on.
         shown.line("" if args.json else READY)
         shown.note(f"running: {', '.join(chosen)}; stop with Ctrl-C")
         ended.wait()
@@ -89,7 +90,7 @@ class _Ended:
     """Told by a signal."""
 
     def __init__(self) -> None:
-        self._event = threading.Event()
+        self._event = StopFlag()
 
     def run(self) -> int:
         """Wait."""
@@ -101,7 +102,7 @@ class _Ended:
         self._event.set()
 
     def wait(self) -> None:
-        """In short turns: a wait without end keeps signals waiting on some systems."""
+        """Wait in short turns, as endless waits delay signals on some systems."""
         while not self._event.wait(0.5):
             pass
 
@@ -127,6 +128,7 @@ def _started(
     name: str, point: metadata.EntryPoint, folder: Path, options: Mapping[str, Any]
 ) -> Generator[DevService]:
     try:
+        # Within the `try`: loading imports the adapter, and its library may be missing.
         make: Callable[..., DevService] = point.load()
         _refuse_unknown(name, make, options)
         service = make(folder, **options)
@@ -169,4 +171,5 @@ def _show(settings: Mapping[str, Mapping[str, str]], shown: Screen, *, as_json: 
     for group, values in settings.items():
         shown.line(f"# {group}")
         for name, value in values.items():
+            # Quoted: a shell reads it.
             shown.line(f"export {name}={shlex.quote(value)}")

@@ -1,4 +1,4 @@
-"""`dispatchers dispatch`: hand over a task by name, for cron and for hands."""
+"""`dispatchers dispatch`: hand over a task by name."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dispatchers._catalogue import catalogue
+from dispatchers._config.api import close_all, current, get_dispatcher, resolve, settings_of_task
+from dispatchers._dispatch.reporting import refused
 from dispatchers._errors import ConfigurationError, RejectedError, nearest
-from dispatchers._instances import close_all, current, get_dispatcher, resolve, settings_of_task
-from dispatchers._options import options_error
-from dispatchers._refusal import refused
-from dispatchers._request import DispatchRequest
-from dispatchers._response import DispatchResponse, DispatchStatus
+from dispatchers._models.request import DispatchRequest
+from dispatchers._models.response import DispatchResponse, DispatchStatus
+from dispatchers._models.validation import options_error
+from dispatchers._tasks.task import catalogue
 
 from ._arguments import add_command, arguments_of, meant, pair, whole
 from ._durations import duration, seconds, spoken
 from ._exit import Exit
+from ._rows import dispatch_rows
 from ._screen import Screen
 from ._surroundings import import_modules, selected_target
 from ._typed import typed
@@ -35,7 +36,7 @@ is registered decides by its types. Durations are written 90s, 5m, 1h30m. A name
 module registers is handed over only with --by-name, or where no module is configured.
 
 It ends with 0 when the work was handed over (or ran), 1 when it certainly was not (or failed), and
-3 when nobody knows: then repeat it only with the same --key.
+3 when it is unknown: then repeat it only with the same --key.
 """
 
 OPTIONS = (
@@ -64,6 +65,9 @@ def add(commands: Any) -> None:
         "pairs", metavar="key=value", nargs="*", type=pair, help="arguments of the task"
     )
     parser.add_argument("--args", metavar="JSON", help="arguments: '{\"user_id\": 42}'")
+    parser.add_argument(
+        "--from", dest="rows", metavar="FILE", help="a call per line, arguments as JSON; -: stdin"
+    )
     parser.add_argument("--by-name", action="store_true", help="the task may be unknown here")
     _add_when(parser)
     _add_how(parser)
@@ -73,8 +77,10 @@ def _add_when(parser: argparse.ArgumentParser) -> None:
     when = parser.add_argument_group("when")
     due = when.add_mutually_exclusive_group()
     due.add_argument("--delay", metavar="5m", type=duration, help="run it so much later")
-    due.add_argument("--eta", metavar="INSTANT", type=_instant, help="run it then, with offset")
-    when.add_argument("--expires", metavar="1h", type=duration, help="do not run it any later")
+    due.add_argument("--eta", metavar="INSTANT", type=_instant, help="2030-01-01T09:00+00:00")
+    when.add_argument(
+        "--expires", metavar="1h", type=duration, help="skip it if not started by then"
+    )
 
 
 def _add_how(parser: argparse.ArgumentParser) -> None:
@@ -100,10 +106,10 @@ def _instant(text: str) -> datetime:
         found = datetime.fromisoformat(text)
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no instant: write 2030-01-31T08:00:00+01:00"
+            f"{text!r} is not an instant: write 2030-01-31T08:00:00+01:00"
         ) from None
     if found.utcoffset() is None:
-        raise argparse.ArgumentTypeError(f"{text!r} names no instant without an offset: add Z")
+        raise argparse.ArgumentTypeError(f"{text!r} needs an offset from UTC: add Z, or +01:00")
     return found
 
 
@@ -116,11 +122,15 @@ def _object(text: str) -> dict[str, Any]:
 
 def run(args: argparse.Namespace, shown: Screen) -> Exit:
     """Hand it over and say what became of it."""
+    # A target that cannot be selected is refused before any task module is imported.
     selected_target(args.target)
     import_modules()
     options = {name: value for name in OPTIONS if (value := getattr(args, name)) is not None}
+    # argparse collects repeated options as pairs.
     if "headers" in options:
         options["headers"] = dict(options["headers"])
+    if args.rows is not None:
+        return dispatch_rows(args, options, shown)
     response = _dispatched(args, options)
     left = close_all(current().exit_timeout)
     _show(shown, response, left, as_json=args.json)
@@ -144,7 +154,7 @@ def _dispatched(args: argparse.Namespace, options: dict[str, Any]) -> DispatchRe
 
 
 def _by_name(name: str, payload: Mapping[str, Any], options: dict[str, Any]) -> DispatchResponse:
-    """Hand over a task that only its worker knows; what the host says of it by name counts."""
+    """Hand over a task that only its worker knows."""
     values: dict[str, Any] = {**settings_of_task(name)}
     values.pop("on_handler_error", None)
     named: str | None = options.pop("dispatcher", None)

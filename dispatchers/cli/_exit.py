@@ -8,7 +8,7 @@ __all__ = ["EXPLAINED", "Exit"]
 
 
 class Exit(IntEnum):
-    """What the program says to whoever started it."""
+    """Exit codes of the program."""
 
     OK = 0
     """Done, and nothing is wrong."""

@@ -6,16 +6,21 @@ import argparse
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from dispatchers._capabilities import OPTIONS
-from dispatchers._contract import BaseDispatcher
+from pydantic import Field
+
+from dispatchers._config.api import resolve, state
+from dispatchers._dispatch.base import BaseDispatcher
 from dispatchers._errors import ConfigurationError, RejectedError
-from dispatchers._instances import resolve, state
-from dispatchers._model import Model
-from dispatchers._task import AnyTask
+from dispatchers._models.base import Model
+from dispatchers._models.capabilities import OPTIONS
+from dispatchers._models.paths import paths_in
+from dispatchers._models.redaction import shown
+from dispatchers._tasks.task import AnyTask
 
 from ._arguments import add_command
 from ._durations import spoken
 from ._exit import Exit
+from ._explain_workflow import SAME_KEY, WorkflowFacts, facts_of, in_words_of
 from ._fit import misfits, sample, waits
 from ._screen import Screen
 from ._tasks import NONE, some_tasks
@@ -38,7 +43,7 @@ Treatment = Literal["backend", "store", "carried"]
 
 
 class Explanation(Model):
-    """What will happen to a task, for programs."""
+    """Fate of a task's dispatches, for programs."""
 
     task: str
     """The registered name."""
@@ -59,28 +64,32 @@ class Explanation(Model):
     longest_wait: float | None
     """Seconds that a dispatch takes at most; None is as long as the task runs."""
     time_limit: float | None
-    """Seconds for one run; None is no limit."""
+    """Seconds for one run; None means no limit."""
     kills: bool
     """A synchronous run that overruns its time limit is stopped."""
     attempts: int
-    """How often it is tried in all."""
+    """Attempts in all."""
     waits: tuple[float, ...]
     """Seconds before each further attempt."""
     on_handler_error: str
     """`raise` to the transport, or `log`."""
     dead_letters: str | None
-    """Where work goes that failed for good; None is nowhere: it is logged."""
+    """The store of dead letters; None if failures are only logged."""
     refuses: tuple[str, ...]
     """Options that the backend cannot do: a request with one of them is rejected."""
     waives: tuple[str, ...]
     """Options that the configuration allows to be left out."""
     key: Treatment
-    """What becomes of an idempotency key: deduplicated by the backend or the worker's store, or
+    """Treatment of an idempotency key: deduplicated by the backend or the worker's store, or
     carried only."""
     store: str | None
     """The worker's idempotency store."""
+    files: dict[str, str] = Field(default_factory=dict)
+    """Options that name a file, with its absolute path."""
     problems: tuple[str, ...]
-    """What does not fit."""
+    """Misfits."""
+    workflow: WorkflowFacts | None = None
+    """Facts of a workflow; None for another task."""
 
 
 def add(commands: Any) -> None:
@@ -106,8 +115,9 @@ def run(args: argparse.Namespace, shown: Screen) -> Exit:
 
 
 def explained(task: AnyTask) -> Explanation:
-    """What will happen to a task."""
+    """Return the fate of a task's dispatches."""
     wanted = str(task._values().get("dispatcher") or "default")
+    # Collected first: they are shown even where no dispatcher can be built.
     wrong = tuple(message for _, message in misfits(task))
     try:
         return _routed(task, wanted, resolve(wanted), wrong)
@@ -130,6 +140,7 @@ def _routed(
 ) -> Explanation:
     request = sample(task)
     can, options = dispatcher.capabilities, dispatcher.options
+    # What will happen, not what was asked for: without retries there is one attempt.
     attempts = (request.max_attempts or task.max_attempts) if can.retries else 1
     missing = [option for option in OPTIONS if not can.supports(option)]
     return Explanation(
@@ -141,25 +152,32 @@ def _routed(
         queue=dispatcher.queue_of(request),
         answer="executed" if can.runs_here else "accepted",
         durable=can.durable,
+        # A run in the call has no bound here: a deadline limits handing over only.
         longest_wait=None if can.runs_here else options.deadline + GRACE,
         time_limit=request.time_limit or task.time_limit,
         kills=can.kills,
         attempts=attempts,
         waits=tuple(waits(attempts, request.backoff or task.backoff)),
         on_handler_error=task.on_handler_error or options.on_handler_error or "raise",
-        dead_letters=_grave(dispatcher),
+        dead_letters=_letters_kept(dispatcher),
         refuses=tuple(option for option in missing if option not in options.waive),
         waives=tuple(option for option in missing if option in options.waive),
         key=_treatment(dispatcher),
-        store=options.idempotency,
+        # Without the password that an address may have.
+        store=options.idempotency and shown(options.idempotency),
+        files=paths_in(options),
         problems=wrong,
+        workflow=facts_of(task),
     )
 
 
-def _grave(dispatcher: BaseDispatcher) -> str | None:
+def _letters_kept(dispatcher: BaseDispatcher) -> str | None:
     if (spec := dispatcher.options.dead_letters) is not None:
-        return spec
-    return f"{dispatcher.name}'s own" if dispatcher.capabilities.dead_letters else None
+        return shown(spec)
+    if not dispatcher.capabilities.dead_letters:
+        return None
+    path = paths_in(dispatcher.options).get("path")
+    return f"the queue file {path}" if path else f"the queue of backend {dispatcher.name!r}"
 
 
 def _treatment(dispatcher: BaseDispatcher) -> Treatment:
@@ -180,20 +198,25 @@ def in_words(found: Explanation) -> Mapping[str, str]:
     return {
         "defined in": found.origin,
         "goes through": _way(found),
+        **({"in": found.files["path"]} if "path" in found.files else {}),
         "dispatch says": _answer(found),
         "a caller waits": _wait(found),
-        "one run": _run_limit(found),
-        "if it fails": _failure(found),
-        "refuses": ", ".join(found.refuses) or "no option",
+        **(_of_a_run(found) if found.workflow is None else in_words_of(found.workflow)),
+        "refuses": ", ".join(found.refuses) or "nothing",
         **({"leaves out": f"{', '.join(found.waives)} (waived)"} if found.waives else {}),
-        "same key twice": _key(found),
+        "same key twice": _key(found) if found.workflow is None else SAME_KEY,
         **problems,
     }
+
+
+def _of_a_run(found: Explanation) -> Mapping[str, str]:
+    return {"one run": _run_limit(found), "if it fails": _failure(found)}
 
 
 def _way(found: Explanation) -> str:
     queue = f", queue {found.queue!r}" if found.queue else ""
     fallback = ""
+    # An alias that is not configured falls back to `default`: a misspelt one would go unseen.
     if found.wanted not in state.snapshot.aliases():
         fallback = f", because {found.wanted!r} is not configured"
     return f"dispatcher {found.dispatcher!r}, backend {found.backend!r}{queue}{fallback}"
@@ -214,7 +237,7 @@ def _wait(found: Explanation) -> str:
 
 def _run_limit(found: Explanation) -> str:
     if found.time_limit is None:
-        return "may take as long as it likes"
+        return "no time limit"
     stop = "is killed" if found.kills else "is told to stop, an async one cancelled"
     return f"may take {spoken(found.time_limit)}; a longer one {stop}"
 

@@ -1,4 +1,4 @@
-"""Whether a task and the dispatcher it goes through fit: known without a dispatch."""
+"""Misfits between a task and its dispatcher, found without a dispatch."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Literal, NamedTuple
 
 from pydantic import ValidationError
 
-from dispatchers._contract import BaseDispatcher
-from dispatchers._envelope import head
+from dispatchers._config.api import resolve, state
+from dispatchers._dispatch.base import BaseDispatcher
 from dispatchers._errors import ConfigurationError, RejectedError, nearest
-from dispatchers._instances import resolve, state
-from dispatchers._options import options_error
-from dispatchers._payload_errors import DeclarationError
-from dispatchers._request import Backoff, DispatchRequest
-from dispatchers._task import AnyTask
+from dispatchers._models.envelope import head
+from dispatchers._models.request import Backoff, DispatchRequest
+from dispatchers._models.validation import options_error
+from dispatchers._payload.errors import DeclarationError
+from dispatchers._tasks.task import AnyTask
 
 from ._durations import spoken
 
@@ -30,7 +30,7 @@ class Misfit(NamedTuple):
 
 
 def sample(task: AnyTask) -> DispatchRequest:
-    """A request as each dispatch of the task makes one, without its arguments.
+    """Return a request like the task's own, without arguments.
 
     Raises:
         ConfigurationError: The task's own options, or the host's, do not fit.
@@ -43,8 +43,9 @@ def sample(task: AnyTask) -> DispatchRequest:
 
 
 def misfits(task: AnyTask) -> Iterator[Misfit]:
-    """What is wrong with a task on the dispatcher that it goes through now."""
+    """Return the problems of a task on its present dispatcher."""
     try:
+        # First: with a declaration that does not hold, the rest would be beside the point.
         task.codec.check()
         yield from _routed(task)
     except (DeclarationError, ConfigurationError) as exc:
@@ -75,7 +76,7 @@ def _routed(task: AnyTask) -> Iterator[Misfit]:
 
 def _refused(request: DispatchRequest, dispatcher: BaseDispatcher) -> Iterator[Misfit]:
     waived = frozenset(dispatcher.options.waive)
-    refused = sorted(head(request).needs - dispatcher._supported - waived)
+    refused = sorted(head(request).needs - dispatcher._limits.supported - waived)
     if refused:
         yield Misfit(
             "error",
@@ -95,7 +96,7 @@ def _refused(request: DispatchRequest, dispatcher: BaseDispatcher) -> Iterator[M
 def _shortened(
     task: AnyTask, request: DispatchRequest, dispatcher: BaseDispatcher
 ) -> Iterator[Misfit]:
-    """Attempts that are never made, and waits that are longer than the backend can keep work."""
+    """Warn of attempts never made, and of waits beyond the backend's limit."""
     attempts = request.max_attempts or task.max_attempts
     if attempts > 1 and not dispatcher.capabilities.retries:
         yield Misfit(
@@ -113,6 +114,7 @@ def _shortened(
 
 
 def waits(attempts: int, backoff: Backoff) -> list[float]:
-    """Seconds before each further attempt, without jitter; at most a thousand of them."""
+    """Return the waits before further attempts, without jitter, at most 1000."""
+    # Without jitter, so that the same configuration always gives the same output.
     steady = backoff.model_copy(update={"jitter": 0.0})
     return [steady.after(number) for number in range(1, min(attempts, 1001))]

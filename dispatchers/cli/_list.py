@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from dispatchers._capabilities import Capabilities
-from dispatchers._registry import BackendInfo, backends
+from dispatchers._config.registry import BackendInfo, backends
+from dispatchers._models.capabilities import Capabilities
 
 from ._arguments import add_command
 from ._exit import Exit
@@ -34,6 +34,7 @@ WORDS: Mapping[str, str] = {
     "batch": "batch",
     "worker": "worker",
     "dead_letters": "dead letters",
+    "stats": "figures by queue",
 }
 """Capabilities that tell backends apart."""
 
@@ -45,6 +46,7 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace, shown: Screen) -> Exit:
     """Show every backend."""
+    # Classes only: no dispatcher is built.
     found = backends()
     if args.json:
         shown.json([_facts(info) for info in found])
@@ -63,7 +65,7 @@ def _said(info: BackendInfo) -> str:
 
 
 def abilities(capabilities: Capabilities) -> str:
-    """What a backend can do, in words."""
+    """Describe a backend's capabilities."""
     found = [word for name, word in WORDS.items() if getattr(capabilities, name)]
     return ", ".join(found) or "nothing beyond handing over"
 

@@ -1,4 +1,4 @@
-"""The program: reads the command line, runs one command, says how it went."""
+"""Entry point of the command line."""
 
 from __future__ import annotations
 
@@ -9,9 +9,23 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from dispatchers._errors import ConfigurationError
-from dispatchers._payload_errors import DeclarationError, PayloadError
+from dispatchers._payload.errors import DeclarationError, PayloadError
 
-from . import _dead, _demo, _dev, _dispatch, _doctor, _explain, _list, _schema, _tasks, _worker
+from . import (
+    _claims,
+    _dead,
+    _demo,
+    _dev,
+    _dispatch,
+    _doctor,
+    _executions,
+    _explain,
+    _list,
+    _schema,
+    _status,
+    _tasks,
+    _worker,
+)
 from ._arguments import add_global, pair
 from ._exit import EXPLAINED, Exit
 from ._screen import Screen, screen
@@ -27,8 +41,11 @@ COMMANDS: tuple[Callable[[Any], None], ...] = (
     _explain.add,
     _dispatch.add,
     _worker.add,
+    _status.add,
     _dev.add,
     _dead.add,
+    _claims.add,
+    _executions.add,
     _schema.add,
 )
 
@@ -57,7 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """The arguments; `key=value` may also stand behind options, which argparse does not see to."""
+    """Parse the arguments; `key=value` may also stand behind options."""
+    # argparse itself takes positional arguments only in one run, not on both sides of options.
     args, rest = parser.parse_known_args(argv)
     unknown = [each for each in rest if each.startswith("-") or not hasattr(args, "pairs")]
     if unknown:
@@ -72,6 +90,7 @@ def _parsed(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argp
 def _run(args: argparse.Namespace, shown: Screen) -> Exit:
     try:
         found: Exit = args.run(args, shown)
+    # Their messages say what to do; a traceback would hide that. Anything else is a defect.
     except (ConfigurationError, DeclarationError, PayloadError) as exc:
         shown.problem(str(exc))
         return Exit.USAGE
@@ -83,7 +102,7 @@ def _run(args: argparse.Namespace, shown: Screen) -> Exit:
 
 @contextlib.contextmanager
 def _others_on_stderr(wanted: bool) -> Generator[None]:
-    """Keep what modules and tasks print out of JSON that a program reads."""
+    """Send prints of modules and tasks to standard error."""
     with contextlib.redirect_stdout(sys.stderr) if wanted else contextlib.nullcontext():
         yield
 
@@ -121,6 +140,7 @@ class _Version(argparse.Action):
 
 def version() -> str:
     """The version of what is installed."""
+    # Late: it takes tens of milliseconds, which no other command should pay.
     from importlib import metadata
 
     try:

@@ -1,12 +1,12 @@
-"""Which dispatchers hand their work to the same place."""
+"""Dispatchers grouped by the place their work goes to."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dispatchers._contract import BaseDispatcher
-from dispatchers._instances import get_dispatcher, state
-from dispatchers._options import BackendOptions
+from dispatchers._config.api import get_dispatcher, state
+from dispatchers._dispatch.base import BaseDispatcher
+from dispatchers._models.options import BackendOptions
 
 __all__ = ["dispatchers", "places"]
 
@@ -15,7 +15,7 @@ CALLERS_OWN = frozenset({"queue", "queues", "deadline", "breaker", "waive", "on_
 
 
 def dispatchers() -> dict[str, BaseDispatcher]:
-    """Every dispatcher of the selected target by alias.
+    """Return every dispatcher of the target by alias.
 
     Raises:
         ConfigurationError: One is configured wrongly.
@@ -24,8 +24,9 @@ def dispatchers() -> dict[str, BaseDispatcher]:
 
 
 def places(found: Mapping[str, BaseDispatcher]) -> list[list[str]]:
-    """The aliases by place, those of one place together; `default` comes first."""
+    """Return the aliases grouped by place, `default` first."""
     grouped: list[list[str]] = []
+    # `default` first: its alias names the place in messages.
     for alias in sorted(found, key=lambda alias: (alias != "default", alias)):
         same = [each for each in grouped if _same(found[each[0]], found[alias])]
         if same:
@@ -36,6 +37,7 @@ def places(found: Mapping[str, BaseDispatcher]) -> list[list[str]]:
 
 
 def _same(one: BaseDispatcher, other: BaseDispatcher) -> bool:
+    # By options, not by connection: nothing is contacted to find out.
     return type(one) is type(other) and _place(one.options) == _place(other.options)
 
 

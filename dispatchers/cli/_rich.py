@@ -31,7 +31,7 @@ STYLES = {
 
 
 class RichScreen(Screen):
-    """Writes through rich. Texts are never read as markup: `dispatchers[rq]` is no style."""
+    """Screen that writes through rich."""
 
     def __init__(self, out: TextIO, err: TextIO) -> None:
         super().__init__(out, err)
@@ -40,6 +40,7 @@ class RichScreen(Screen):
 
     def line(self, text: str = "", style: str = "") -> None:
         """One line of the result."""
+        # As `Text`: square brackets in a message would be read as markup.
         self._console.print(Text(text, style=style), soft_wrap=True)
 
     def heading(self, text: str) -> None:
@@ -55,6 +56,7 @@ class RichScreen(Screen):
         """Rows of text under their columns."""
         found = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for number, column in enumerate(columns):
+            # Folded, never cut: an id that is shortened cannot be copied.
             found.add_column(column, overflow="fold", no_wrap=number == 0)
         for row in rows:
             found.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
@@ -95,4 +97,4 @@ class _RichBar:
         self._progress.update(self._task, completed=done, words=text)
 
     def end(self) -> None:
-        """There is no more to say."""
+        """End the output."""

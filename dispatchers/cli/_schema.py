@@ -28,7 +28,7 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace, shown: Screen) -> Exit:
     """Print the schema."""
     del args
-    from dispatchers._settings_schema import settings_schema
+    from dispatchers._config.json_schema import settings_schema
 
     shown.json(settings_schema())
     return Exit.OK

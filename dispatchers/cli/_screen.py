@@ -1,4 +1,4 @@
-"""What the commands write to: plain text, for pipes, files and terminals without rich."""
+"""Output of the commands as plain text."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import sys
 import textwrap
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TextIO
+from typing import Any, TextIO
 
-from ._bar import Bar, LineBar, SilentBar, TerminalBar
+from dispatchers._runtime.importing import import_object
+
+from ._bar import Bar, CountBar, LineBar, SilentBar, TerminalBar
 
 __all__ = ["Screen", "screen"]
 
@@ -24,7 +26,7 @@ NARROW = 20
 
 
 class Screen:
-    """Writes plain text. A reader that went away ends the output, not the program.
+    """Plain text output; a reader that goes away ends only the output.
 
     Args:
         out: Where results go; None, as under `pythonw`, is nowhere.
@@ -37,7 +39,7 @@ class Screen:
         self._err = err or io.StringIO()
 
     def line(self, text: str = "", style: str = "") -> None:
-        """One line of the result; the style is for screens that have colours."""
+        """Write a line; the style is for screens with colours."""
         del style
         self._write(self._out, f"{text}\n")
 
@@ -50,7 +52,7 @@ class Screen:
         self.line(textwrap.indent(text.strip("\n"), "    "))
 
     def table(self, columns: Sequence[str], rows: Rows) -> None:
-        """Rows of text under their columns; on a terminal the last column is wrapped."""
+        """Write rows under their columns, the last one wrapped."""
         cells = [[_flat(cell) for cell in row] for row in rows]
         head = [column.upper() for column in columns]
         widths = [max(map(len, each)) for each in zip(head, *cells, strict=True)]
@@ -67,17 +69,44 @@ class Screen:
         """A value for programs."""
         self._write(self._out, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
+    def json_list(self, values: Iterable[object]) -> None:
+        """Write a list for programs, value by value, to spare memory."""
+        # The bracket is written with the first value, so that an empty list is `[]` on one line.
+        lead = "["
+        for value in values:
+            text = json.dumps(value, indent=2, ensure_ascii=False)
+            self._write(self._out, f"{lead}\n{textwrap.indent(text, '  ')}")
+            lead = ","
+        self._write(self._out, "[]\n" if lead == "[" else "\n]\n")
+
+    @contextmanager
+    def counting(self, label: str) -> Generator[Bar]:
+        """Count something whose number is not known before, on standard error."""
+        bar = CountBar(label, self.is_terminal, lambda text: self._write(self._err, text))
+        try:
+            yield bar
+        finally:
+            bar.end()
+
+    def raw(self, text: str) -> None:
+        """Write a line for programs, whatever the screen leaves out for people."""
+        self._write(self._out, f"{text}\n")
+
+    def clear(self) -> None:
+        """Clear the terminal; elsewhere write an empty line."""
+        self._write(self._out, "\033[H\033[2J" if self.is_terminal else "\n")
+
     def problem(self, text: str) -> None:
-        """Something that is wrong: to standard error, so that a pipe still has the result."""
+        """Write a problem to standard error."""
         self._write(self._err, f"dispatchers: {text}\n")
 
     def note(self, text: str) -> None:
-        """Something worth knowing that is no result: to standard error."""
+        """Write a note to standard error."""
         self._write(self._err, f"{text}\n")
 
     @contextmanager
     def progress(self, label: str, total: int) -> Generator[Bar]:
-        """A bar that shows how far something is; only lines now and then where nobody watches."""
+        """Show a progress bar; without a terminal, lines now and then."""
         kind = TerminalBar if self.is_terminal else LineBar
         bar = kind(label, total, lambda text: self._write(self._out, text))
         try:
@@ -87,7 +116,7 @@ class Screen:
 
     @property
     def is_terminal(self) -> bool:
-        """Whether somebody watches."""
+        """Tell whether the output is a terminal."""
         try:
             return self._out.isatty()
         except ValueError:  # it was closed
@@ -108,6 +137,7 @@ class Screen:
             self.line(f"{start if number == 0 else ' ' * len(start)}{part}".rstrip())
 
     def _room(self) -> int:
+        # Unwrapped in files and pipes, where `grep` wants a row on one line.
         return shutil.get_terminal_size().columns - 1 if self.is_terminal else 10**9
 
     def _write(self, stream: TextIO, text: str) -> None:
@@ -115,6 +145,7 @@ class Screen:
             self._guarded(stream, text)
         except UnicodeEncodeError:
             encoding = stream.encoding or "ascii"
+            # A terminal with another encoding shows escapes rather than nothing.
             self._guarded(stream, text.encode(encoding, "backslashreplace").decode(encoding))
 
     def _guarded(self, stream: TextIO, text: str) -> None:
@@ -122,6 +153,8 @@ class Screen:
             stream.write(text)
             stream.flush()
         except (BrokenPipeError, ValueError) as exc:
+            # ValueError: the stream is closed. A reader that goes away, `head` say, is not an
+            # error.
             if isinstance(exc, UnicodeError):
                 raise
             self._forget(stream)
@@ -130,9 +163,10 @@ class Screen:
             raise SystemExit(f"dispatchers: the output cannot be written: {exc.strerror}") from None
 
     def _forget(self, stream: TextIO) -> None:
-        """Write to nowhere from now on; the interpreter's own flush at exit is quiet then too."""
+        """Redirect a closed stream to nowhere, for the flush at exit too."""
         with contextlib.suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
+            # The descriptor itself: Python flushes the stream at exit, and would fail once more.
             os.dup2(nowhere, stream.fileno())
             os.close(nowhere)
         if stream is self._out:
@@ -142,7 +176,7 @@ class Screen:
 
 
 class JsonScreen(Screen):
-    """Only JSON goes to the result; what people would read is left out."""
+    """Output that has only JSON in its result."""
 
     def line(self, text: str = "", style: str = "") -> None:
         """Nothing."""
@@ -155,12 +189,12 @@ class JsonScreen(Screen):
 
 
 def _flat(text: str) -> str:
-    """On one line, and without control characters that could move a terminal's cursor."""
+    """Return a text on one line, without control characters."""
     return "".join(c if c.isprintable() else " " for c in text.replace("\n", "; "))
 
 
 def screen(*, plain: bool = False, as_json: bool = False) -> Screen:
-    """The screen for this process: rich's where it is installed and somebody watches.
+    """Return the screen for this process: rich's on a terminal.
 
     Args:
         plain: Plain text in any case.
@@ -173,7 +207,8 @@ def screen(*, plain: bool = False, as_json: bool = False) -> Screen:
     if plain or not found.is_terminal or os.environ.get("TERM") == "dumb":
         return found
     try:
-        from ._rich import RichScreen
+        rich: Any = import_object("dispatchers.cli._rich:RichScreen")
     except ImportError:
         return found
-    return RichScreen(sys.stdout, sys.stderr)
+    screen: Screen = rich(sys.stdout, sys.stderr)
+    return screen

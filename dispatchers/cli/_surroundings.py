@@ -1,4 +1,4 @@
-"""What a command runs in: the selected target, the module path, quiet logs."""
+"""Surroundings of a command: target, module path, quiet logs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from dispatchers import _library
+from dispatchers._config.api import current, reload, state
+from dispatchers._config.files import CONFIG, PROJECT_FILE, file_layer
 from dispatchers._errors import ConfigurationError
-from dispatchers._instances import current, reload, state
-from dispatchers._library import cause, imported
-from dispatchers._sources import CONFIG, PROJECT_FILE, file_layer
+from dispatchers._runtime import importing as _library
+from dispatchers._runtime.importing import cause, imported
 
 __all__ = ["file_in_force", "import_modules", "selected", "selected_target", "variables"]
 
@@ -25,8 +25,9 @@ TARGET = "DISPATCHERS_TARGET"
 
 @contextmanager
 def variables(values: Mapping[str, str | None]) -> Generator[None]:
-    """Set environment variables for a while, and read the configuration with them; None unsets."""
+    """Set environment variables for a while; None unsets."""
     before = {name: os.environ.get(name) for name in values}
+    # Nothing changes, so that nothing has to be read again.
     if before == values:
         yield
         return
@@ -58,8 +59,9 @@ def selected(*, config: str | None, target: str | None, logs: bool) -> Generator
 
         target: The target, None for the selected one.
 
-        logs: Whether the library's records reach standard error where nobody configures logging.
+        logs: Let the library's records reach standard error by default.
     """
+    # Absolute: a process that is started elsewhere must read the same file.
     given = {CONFIG: config and str(Path(config).absolute()), TARGET: target}
     chosen = {name: value for name, value in given.items() if value is not None}
     quiet = contextlib.nullcontext() if logs else _quiet()
@@ -69,8 +71,9 @@ def selected(*, config: str | None, target: str | None, logs: bool) -> Generator
 
 @contextmanager
 def _module_path() -> Generator[None]:
-    """Import modules from the working directory, as `python -m` does, and the configuration's."""
+    """Import modules from the working directory and the configuration's folder."""
     before = list(sys.path)
+    # In front, as `python -m` does, so that the project's modules win.
     sys.path[:0] = [folder for folder in _folders() if folder not in map(_absolute, sys.path)]
     try:
         yield
@@ -106,7 +109,7 @@ def file_in_force() -> Path | None:
 
 @contextmanager
 def _quiet() -> Generator[None]:
-    """Keep the library's records off the terminal, where nobody has said what to do with them.
+    """Keep the library's records off an unconfigured terminal.
 
     The commands say by themselves what the records would.
     """
@@ -120,11 +123,12 @@ def _quiet() -> Generator[None]:
 
 
 def import_modules(more: Iterable[str] = ()) -> None:
-    """Import the modules of the configuration, and more, so that their tasks are known.
+    """Import the task modules of the configuration, and more.
 
     Raises:
         ConfigurationError: One cannot be imported; the message has the cause and its place.
     """
+    # Each once, in the order given: the first may set a framework up for the rest.
     for module in dict.fromkeys([*current().modules, *more]):
         try:
             imported(module)
@@ -138,6 +142,7 @@ def _place(exc: BaseException) -> str:
     """The innermost line outside of the import machinery."""
     frames = _frames(exc.__traceback__)
     ours = {__file__, _library.__file__}
+    # The user's line: the innermost frame is often the import system's, or this function's.
     known = [f for f in frames if "importlib" not in f.filename and f.filename not in ours]
     return f" ({known[-1].filename}:{known[-1].lineno})" if known else ""
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from dispatchers._catalogue import catalogue
-from dispatchers._task import AnyTask
+from dispatchers._tasks.task import AnyTask, catalogue
 
 from ._arguments import add_command
 from ._exit import Exit
@@ -52,7 +51,7 @@ NONE = 'no tasks are registered: name the modules that define them, modules = ["
 
 
 def some_tasks(names: list[str]) -> list[AnyTask]:
-    """The tasks of these names, or all; the configured modules are imported first.
+    """Return the tasks of these names, or all, after importing them.
 
     Raises:
         ConfigurationError: One is not registered.

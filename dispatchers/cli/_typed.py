@@ -1,12 +1,12 @@
-"""Arguments from a command line, read with the eyes of the task."""
+"""Arguments from a command line, converted to the task's types."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dispatchers._payload_errors import PayloadError
-from dispatchers._task import AnyTask
+from dispatchers._payload.errors import PayloadError
+from dispatchers._tasks.task import AnyTask
 
 from ._arguments import meant
 
@@ -16,7 +16,7 @@ __all__ = ["typed"]
 def typed(
     task: AnyTask, given: Mapping[str, Any], pairs: Sequence[tuple[str, str]]
 ) -> dict[str, Any]:
-    """The arguments as the task's types have them: `zip=1234` is text where `zip` is.
+    """Convert the arguments to the task's types.
 
     Args:
         task: The task.
@@ -30,11 +30,14 @@ def typed(
     """
     texts = dict(pairs)
     values = {**given, **meant(pairs)}
+    # One argument at a time: the codec names the first that does not fit, which then is read as
+    # text.
     while True:
         try:
             return task.codec.decode_python(values)
         except PayloadError as exc:
             name = exc.path.partition(".")[0].partition("[")[0]
+            # Already tried as text, or not a text at all: then it does not fit.
             if name not in texts:
                 raise PayloadError(f"task {task.name!r}: {exc}") from None
             values[name] = texts.pop(name)

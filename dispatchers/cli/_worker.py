@@ -5,28 +5,35 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import signal
-import sys
 import threading
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from types import FrameType
+from pathlib import Path
 from typing import Any
 
-from dispatchers._catalogue import catalogue
-from dispatchers._contract import BaseDispatcher
+from dispatchers._config.api import current, get_dispatcher
+from dispatchers._dispatch.base import BaseDispatcher
+from dispatchers._dispatch.worker_protocol import Worker, WorkerOptions
 from dispatchers._errors import ConfigurationError
-from dispatchers._instances import current, get_dispatcher
-from dispatchers._worker import Worker, WorkerOptions
+from dispatchers._models.stats import Stats
+from dispatchers._runtime.log import say
+from dispatchers._runtime.log_format import JSON, log_to_stderr
+from dispatchers._runtime.platform import lacks_posix
+from dispatchers._tasks.task import catalogue
+from dispatchers._worker.signals import stopped_by_signals
 
 from ._arguments import add_command, whole
 from ._durations import seconds, spoken
 from ._exit import Exit
+from ._health import Health
 from ._places import dispatchers, places
 from ._screen import Screen
 from ._surroundings import import_modules, selected_target
 
-__all__ = ["add", "chosen"]
+__all__ = ["add", "chosen", "needs_posix", "no_tasks"]
+
+PROGRESS_INTERVAL = 2.0
+"""Seconds between two words on how much is left to drain."""
 
 TEXT = """
 Run the work of the target: starts the right worker, with the configured task modules imported.
@@ -46,7 +53,25 @@ def add(commands: Any) -> None:
     option("--grace", metavar="30s", type=seconds, default=30.0, help="to finish what runs")
     option("--drain", action="store_true", help="end when there is nothing left to do")
     option("--log-level", choices=LEVELS, default="info", help="default: info")
+    option("--log-format", choices=("text", JSON), default="text", help="default: text")
     option("--until-eof", action="store_true", help="stop when standard input is closed")
+    _add_health(parser)
+
+
+def _add_health(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("signs of life, for supervisors")
+    option = group.add_argument
+    option("--health-file", metavar="PATH", type=Path, help="written every 5 s while it is well")
+    option(
+        "--health-port", metavar="[HOST:]PORT", type=_address, help="answers 200 while it is well"
+    )
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not (port.isdecimal() and 0 < int(port) < 65536):  # noqa: PLR2004 - the last port and one
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: write 8080 or 127.0.0.1:8080")
+    return host.strip("[]"), int(port)
 
 
 LEVELS = ("debug", "info", "warning", "error")
@@ -58,7 +83,9 @@ def _names(text: str) -> tuple[str, ...]:
 
 def run(args: argparse.Namespace, shown: Screen) -> Exit:
     """Work until told to stop."""
-    _log(args.log_level)
+    # Before the modules are imported, so that what they log is seen.
+    log_to_stderr(args.log_level.upper(), JSON if args.log_format == JSON else None)
+    # A target that cannot be selected is refused before any task module is imported.
     target = selected_target(args.target)
     import_modules()
     dispatcher, aliases = chosen(args.alias)
@@ -69,25 +96,120 @@ def run(args: argparse.Namespace, shown: Screen) -> Exit:
         grace=args.grace,
         drain=args.drain,
     )
+    # Before the worker is made: its own error would not name the systems that work.
+    _refuse_system(dispatcher)
     worker = dispatcher._worker(options)
-    with stopped_by_signals(worker):
-        shown.note(_introduction(dispatcher, aliases, options, target))
+    _refuse_idle(dispatcher, shown)
+    health = Health(_own_word(worker), file=args.health_file, address=args.health_port)
+
+    def stop() -> None:
+        # Supervisors must not restart a worker that is finishing its work.
+        health.stopping = True
+        worker.stop()
+
+    tell = _tell_as_json if args.log_format == JSON else shown.note
+    _begin_sweeping(dispatcher)
+    with stopped_by_signals(stop), health.shown(), _progress(dispatcher, options, tell):
+        tell(_introduction(dispatcher, aliases, options, target))
         if args.until_eof:
-            _stop_at_eof(worker)
+            _stop_at_eof(stop)
         return Exit.OK if worker.run() == 0 else Exit.PROBLEMS
 
 
-def _log(level: str) -> None:
-    logging.basicConfig(
-        level=level.upper(), format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
+def _begin_sweeping(dispatcher: BaseDispatcher) -> None:
+    if any(task.is_workflow for task in catalogue.all()):
+        # Late: most workers have no workflows, whose engine is then not imported.
+        from dispatchers.workflows._sweep import sweep_in_worker
+
+        sweep_in_worker(dispatcher)
+
+
+def _own_word(worker: Worker) -> Callable[[], bool]:
+    """Return a worker's health check; without one it counts as well."""
+    found: Callable[[], bool] | None = getattr(worker, "healthy", None)
+    return (lambda: True) if found is None else found
+
+
+def _refuse_system(dispatcher: BaseDispatcher) -> None:
+    if dispatcher.posix_worker and (lack := lacks_posix()) is not None:
+        raise ConfigurationError(needs_posix(dispatcher, lack))
+
+
+def needs_posix(dispatcher: BaseDispatcher, lack: str) -> str:
+    """Describe why a dispatcher's worker cannot run on this system."""
+    return (
+        f"the worker of {dispatcher.alias!r} ({dispatcher.name}) needs a POSIX system, and {lack}: "
+        "run it on Linux, macOS or WSL; dispatching works here"
+    )
+
+
+def _refuse_idle(dispatcher: BaseDispatcher, shown: Screen) -> None:
+    """Refuse a worker that has no tasks to run.
+
+    A broker's own worker may have native tasks, or import modules by itself: it is warned only.
+    """
+    if any(task.implemented for task in catalogue.all()):
+        return
+    words = no_tasks()
+    # Without a library the worker is ours, and runs registered tasks only.
+    if dispatcher.library is None:
+        raise ConfigurationError(words)
+    shown.problem(f"warning: {words}")
+
+
+def no_tasks() -> str:
+    """Describe a worker without tasks, and the cure."""
+    modules = ", ".join(current().modules)
+    why = f"the modules {modules} define no tasks" if modules else "no task modules are configured"
+    return (
+        f"{why}: a worker could run nothing and would hand everything back; "
+        'name the modules that define tasks, tasks = ["shop.tasks"]'
     )
 
 
 def processors() -> int:
-    """How many this process may use."""
+    """Return the number of processors this process may use."""
     if hasattr(os, "sched_getaffinity"):
+        # A container or `taskset` may allow fewer than the machine has.
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _tell_as_json(text: str) -> None:
+    say(logging.INFO, text)
+
+
+@contextmanager
+def _progress(
+    dispatcher: BaseDispatcher, options: WorkerOptions, tell: Callable[[str], None]
+) -> Generator[None]:
+    """Report what is left to drain now and then."""
+    if not (options.drain and dispatcher.capabilities.stats):
+        yield
+        return
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(PROGRESS_INTERVAL):
+            tell(_left(dispatcher.stats(), options.queues))
+
+    thread = threading.Thread(target=look, name="dispatchers-progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        # Joined as well: a last figure must not appear after the worker's own last words.
+        over.set()
+        thread.join()
+
+
+def _left(found: Sequence[Stats], queues: Sequence[str]) -> str:
+    served = [each for each in found if not queues or each.queue in queues]
+    counts = (
+        (name, sum(getattr(each, name) or 0 for each in served))
+        for name in ("waiting", "running", "delayed")
+    )
+    return f"left to do: {', '.join(f'{number} {name}' for name, number in counts)}"
 
 
 def _introduction(
@@ -106,7 +228,7 @@ def _introduction(
 
 
 def chosen(alias: str | None) -> tuple[BaseDispatcher, list[str]]:
-    """The dispatcher whose work is to be run, and the aliases that are served.
+    """Return the dispatcher to serve, and its aliases.
 
     Raises:
         ConfigurationError: It is not clear which, or there is none that needs a worker.
@@ -124,8 +246,15 @@ def chosen(alias: str | None) -> tuple[BaseDispatcher, list[str]]:
 
 
 def _none(found: Mapping[str, BaseDispatcher]) -> str:
-    backends = ", ".join(f"{name!r} ({each.name})" for name, each in found.items())
-    return f"no dispatcher of the target needs a worker: {backends} have their work done elsewhere"
+    words = ", ".join(f"{name!r} ({each.name}) {_runs(each)}" for name, each in found.items())
+    return f"no worker is needed: {words}"
+
+
+def _runs(dispatcher: BaseDispatcher) -> str:
+    can = dispatcher.capabilities
+    if can.runs_here or (can.confirmed and not can.durable):
+        return "runs tasks in the dispatching process"
+    return "has no worker of its own"
 
 
 def _several(grouped: list[list[str]], able: Mapping[str, BaseDispatcher]) -> str:
@@ -139,36 +268,11 @@ def _several(grouped: list[list[str]], able: Mapping[str, BaseDispatcher]) -> st
 # When to stop.
 
 
-@contextmanager
-def stopped_by_signals(worker: Worker) -> Generator[None]:
-    """Stop a worker at SIGTERM and SIGINT, where it does not see to that itself; twice ends it."""
-    count = 0
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        nonlocal count
-        del number, frame
-        count += 1
-        if count > 1:
-            raise KeyboardInterrupt
-        worker.stop()
-
-    mine = (signal.SIGTERM, signal.SIGINT) if _may_handle_signals() else ()
-    before = {number: signal.signal(number, stop) for number in mine}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _may_handle_signals() -> bool:
-    return threading.current_thread() is threading.main_thread()
-
-
-def _stop_at_eof(worker: Worker) -> None:
+def _stop_at_eof(stop: Callable[[], None]) -> None:
     def wait() -> None:
+        # The descriptor itself: Python's own stdin object would take a lock that exit waits for.
         while os.read(0, 4096):
             pass
-        worker.stop()
+        stop()
 
     threading.Thread(target=wait, name="dispatchers-until-eof", daemon=True).start()

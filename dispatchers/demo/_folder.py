@@ -16,7 +16,7 @@ from dispatchers import ConfigurationError
 
 from ._index import Index
 
-__all__ = ["Folder", "chosen"]
+__all__ = ["Folder", "await_end", "chosen", "ours_only"]
 
 CONFIGURATION = """\
 # Written by `dispatchers demo`. Another backend is another line here, and nothing else.
@@ -54,40 +54,49 @@ class Folder:
         """Write what a run needs; what an interrupted run has left stays."""
         self.index.create()
         self.poisoned.write_bytes(POISON)
+        # A JSON string is a TOML string too, backslashes of Windows included.
         text = CONFIGURATION.format(path=json.dumps(str(self.queue)))
         self.configuration.write_text(text, encoding="utf-8")
 
     def unfinished(self) -> int | None:
-        """How many files an interrupted run has indexed; None if there was none."""
+        """Return the files that an interrupted run has indexed, or None."""
         if not (self.index_file.exists() and self.queue.exists()):
             return None
         self.index.create()
+        # Noted in the file, so that it survives a `kill -9` of the demo.
         return None if self.index.noted("finished") else self.index.count()
 
     def clear(self) -> None:
         """Remove what an earlier run has left: its own files, nothing else."""
-        self._await_orphan()
+        # Its worker may still write into the files that are removed.
+        await_end(self.pid)
         self.index.close()
         for file in (self.queue, self.index_file):
             for suffix in ("", "-wal", "-shm"):
+                # With the files that SQLite keeps beside it: they belong to the removed one.
                 file.with_name(file.name + suffix).unlink(missing_ok=True)
         self.log.unlink(missing_ok=True)
 
-    def _await_orphan(self) -> None:
-        """Wait until the worker of a run that was killed has noticed and ended."""
-        until = time.monotonic() + ORPHAN_WAIT
-        while time.monotonic() < until and self._orphan():
-            time.sleep(0.05)
 
-    def _orphan(self) -> bool:
-        if sys.platform == "win32":  # there, signal 0 is Ctrl-C
-            return False
-        try:
-            number = int(self.pid.read_text())
-            os.kill(number, 0)
-        except (OSError, ValueError):
-            return False
-        return True
+def await_end(pid: Path) -> None:
+    """Wait until the worker of a run that was killed has noticed and ended.
+
+    Args:
+        pid: The file with its process id.
+    """
+    until = time.monotonic() + ORPHAN_WAIT
+    while time.monotonic() < until and _is_alive(pid):
+        time.sleep(0.05)
+
+
+def _is_alive(pid: Path) -> bool:
+    if sys.platform == "win32":  # there, signal 0 is Ctrl-C
+        return False
+    try:
+        os.kill(int(pid.read_text()), 0)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def chosen(given: str | None) -> Folder:
@@ -98,14 +107,16 @@ def chosen(given: str | None) -> Folder:
     """
     path = Path(given).absolute() if given else Path(tempfile.gettempdir(), _name())
     try:
+        # The temporary folder is shared: others must not read or replace what is in ours.
         path.mkdir(mode=0o700, parents=given is not None, exist_ok=True)
+        # Not `stat`: a link that another user has put there leads anywhere.
         facts = path.lstat()
     except OSError as exc:
         raise ConfigurationError(
             f"cannot work in {path}: {exc.strerror}: name another --dir"
         ) from exc
     if given is None and not _ours(facts):
-        raise ConfigurationError(f"{path} belongs to somebody else: name another folder by --dir")
+        raise ConfigurationError(f"{path} belongs to another user: name another folder by --dir")
     return Folder(path)
 
 
@@ -117,6 +128,12 @@ def _name() -> str:
 
 
 def _ours(facts: os.stat_result) -> bool:
-    """Whether the folder is one, and this user's: anybody may write to the temporary folder."""
+    """Return true for a folder of this user's; the temporary folder is everyone's to write."""
     own = not hasattr(os, "getuid") or facts.st_uid == os.getuid()
     return own and stat.S_ISDIR(facts.st_mode)
+
+
+def ours_only(configuration: Path) -> dict[str, str | None]:
+    """Return the variables by which only this file configures: nothing around it."""
+    others = dict.fromkeys(name for name in os.environ if name.upper().startswith("DISPATCHERS_"))
+    return {**others, "DISPATCHERS_CONFIG": str(configuration)}

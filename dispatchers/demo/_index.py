@@ -1,4 +1,4 @@
-"""Where the demo's tasks write their results: one row per file, however often a task runs."""
+"""The index that the demo's tasks write: one row per file, however often a task runs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ FROM files
 
 
 class Facts(NamedTuple):
-    """What one file holds."""
+    """Counts of one file."""
 
     lines: int
     words: int
@@ -54,16 +54,18 @@ class Facts(NamedTuple):
 
 
 def facts(data: bytes) -> Facts:
-    """What is in a file.
+    """Return the counts of a file's text.
 
     Raises:
-        ValueError: It is no text.
+        ValueError: It is not text.
     """
+    # Text has no zero bytes: this is the poisoned file of the demo, or a binary one.
     if b"\0" in data:
-        raise ValueError("this file is no text: it has null bytes")
+        raise ValueError("this file is not text: it has null bytes")
     text = _decoded(data)
     definitions = DEFINITION.findall(text)
     kinds = Counter(kind for kind, _ in definitions)
+    # Less the definitions, which look like calls.
     called = Counter(CALL.findall(text)) - Counter(name for _, name in definitions)
     calls = {name: count for name, count in called.items() if not keyword.iskeyword(name)}
     words = len(text.split())
@@ -76,11 +78,12 @@ def _decoded(data: bytes) -> str:
     try:
         return data.decode(named[1].decode() if named else "utf-8")
     except (LookupError, ValueError):
+        # Takes any byte: some of the library's tests are in an encoding that they do not name.
         return data.decode("latin-1")
 
 
 class Found(NamedTuple):
-    """What all files hold."""
+    """Totals over all files."""
 
     files: int
     lines: int
@@ -127,16 +130,16 @@ class Index:
             connection.execute(NOTE, (name, value))
 
     def noted(self, name: str) -> str | None:
-        """What was noted under that name."""
+        """Return the note of that name."""
         rows = self._rows("SELECT value FROM notes WHERE name = ?", (name,))
         return str(rows[0][0]) if rows else None
 
     def count(self) -> int:
-        """How many files are indexed."""
+        """Return the number of indexed files."""
         return int(self._rows("SELECT count(*) FROM files")[0][0])
 
     def found(self, names: int = 8) -> Found:
-        """What all files hold."""
+        """Totals over all files."""
         files, lines, words, functions, classes, rewritten = map(int, self._rows(TOTALS)[0])
         attempts = self._rows("SELECT attempt, count(*) FROM files GROUP BY attempt ORDER BY 1")
         longest = self._rows("SELECT path, lines FROM files ORDER BY lines DESC LIMIT 1")
@@ -186,6 +189,8 @@ class Index:
         """The connection in a transaction; None if others are at it."""
         try:
             self._connection = self._connection or self._connected()
+            # At once, as a read that becomes a write later may find the file taken, and cannot wait
+            # then.
             self._connection.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError:
             if time.monotonic() > until:
@@ -194,6 +199,7 @@ class Index:
         return self._connection
 
     def _connected(self) -> sqlite3.Connection:
+        # Threads share it under the lock; without a timeout, as the waiting is done here.
         connection = sqlite3.connect(
             self._path, timeout=0, isolation_level=None, check_same_thread=False
         )

@@ -1,4 +1,4 @@
-"""What the demo says: before, and after."""
+"""Texts that the demo shows before and after a run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ORDINALS = {1: "first", 2: "second", 3: "third"}
 
 
 class Figures(NamedTuple):
-    """What a run counted."""
+    """Counts of a run."""
 
     total: int
     """Files, the poisoned one included."""
@@ -44,12 +44,14 @@ class Figures(NamedTuple):
     @property
     def lost(self) -> int:
         """Files that are neither in the index nor a dead letter."""
+        # Counted from the results, not from the answers: this is what the demo is to prove.
         return self.total - self.found.files - self.dead
 
 
 def introduce(shown: Screen, folder: Folder, files: int, before: int | None) -> None:
     """Say what is going to happen."""
     shown.heading("A task is a function:")
+    # The very code that runs, so that the text cannot lag behind it.
     shown.code(inspect.getsource(index_file.function))
     shown.line()
     shown.heading("Dispatching it hands it over, and says what became of that:")

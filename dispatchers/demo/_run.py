@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from time import monotonic
@@ -23,14 +22,16 @@ from dispatchers.cli._surroundings import variables
 from dispatchers.cli._worker import processors
 from dispatchers.sqlite import SQLiteStore
 
-from ._folder import Folder, chosen
+from ._flow import run_flow
+from ._folder import Folder, chosen, ours_only
 from ._report import Figures, introduce, report
 from ._source import library_files
 from ._worker import DemoWorker
 from .tasks import index_file
 
-__all__ = ["run"]
+__all__ = ["PARTS", "run"]
 
+PARTS = ("tasks", "workflow")
 AT_ONCE = 100
 """Requests in one `dispatch_many`."""
 MOST_WORKERS = 4
@@ -39,9 +40,15 @@ LOOK = 0.1
 
 
 def run(
-    shown: Screen, *, folder: str | None, workers: int | None, limit: int | None, fresh: bool
+    shown: Screen,
+    *,
+    folder: str | None,
+    workers: int | None,
+    limit: int | None,
+    fresh: bool,
+    parts: Collection[str] = PARTS,
 ) -> Exit:
-    """Index the standard library, and say how it went.
+    """Index the standard library and survey it by a workflow, and say how it went.
 
     Args:
         shown: Where to say it.
@@ -54,10 +61,23 @@ def run(
 
         fresh: Begin anew, even if a run was interrupted.
 
+        parts: `tasks`, `workflow` or both.
+
     Raises:
         ConfigurationError: The folder cannot be used, or there is nothing to work on.
     """
     place = chosen(folder)
+    found = Exit.OK
+    if "tasks" in parts:
+        found = _tasks(shown, place, workers, limit, fresh=fresh)
+    if found is Exit.OK and "workflow" in parts:
+        found = _flow(shown, place)
+    return found
+
+
+def _tasks(
+    shown: Screen, place: Folder, workers: int | None, limit: int | None, *, fresh: bool
+) -> Exit:
     files = library_files(limit)
     with closing(place.index):
         before = _begun(place, limit, fresh=fresh)
@@ -71,9 +91,19 @@ def run(
     return Exit.PROBLEMS if figures.lost else Exit.OK
 
 
+def _flow(shown: Screen, place: Folder) -> Exit:
+    try:
+        return run_flow(shown, place.path)
+    except KeyboardInterrupt:
+        shown.line()
+        shown.line("Interrupted.", "yellow")
+        return Exit.INTERRUPTED
+
+
 def _worked(shown: Screen, place: Folder, files: Sequence[Path], count: int) -> Figures | None:
-    """What a run counted; None if Ctrl-C ended it."""
-    with variables(_ours_only(place)), DemoWorker(place, count) as worker:
+    """Return the counts of a run; None if Ctrl-C ended it."""
+    # The variables first: the worker's processes inherit them.
+    with variables(ours_only(place.configuration)), DemoWorker(place, count) as worker:
         try:
             return _work(shown, place, worker, files)
         except KeyboardInterrupt:
@@ -83,21 +113,16 @@ def _worked(shown: Screen, place: Folder, files: Sequence[Path], count: int) -> 
 
 
 def _begun(place: Folder, limit: int | None, *, fresh: bool) -> int | None:
-    """How many files an interrupted run has indexed, if this one continues it."""
+    """Return the files indexed by the run that this one continues."""
     before = place.unfinished()
     same = before is not None and place.index.noted("limit") == str(limit)
+    # Another limit is another run: its counts would not add up with what was done.
     if fresh or not same:
         place.clear()
         before = None
     place.prepare()
     place.index.note("limit", str(limit))
     return before
-
-
-def _ours_only(place: Folder) -> dict[str, str | None]:
-    """Nothing that is configured around us may change the demo."""
-    others = dict.fromkeys(name for name in os.environ if name.upper().startswith("DISPATCHERS_"))
-    return {**others, "DISPATCHERS_CONFIG": str(place.configuration)}
 
 
 def _work(shown: Screen, place: Folder, worker: DemoWorker, files: Sequence[Path]) -> Figures:
@@ -125,9 +150,12 @@ def _requests(place: Folder, files: Sequence[Path], store: SQLiteStore) -> list[
     """One request per file. A dead letter has released its key, and is not dispatched again."""
     dead = {job.key for job in store.dead.list()}
     paths = [str(file) for file in files]
+    # In the middle, so that its failure is seen beside work that goes on.
     paths.insert(len(paths) // 2, str(place.poisoned))
     index = str(place.index_file)
     return [
+        # The path is the key: a run that continues hands the same files over, and none is queued
+        # twice.
         index_file.options(idempotency_key=path).request(path=path, index=index)
         for path in paths
         if path not in dead
@@ -167,6 +195,7 @@ def _follow(shown: Screen, store: SQLiteStore, worker: DemoWorker, total: int) -
     """
     with shown.progress("working    ", total) as bar:
         while _look(store, bar):
+            # Else the loop would wait for ever for work that no process runs.
             if (end := worker.died) is not None:
                 raise ConfigurationError(f"the worker of the demo ended by itself: {end}")
             time.sleep(LOOK)

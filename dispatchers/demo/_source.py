@@ -1,4 +1,4 @@
-"""What the demo works on: the files of the standard library."""
+"""Input of the demo: the files of the standard library."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ def library_files(limit: int | None = None) -> list[Path]:
         ConfigurationError: There are none: it was installed without its source.
     """
     root = Path(sysconfig.get_path("stdlib"))
+    # Sorted: file systems list in no order, and a limit should take the same files each time.
     found = sorted(
         file for file in root.rglob("*.py") if OTHERS.isdisjoint(file.relative_to(root).parts)
     )

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import dispatchers
 
+from ._flow_folder import FlowFolder
 from ._folder import Folder
 
 __all__ = ["DemoWorker"]
@@ -31,7 +35,7 @@ class DemoWorker:
         concurrency: How many worker processes.
     """
 
-    def __init__(self, folder: Folder, concurrency: int) -> None:
+    def __init__(self, folder: Folder | FlowFolder, concurrency: int) -> None:
         self._folder = folder
         self.command = [
             "dispatchers", "--config", str(folder.configuration), "worker",
@@ -41,6 +45,7 @@ class DemoWorker:
     def __enter__(self) -> Self:
         with self._folder.log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - this very Python
+                # This very Python: another one on the path might not have the library.
                 [sys.executable, "-m", *self.command, "--until-eof", "--log-level", "warning"],
                 stdin=subprocess.PIPE,
                 stdout=log,
@@ -59,6 +64,7 @@ class DemoWorker:
         traceback: TracebackType | None,
     ) -> None:
         assert self._process.stdin is not None
+        # The end of the input is what tells the worker to stop, on every system.
         self._process.stdin.close()
         try:
             self._process.wait(GRACE + 8.0)
@@ -68,8 +74,25 @@ class DemoWorker:
         self._folder.pid.unlink(missing_ok=True)
 
     @property
+    def number(self) -> int:
+        """Return its process id."""
+        return self._process.pid
+
+    def kill(self, others: Iterable[int]) -> None:
+        """Kill it by SIGKILL, and its processes, as a machine that fails would.
+
+        Args:
+            others: The ids of the processes that it has started.
+        """
+        self._process.kill()
+        for number in others:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
+        self._process.wait()
+
+    @property
     def died(self) -> str | None:
-        """The end of the worker's log, if it has ended although nobody told it to."""
+        """The end of the worker's log, if it has ended although it was not told to."""
         if self._process.poll() is None:
             return None
         lines = self._folder.log.read_text("utf-8", "replace").splitlines()

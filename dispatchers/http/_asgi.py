@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from functools import lru_cache
 from typing import Any
 
-from ._answers import Answer
-from ._call import aread_limited, scope_headers
+from dispatchers.http._request import aread_limited, scope_headers
+from dispatchers.http._responses import Answer
+
 from ._endpoint import Endpoint
 from ._settings import EndpointSettings
 
@@ -44,18 +45,22 @@ def asgi_app(endpoint: Endpoint | EndpointSettings | None = None) -> ASGIApp:
 
 
 async def _http(endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
-    method, path, headers = scope["method"], scope["path"], scope_headers(scope)
+    method, headers = scope["method"], scope_headers(scope)
+    path = endpoint.path_within(scope["path"], scope.get("root_path") or "")
+    # One message first: most bodies come whole in it, and need no second question.
     first = await receive()
     if first["type"] == "http.disconnect":
         return
     body = first.get("body", b"")
     if first.get("more_body", False):
+        # Before the body is read: what its headers alone refuse costs no memory.
         if (refused := endpoint.refuse(method, path, headers)) is not None:
             await _answer(refused, send)
             return
         try:
             body = await aread_limited(_chunks(first, receive), endpoint.max_body)
         except ConnectionAbortedError:
+            # Without an answer: there is no client left to read one.
             return
     await _answer(await endpoint.ahandle(method, path, headers, body), send)
 
@@ -64,7 +69,7 @@ async def _chunks(message: Message, receive: Receive) -> AsyncIterator[bytes]:
     """The body's parts.
 
     Raises:
-        ConnectionAbortedError: The client went away: half an envelope is none, and nobody's.
+        ConnectionAbortedError: The client went away: half an envelope is not an envelope.
     """
     while True:
         if message["type"] == "http.disconnect":

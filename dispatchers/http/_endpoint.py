@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
+import asyncio
 import logging
-from collections import OrderedDict
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import lru_cache, partial
+from time import monotonic
+from typing import TypeVar
 
-from dispatchers._check import Problem
-from dispatchers._dead import DeadLetter, DeadLetterStore
-from dispatchers._log import say
-from dispatchers._loops import off_loop
-from dispatchers._outcome import Action, Outcome, Reason
-from dispatchers._run import arun_envelope, run_envelope
+from pydantic_core import to_json
 
-from ._answers import POLICIES, Answer, answer_to, refusal, retry_after
-from ._call import Call, Headers, known_headers
-from ._check import problems_of
-from ._depth import is_deeper
-from ._ready import Ready, prepared
-from ._replay import Hold
+from dispatchers._errors import ConfigurationError
+from dispatchers._journal.errors import JournalError
+from dispatchers._models.outcome import Action, Outcome, Reason
+from dispatchers._models.problem import Problem
+from dispatchers._runtime.log import say, say_once
+from dispatchers._runtime.to_thread import off_loop
+from dispatchers._worker.runner import arun_envelope, run_envelope
+from dispatchers._worker.settlement import settle
+from dispatchers.http._assembly import Assembly, assembled, is_current
+from dispatchers.http._auth import GRANTED, AuthResult, bearer, refused
+from dispatchers.http._checks import problems_of
+from dispatchers.http._delivery import Push
+from dispatchers.http._json_depth import is_deeper
+from dispatchers.http._request import Headers, Request, count_of, known_headers, path_within
+from dispatchers.http._responses import JSON, POLICIES, Answer, answer_to, refusal, retry_after
+
 from ._settings import EndpointSettings
-from ._verdict import GRANTED, Verdict, refused
 
 __all__ = ["Endpoint", "handle"]
+
+T = TypeVar("T")
 
 NOT_FOUND = refusal(404, "not found")
 NOT_ALLOWED = refusal(405, "method not allowed", ("Allow", "POST"))
@@ -32,22 +40,19 @@ TOO_LARGE = refusal(413, "too large")
 UNSUPPORTED = refusal(415, "unsupported media type")
 UNAUTHORIZED = refusal(401, "unauthorized", ("WWW-Authenticate", "Bearer"))
 INTERNAL = refusal(500, "internal error")
-STORE_DOWN = refusal(503, "unavailable", retry_after(10))
 NO_CREDENTIALS = refused("no credentials")
+NOT_SWEPT = refusal(503, "unavailable", retry_after(10))
+SWEEP = "sweep"
+"""The end of the path that wakes executions; it replaces that of the endpoint."""
 NO_ENVELOPE = Outcome(action=Action.DEAD, reason=Reason.NO_ENVELOPE)
-MOST = 10**9
-"""Counts are told apart up to here; a longer one is beyond every limit just so."""
-
-
-class Admitted(NamedTuple):
-    """A request that may run."""
-
-    attempt: int
-    hold: Hold | None
+LARGE_BODY = 64 * 1024
+"""Bytes from which hashing and looking for depth leave the event loop: a millisecond or so."""
+REFUSAL_INTERVAL = 1.0
+"""Seconds between two records of one reason: a stranger could fill a disk otherwise."""
 
 
 class Endpoint:
-    """The worker's endpoint: hand it requests, send what it answers.
+    """The worker's endpoint: hand it requests, send its answers.
 
     Threads and event loops may share one. It reads its settings once.
 
@@ -60,26 +65,48 @@ class Endpoint:
     """
 
     def __init__(self, settings: EndpointSettings | None = None) -> None:
-        self._ready: Ready = prepared(settings)
-        self.settings: EndpointSettings = self._ready.settings
+        self._parts: Assembly = assembled(settings)
+        self.settings: EndpointSettings = self._parts.settings
         """The settings in force."""
         self._policy = POLICIES[self.settings.transport]
+        self._refusals: dict[str, tuple[float, int]] = {}
 
     @property
     def path(self) -> str:
-        """Where it is."""
+        """Its path."""
         return self.settings.path
 
     @property
+    def sweep_path(self) -> str:
+        """The path beside it that wakes executions of workflows, for a scheduler to call."""
+        return f"{self.path.rpartition('/')[0]}/{SWEEP}"
+
+    def path_within(self, path: str, mounted_at: str) -> str:
+        """Return the path of a request as `handle` takes it.
+
+        Args:
+            path: The whole path, or the part below the mount.
+
+            mounted_at: `root_path` or `SCRIPT_NAME`: what leads to the application.
+        """
+        within = path_within(path, mounted_at, self.path)
+        return within if within == self.path else path_within(path, mounted_at, self.sweep_path)
+
+    @property
     def max_body(self) -> int:
-        """Bytes of a body beyond which there is no use in reading on."""
+        """Bytes of a body beyond which reading on is of no use."""
         return self.settings.max_body
+
+    @property
+    def is_current(self) -> bool:
+        """True while the configuration is the one it was made from."""
+        return is_current(self._parts)
 
     def handle(self, method: str, path: str, headers: Headers, body: bytes) -> Answer:
         """Answer one request. Raises no `Exception`.
 
         Args:
-            method: `POST`, or what is refused.
+            method: `POST`; any other is refused.
 
             path: Without the query.
 
@@ -88,159 +115,181 @@ class Endpoint:
             body: All of it, or more than `max_body` bytes of a larger one.
         """
         try:
-            call = Call(method, path, known_headers(headers), body)
-            if (refused := self._refusal(call) or _cut_short(call)) is not None:
-                return refused
-            admitted = self._admitted(call, self._verdict(call))
-            if isinstance(admitted, Answer):
-                return admitted
-            outcome = self._unreadable(call) or run_envelope(
-                call.body,
-                attempt=admitted.attempt,
-                deliveries=admitted.attempt,
-                heartbeat=admitted.hold.heartbeat if admitted.hold else None,
-                settings=self._ready.run,
-            )
-            return self._concluded(call, admitted, outcome)
+            request = Request(method, path, known_headers(headers), body)
+            if (answer := self._refusal(request) or _cut_short(request)) is not None:
+                return answer
+            # Verified before the body is looked into: a stranger's bytes reach no parser.
+            result = self._verified(request)
+            if request.path == self.sweep_path:
+                return self._swept(result)
+            push = self._admitted(request, result)
+            if isinstance(push, Answer):
+                return push
+            push.outcome = self._unreadable(request) or self.run(push)
+            return self._settled(push)
         except Exception as exc:  # noqa: BLE001 - the boundary: a defect of ours is a generic 500
             return _failed(exc)
 
     async def ahandle(self, method: str, path: str, headers: Headers, body: bytes) -> Answer:
-        """`handle` on an event loop, which nothing of it blocks: sync handlers run on a thread."""
+        """Answer one request on an event loop, which nothing of it blocks."""
         try:
-            call = Call(method, path, known_headers(headers), body)
-            if (refused := self._refusal(call) or _cut_short(call)) is not None:
-                return refused
-            waits = self._ready.oidc is not None and self._ready.oidc.waits(call)
-            verdict = await off_loop(self._verdict, call) if waits else self._verdict(call)
-            replayed = verdict.replay_id is not None
-            if replayed:
-                admitted = await off_loop(self._admitted, call, verdict)
-            else:
-                admitted = self._admitted(call, verdict)
-            if isinstance(admitted, Answer):
-                return admitted
-            outcome = self._unreadable(call) or await arun_envelope(
-                call.body,
-                attempt=admitted.attempt,
-                deliveries=admitted.attempt,
-                heartbeat=admitted.hold.heartbeat if admitted.hold else None,
-                settings=self._ready.run,
-            )
-            if replayed or outcome.action is Action.DEAD:
-                return await off_loop(self._concluded, call, admitted, outcome)
-            return self._concluded(call, admitted, outcome)
+            request = Request(method, path, known_headers(headers), body)
+            if (answer := self._refusal(request) or _cut_short(request)) is not None:
+                return answer
+            result = await self._averified(request)
+            if request.path == self.sweep_path:
+                return await off_loop(self._swept, result)
+            stored = result.replay_id is not None
+            push = await _called(stored, self._admitted, request, result)
+            if isinstance(push, Answer):
+                return push
+            unreadable = await _called(_is_large(request), self._unreadable, request)
+            push.outcome = unreadable or await self.arun(push)
+            return await _called(push.waits, self._settled, push)
         except Exception as exc:  # noqa: BLE001 - the boundary: a defect of ours is a generic 500
             return _failed(exc)
 
+    def run(self, push: Push) -> Outcome:
+        """Run one envelope; a framework's glue overrides it, for a transaction around it, say."""
+        return run_envelope(
+            push.body,
+            attempt=push.attempt,
+            deliveries=push.deliveries,
+            heartbeat=push.heartbeat,
+            settings=self._parts.run,
+        )
+
+    async def arun(self, push: Push) -> Outcome:
+        """Run one envelope on the event loop; sync handlers run on a thread."""
+        return await arun_envelope(
+            push.body,
+            attempt=push.attempt,
+            deliveries=push.deliveries,
+            heartbeat=push.heartbeat,
+            settings=self._parts.run,
+        )
+
     def refuse(self, method: str, path: str, headers: Headers) -> Answer | None:
-        """What can be answered before the body is read; None if it has to be read."""
-        return self._refusal(Call(method, path, known_headers(headers), b""))
+        """Return the answer that needs no body; None if it has to be read."""
+        request = Request(method, path, known_headers(headers), b"")
+        if (answer := self._refusal(request)) is not None:
+            return answer
+        # A signature covers the body, so that it has to be read before it can be refused.
+        if self.settings.insecure or self.settings.signatures or bearer(request) is not None:
+            return None
+        self._say_refused(NO_CREDENTIALS)  # a stranger's body is not worth reading
+        return UNAUTHORIZED
 
     def check(self, *, deploy: bool = False) -> list[Problem]:
-        """What is wrong with the settings, though they can be started with.
+        """Return the problems of settings that it can be started with.
 
         Args:
-            deploy: Judge them as those of a deployment that strangers can reach.
+            deploy: Check them as those of a deployment that strangers can reach.
         """
         return problems_of(self.settings, deploy=deploy)
 
-    def _refusal(self, call: Call) -> Answer | None:
-        """A process that is no worker says nothing else but that there is nothing."""
+    def _refusal(self, request: Request) -> Answer | None:
+        # A process that is not a worker answers 404 before anything else: it tells nothing.
         settings = self.settings
-        if not settings.worker or call.path != settings.path:
+        if not settings.worker or request.path not in (settings.path, self.sweep_path):
             return NOT_FOUND
-        if call.method != "POST":
+        if request.method != "POST":
             return NOT_ALLOWED
-        announced = _count(call.headers.get("content-length", ""), 0)
-        if len(call.body) > settings.max_body or announced > settings.max_body:
+        announced = count_of(request.headers.get("content-length", ""), 0)
+        if len(request.body) > settings.max_body or announced > settings.max_body:
             return TOO_LARGE
         return None
 
-    def _verdict(self, call: Call) -> Verdict:
-        """Whoever one of the verifiers trusts is trusted; one that cannot tell leaves it open."""
+    def _verified(self, request: Request) -> AuthResult:
+        """Return the result of the verifier that trusts it, else the most telling refusal."""
         if self.settings.insecure:
             return GRANTED
         worst = NO_CREDENTIALS
-        for verifier in self._ready.verifiers:
-            verdict = verifier.verify(call)
-            if verdict is None:
+        for verifier in self._parts.verifiers:
+            result = verifier.verify(request)
+            if result is None:
                 continue
-            if verdict.granted:
-                return verdict
+            if result.granted:
+                return result
+            # A refusal that may be lifted (keys that could not be fetched) is worth another try.
             if worst.retry_after is None:
-                worst = verdict
+                worst = result
         return worst
 
-    def _admitted(self, call: Call, verdict: Verdict) -> Admitted | Answer:
-        if not verdict.granted:
-            say(logging.WARNING, "endpoint: a request was refused: %s", verdict.why)
-            if verdict.retry_after is None:
-                return UNAUTHORIZED
-            return refusal(503, "unavailable", retry_after(verdict.retry_after))
-        kind = call.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "application/json" or "content-encoding" in call.headers:
+    async def _averified(self, request: Request) -> AuthResult:
+        oidc = self._parts.oidc
+        if oidc is not None and oidc.waits(request):
+            # Threads of their own: tokens with made-up key ids must not use up the handlers'.
+            verified = oidc.waiting.submit(partial(self._verified, request))
+            return await asyncio.wrap_future(verified)
+        hashes = self.settings.signatures is not None and _is_large(request)
+        return await _called(hashes, self._verified, request)
+
+    def _admitted(self, request: Request, result: AuthResult) -> Push | Answer:
+        if not result.granted:
+            return self._denied(result)
+        # Checked after the credentials: a stranger learns nothing about what would be accepted.
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/json" or "content-encoding" in request.headers:
             return UNSUPPORTED
-        counted = _count(call.headers.get(self._policy.counter, ""), self._policy.first)
-        attempt = max(counted - self._policy.first + 1, 1)
-        if verdict.replay_id is None or self._ready.replays is None:
-            return Admitted(attempt, None)
-        hold = self._ready.replays.take(verdict)
-        if isinstance(hold, Outcome):
-            return answer_to(hold, self._policy)
-        return Admitted(attempt, hold)
+        replays = self._parts.replays
+        # Taken last: a request that is refused for another reason must not use up its id.
+        claim = replays.take(result) if replays and result.replay_id is not None else None
+        if isinstance(claim, Outcome):
+            return answer_to(claim, self._policy)
+        return Push(request, self._policy, claim, keeps_letters=self._parts.letters is not None)
 
-    def _unreadable(self, call: Call) -> Outcome | None:
-        return NO_ENVELOPE if is_deeper(call.body, self.settings.max_depth) else None
+    def _swept(self, result: AuthResult) -> Answer:
+        """Wake executions that want a turn; once more than asked for does no harm."""
+        if not result.granted:
+            return self._denied(result)
+        # Late: most endpoints serve no workflows, whose engine is then not imported.
+        from dispatchers.workflows._sweep import sweeper
 
-    def _concluded(self, call: Call, admitted: Admitted, outcome: Outcome) -> Answer:
-        """Store the letter before anything is acknowledged (C9, C11)."""
-        settled = outcome.action is Action.DONE or (
-            outcome.action is Action.DEAD and self._is_buried(call, admitted, outcome)
-        )
-        if admitted.hold is not None:
-            admitted.hold.end(settled=settled)
-        if outcome.action is Action.DEAD and not settled:
-            return STORE_DOWN
-        return answer_to(outcome, self._policy)
-
-    def _is_buried(self, call: Call, admitted: Admitted, outcome: Outcome) -> bool:
-        """Whether the dead-letter store has it; where there is none, the log has to do."""
-        letters: DeadLetterStore | None = self._ready.letters
-        if letters is None:
-            say(logging.ERROR, "endpoint: no dead_letters: %s is lost", outcome.task or "a message")
-            return True
         try:
-            letters.add(_letter(call, admitted, outcome))
-        except Exception as exc:  # noqa: BLE001 - anything a store raises
-            say(logging.ERROR, "a dead letter could not be stored: %s", type(exc).__name__)
-            return False
-        return True
+            return Answer(200, (JSON,), to_json({"woken": sweeper.sweep_for_others()}))
+        except (ConfigurationError, JournalError) as exc:
+            say_once(self, logging.ERROR, "endpoint: executions are not swept: %s", str(exc))
+            return NOT_SWEPT
+
+    def _denied(self, result: AuthResult) -> Answer:
+        self._say_refused(result)
+        if result.retry_after is None:
+            return UNAUTHORIZED
+        return refusal(503, "unavailable", retry_after(result.retry_after))
+
+    def _say_refused(self, result: AuthResult) -> None:
+        since, count = self._refusals.get(result.reason, (float("-inf"), 0))
+        now = monotonic()
+        if now - since < REFUSAL_INTERVAL:
+            self._refusals[result.reason] = since, count + 1
+            return
+        self._refusals[result.reason] = now, 0
+        words = f"{result.reason}{result.detail}{f' ({count} more before)' if count else ''}"
+        say(logging.WARNING, "endpoint: a request was refused: %s", words)
+
+    def _unreadable(self, request: Request) -> Outcome | None:
+        return NO_ENVELOPE if is_deeper(request.body, self.settings.max_depth) else None
+
+    def _settled(self, push: Push) -> Answer:
+        """Store the dead letter before anything is acknowledged (C9, C11)."""
+        settle(push, push.outcome, self._parts.letters)
+        return push.answer
 
 
-def _letter(call: Call, admitted: Admitted, outcome: Outcome) -> DeadLetter:
-    """What is no envelope is known by its own bytes, however often it comes."""
-    return DeadLetter.of(
-        outcome,
-        call.body,
-        id=outcome.request_id or f"body-{hashlib.sha256(call.body).hexdigest()[:32]}",
-        queue=call.headers.get("x-cloudtasks-queuename", "")[:255],
-        deliveries=admitted.attempt,
-    )
+async def _called(waits: bool, function: Callable[..., T], *args: object) -> T:
+    """Call a function, on a thread where it may wait."""
+    return await off_loop(function, *args) if waits else function(*args)
 
 
-def _cut_short(call: Call) -> Answer | None:
-    """Half an envelope is not taken for a bad one: the other half may come with the next try."""
-    announced = _count(call.headers.get("content-length", ""), 0)
-    return INCOMPLETE if len(call.body) < announced else None
+def _is_large(request: Request) -> bool:
+    return len(request.body) > LARGE_BODY
 
 
-def _count(text: str, otherwise: int) -> int:
-    """A header that counts, `MOST` at most; what is no count is left to `otherwise`."""
-    if not (text.isascii() and text.isdigit()):
-        return otherwise
-    digits = text.lstrip("0") or "0"
-    return int(digits) if len(digits) < len(str(MOST)) else MOST
+def _cut_short(request: Request) -> Answer | None:
+    # Half an envelope is not taken for a bad one: the other half may come with the next try.
+    announced = count_of(request.headers.get("content-length", ""), 0)
+    return INCOMPLETE if len(request.body) < announced else None
 
 
 def _failed(exc: Exception) -> Answer:
@@ -248,26 +297,30 @@ def _failed(exc: Exception) -> Answer:
     return INTERNAL
 
 
-MOST_KEPT = 16
-_kept: OrderedDict[int, Endpoint] = OrderedDict()
-"""Endpoints by the identity of their settings, which they hold."""
+class _Identity:
+    """A key for settings: a table of keys within them cannot be hashed by value."""
+
+    def __init__(self, settings: EndpointSettings) -> None:
+        self.settings = settings
+
+    def __hash__(self) -> int:
+        return id(self.settings)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Identity) and self.settings is other.settings
 
 
-def _endpoint_of(settings: EndpointSettings) -> Endpoint:
-    found = _kept.get(id(settings))
-    if found is None:
-        found = _kept[id(settings)] = Endpoint(settings)
-        while len(_kept) > MOST_KEPT:
-            _kept.popitem(last=False)
-    return found
+@lru_cache(maxsize=16)
+def _endpoint_of(key: _Identity) -> Endpoint:
+    return Endpoint(key.settings)
 
 
 def handle(
     method: str, path: str, headers: Headers, body: bytes, settings: EndpointSettings
 ) -> Answer:
-    """`Endpoint(settings).handle(...)` as one function; what it needs is kept for a few settings.
+    """Answer one request by `Endpoint(settings)`, which is kept for the latest few settings.
 
     Raises:
         ConfigurationError: The settings cannot work.
     """
-    return _endpoint_of(settings).handle(method, path, headers, body)
+    return _endpoint_of(_Identity(settings)).handle(method, path, headers, body)

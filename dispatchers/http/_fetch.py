@@ -1,4 +1,4 @@
-"""Fetching a small document over HTTP within a time and a size, whatever the server does."""
+"""Fetching of a small document over HTTP, within a time and a size."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class FetchError(Exception):
 
 
 class _Fetch(threading.Thread):
-    """One fetch on a thread of its own: names, connecting and headers have no common time limit."""
+    """One fetch on a thread of its own: its steps have no common time limit."""
 
     def __init__(self, url: str, timeout: float) -> None:
         super().__init__(name="dispatchers-keys", daemon=True)
@@ -49,6 +49,7 @@ class _Fetch(threading.Thread):
         query = f"?{self._parts.query}" if self._parts.query else ""
         self.connection.request("GET", path + query, headers={"Accept": "application/json"})
         response = self.connection.getresponse()
+        # One byte more than allowed tells a larger document without reading it.
         body = response.read(LARGEST + 1)
         return body if response.status == OK and len(body) <= LARGEST else None
 
@@ -56,6 +57,7 @@ class _Fetch(threading.Thread):
         """Wake the thread from what it waits for."""
         with contextlib.suppress(OSError):
             if (found := self.connection.sock) is not None:
+                # `close` would not wake a thread that is reading; `shutdown` does.
                 found.shutdown(socket.SHUT_RDWR)
 
 
@@ -67,7 +69,7 @@ def _connection(parts: SplitResult, timeout: float) -> HTTPConnection:
 
 
 def fetched(url: str, timeout: float) -> bytes:
-    """The document behind a URL; redirects are not followed, and no proxy is used.
+    """Fetch the document behind a URL; without redirects and proxies.
 
     Args:
         url: `http` or `https`.
@@ -77,6 +79,7 @@ def fetched(url: str, timeout: float) -> bytes:
     Raises:
         FetchError: It did not come in time, was too large, or the status was not 200.
     """
+    # Threads that hang in DNS or TLS cannot be ended, so their number is limited.
     if not _abandoned.acquire(blocking=False):
         raise FetchError("too many fetches that were given up have not ended")
     try:

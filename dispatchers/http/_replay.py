@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 
-from dispatchers._beats import Heartbeat
-from dispatchers._idempotency import Claim, IdempotencyStore
-from dispatchers._log import say
-from dispatchers._outcome import Action, Outcome, Reason
-from dispatchers._request import new_id
+from dispatchers._models.claim import IdempotencyStore
+from dispatchers._models.fields import new_id
+from dispatchers._models.outcome import Outcome
+from dispatchers._runtime.heartbeat import Heartbeat
+from dispatchers._runtime.log import say, say_once
+from dispatchers._worker.claim import claimed
+from dispatchers.http._auth import AuthResult
 
-from ._verdict import Verdict
-
-__all__ = ["Hold", "Replays"]
+__all__ = ["ReplayClaim", "Replays"]
 
 TTL = 60.0
 """Seconds until the claim of a process that died is free."""
-DUPLICATE = Outcome(action=Action.DONE, reason=Reason.DUPLICATE)
-DOWN = Outcome(action=Action.RETURN, reason=Reason.STORE_UNAVAILABLE, after=5.0)
+DOWN = "replay store: %s; work is handed back"
 
 
 class Replays:
@@ -31,24 +31,16 @@ class Replays:
     def __init__(self, store: IdempotencyStore) -> None:
         self._store = store
 
-    def take(self, verdict: Verdict) -> Hold | Outcome:
-        """Claim the id of a request, or the outcome that it has without a run."""
-        key, owner = f"dispatchers.http {verdict.replay_id}", new_id()
-        try:
-            claim = Claim(*self._store.claim(key, owner, TTL))
-        except Exception as exc:  # noqa: BLE001 - anything a store raises
-            say(logging.ERROR, "replay store: %s; work is handed back", type(exc).__name__)
-            return DOWN
-        if claim.state == "done":
-            return DUPLICATE
-        if claim.state == "busy":
-            after = max(claim.retry_after, 1.0)
-            return Outcome(action=Action.RETURN, reason=Reason.IN_FLIGHT, after=after)
-        return Hold(self._store, key, owner, verdict.good_until)
+    def take(self, result: AuthResult) -> ReplayClaim | Outcome:
+        """Claim the id of a request, or return the outcome that it has without a run."""
+        key, owner = f"dispatchers.http {result.replay_id}", new_id()
+        tell = partial(say_once, self._store, logging.ERROR, DOWN)
+        refused = claimed(self._store, key, owner, TTL, tell=tell, at_least=1.0)
+        return refused or ReplayClaim(self._store, key, owner, result.good_until)
 
 
-class Hold:
-    """The claim of one request."""
+class ReplayClaim:
+    """The claim of one request's id."""
 
     def __init__(self, store: IdempotencyStore, key: str, owner: str, good_until: float) -> None:
         self._store = store
@@ -61,6 +53,7 @@ class Hold:
         """Remember the id if it is settled, else let it come again."""
         try:
             if settled:
+                # A second longer than the signature is good for, to leave no gap.
                 left = max(self._good_until - time.time(), 0.0) + 1.0
                 self._store.complete(self._key, self._owner, left)
             else:

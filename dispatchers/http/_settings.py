@@ -1,4 +1,4 @@
-"""What can be configured for the endpoint: the table `[endpoint]`."""
+"""Settings of the endpoint: the table `[endpoint]`."""
 
 from __future__ import annotations
 
@@ -9,25 +9,30 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from dispatchers._model import Model
-from dispatchers._options import OnHandlerError
-from dispatchers._secrets import secrets_of, without_secrets
+from dispatchers._models.base import Model
+from dispatchers._models.envelope import ENVELOPE_DEPTH
+from dispatchers._models.fields import as_tuple
+from dispatchers._models.options import OnHandlerError
+from dispatchers._models.paths import StoreSpec
+from dispatchers._models.redaction import secrets_of, without_secrets
 
-__all__ = ["PATH", "EndpointSettings", "OidcSettings", "SignatureSettings", "key_bytes"]
+__all__ = [
+    "PATH",
+    "EndpointPath",
+    "EndpointSettings",
+    "OidcSettings",
+    "SignatureSettings",
+    "WebAddress",
+    "key_bytes",
+]
 
 PATH = "/dispatchers/run"
-"""Where the endpoint is: what is pushed goes there, unless both sides are told otherwise."""
+"""The endpoint's path, unless both sides are told otherwise."""
 SHORTEST_SECRET = 16
 """Characters; fewer can be guessed."""
 SHORTEST_KEY = 24
 """Bytes, the least that Standard Webhooks allows."""
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
-
-
-def _as_names(value: object) -> object:
-    if isinstance(value, str):
-        return (str(value),)
-    return tuple(value) if isinstance(value, list | set | frozenset) else value
 
 
 def _secret(value: SecretStr) -> SecretStr:
@@ -41,13 +46,14 @@ def _secret(value: SecretStr) -> SecretStr:
 
 
 def key_bytes(value: SecretStr) -> bytes:
-    """The bytes of a key in the notation of Standard Webhooks.
+    """Return the bytes of a key in the notation of Standard Webhooks.
 
     Raises:
-        ValueError: It is no base64, or too short.
+        ValueError: It is not base64, or too short.
     """
     text = value.get_secret_value().removeprefix("whsec_")
     try:
+        # Without `validate`, stray characters are skipped, and a mistyped key would be another key.
         found = base64.b64decode(text, validate=True)
     except binascii.Error:
         raise ValueError("a key is base64, with or without whsec_ before it") from None
@@ -61,44 +67,82 @@ def _key(value: SecretStr) -> SecretStr:
     return value
 
 
+def _web_address(value: str) -> str:
+    """Return a URL with a scheme, a host and a port that can be reached.
+
+    Raises:
+        ValueError: It is none, or has a query, a fragment or credentials.
+    """
+    try:
+        parts = urlsplit(value)
+        complete = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # of a port beyond 65535, or of brackets without an address
+        parts, complete = urlsplit(""), False
+    if not complete or any(mark.isspace() or not mark.isprintable() for mark in value):
+        raise ValueError("should be a whole URL, such as https://worker.example.com")
+    if "@" in parts.netloc or "#" in value:
+        raise ValueError("should have no user name, password or fragment")
+    return value
+
+
 def _keys_url(value: str) -> str:
-    parts = urlsplit(value)
-    safe = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)
-    if not (safe and parts.hostname):
+    parts = urlsplit(_web_address(value))
+    # Over plain HTTP, any machine on the way could put its own keys in their place.
+    if parts.scheme != "https" and parts.hostname not in LOOPBACK:
         raise ValueError("should be an https:// URL (http:// only on this machine)")
     return value
 
 
-def _path(value: str) -> str:
-    if not value.startswith("/") or any(mark in value for mark in "?# "):
+def _endpoint_path(value: str) -> str:
+    """Return an absolute path without a query.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if not value.startswith("/") or not value.isprintable() or any(mark in value for mark in "?# "):
         raise ValueError('should begin with "/", and have no query')
+    return value
+
+
+def _no_blanks(value: tuple[str, ...]) -> tuple[str, ...]:
+    if any(not each or any(mark.isspace() for mark in each) for each in value):
+        raise ValueError("should have no empty text, and none with blanks")
     return value
 
 
 def _ascii_emails(value: tuple[str, ...]) -> tuple[str, ...]:
     for email in value:
-        if not email.isascii() or email.count("@") != 1:
+        # ASCII only: letters that look alike must not pass for each other.
+        if not email.isascii() or email.count("@") != 1 or not all(email.split("@")):
             raise ValueError("should be e-mail addresses in ASCII")
     return value
 
 
-Texts = Annotated[tuple[str, ...], BeforeValidator(_as_names)]
-SomeTexts = Annotated[tuple[str, ...], BeforeValidator(_as_names), Field(min_length=1)]
+WebAddress = Annotated[str, AfterValidator(_web_address)]
+"""A whole URL with a scheme, a host and a port that can be reached."""
+EndpointPath = Annotated[str, AfterValidator(_endpoint_path)]
+"""An absolute path without a query."""
+SomeTexts = Annotated[
+    tuple[str, ...],
+    BeforeValidator(as_tuple),
+    Field(min_length=1),
+    AfterValidator(_no_blanks),
+]
 
 
 class OidcSettings(Model):
-    """Who may push with an OIDC token: Google Cloud Tasks, Scheduler and Pub/Sub send one."""
+    """Trust in OIDC tokens, as Google Cloud Tasks, Scheduler and Pub/Sub send them."""
 
     audience: SomeTexts
-    """What the token must be for, as the sender sets it: one or several."""
+    """The token's audience as the sender sets it: one or several."""
     emails: Annotated[SomeTexts, AfterValidator(_ascii_emails)]
-    """The service accounts that may push, case aside; anybody can have a token for any audience."""
+    """The service accounts that may push, case aside; a token for any audience is easy to get."""
     issuer: SomeTexts = ("https://accounts.google.com", "accounts.google.com")
-    """Who may have signed it."""
+    """The issuers that may have signed it."""
     keys_url: Annotated[str, AfterValidator(_keys_url)] = (
         "https://www.googleapis.com/oauth2/v3/certs"
     )
-    """Where the issuer's keys are (a JWKS document); redirects are not followed."""
+    """The URL of the issuer's keys (a JWKS document); redirects are not followed."""
     keys_lifetime: float = Field(default=3600.0, gt=0, le=86400)
     """Seconds that the keys are used; a withdrawn one is refused after that."""
     refresh_floor: float = Field(default=5.0, ge=0, le=300)
@@ -110,7 +154,7 @@ class OidcSettings(Model):
 
 
 class SignatureSettings(Model):
-    """Who may push with a signature over the body, in the format of Standard Webhooks."""
+    """Trust in signatures over the body, in the format of Standard Webhooks."""
 
     keys: Annotated[dict[str, Annotated[SecretStr, AfterValidator(_key)]], Field(min_length=1)]
     """Keys (`whsec_` and base64) by id; several while they are rotated."""
@@ -118,39 +162,39 @@ class SignatureSettings(Model):
     """Seconds that a signature is good for, from its time or from when the work is due."""
     leeway: float = Field(default=60.0, ge=0, le=300)
     """Seconds that the signer's clock may be ahead."""
-    replay: str | None = "memory"
-    """Where ids that were settled are remembered, as `idempotency`: shared by all processes."""
+    replay: StoreSpec | None = "memory"
+    """The store of settled ids, as `idempotency`: shared by all processes."""
 
 
 class EndpointSettings(Model):
-    """The table `[endpoint]`: whether this process is a worker, whom it trusts, its limits."""
+    """The table `[endpoint]`: this process as a worker, its trust, its limits."""
 
     worker: bool = False
-    """Whether this process runs what is pushed; otherwise every request is answered 404."""
-    path: Annotated[str, AfterValidator(_path)] = PATH
-    """Where the endpoint is."""
+    """Run what is pushed; otherwise every request is answered 404."""
+    path: EndpointPath = PATH
+    """The endpoint's path."""
     transport: Literal["cloud_tasks", "plain"] = "cloud_tasks"
-    """Whose statuses and headers: Google Cloud Tasks', or those of any HTTP client."""
+    """The statuses and headers: Google Cloud Tasks', or those of any HTTP client."""
     oidc: OidcSettings | None = None
     """Trust OIDC tokens."""
     secrets: Annotated[
-        tuple[Annotated[SecretStr, AfterValidator(_secret)], ...], BeforeValidator(_as_names)
+        tuple[Annotated[SecretStr, AfterValidator(_secret)], ...], BeforeValidator(as_tuple)
     ] = ()
     """Trust `Authorization: Bearer SECRET`; several while they are rotated."""
     signatures: SignatureSettings | None = None
     """Trust signatures over the body."""
     insecure: bool = False
-    """Trust everybody; for development, refused by the deployment check."""
+    """Trust every caller; for development, refused by the deployment check."""
     max_body: int = Field(default=1024 * 1024, ge=1024, le=2**30)
     """Bytes of a body; a larger one is refused before it is read."""
-    max_depth: int = Field(default=64, ge=4, le=190)
-    """Levels of JSON within each other; a deeper body is no envelope."""
+    max_depth: int = Field(default=ENVELOPE_DEPTH, ge=4, le=190)
+    """Levels of JSON within each other; a deeper body is not an envelope."""
     max_attempts: int = Field(default=100, ge=1)
     """Attempts by the queue's own count after which work is dead."""
-    idempotency: str | None = None
-    """Where runs are remembered by key: as a dispatcher's option of that name."""
-    dead_letters: str | None = None
-    """Where work that failed for good is kept: as a dispatcher's option of that name."""
+    idempotency: StoreSpec | None = None
+    """The store that remembers runs by key: as a dispatcher's option of that name."""
+    dead_letters: StoreSpec | None = None
+    """The store of work that failed permanently: as a dispatcher's option of that name."""
     on_handler_error: OnHandlerError | None = None
     """`raise` makes a task's final failure a dead letter, `log` only logs it."""
     skew_grace: float = Field(default=900.0, ge=0)
@@ -164,5 +208,5 @@ class EndpointSettings(Model):
 
     @property
     def has_verifiers(self) -> bool:
-        """Whether anybody is told apart from anybody else."""
+        """True where callers are told apart."""
         return bool(self.oidc or self.secrets or self.signatures)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
 from typing import Any
 
-from ._call import environ_headers, read_limited
+from dispatchers.http._request import environ_headers, read_limited
+
 from ._endpoint import Endpoint
 from ._settings import EndpointSettings
 
@@ -29,7 +30,7 @@ def wsgi_app(endpoint: Endpoint | EndpointSettings | None = None) -> WSGIApp:
     served = endpoint if isinstance(endpoint, Endpoint) else Endpoint(endpoint)
 
     def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-        method, path = environ["REQUEST_METHOD"], _path(environ)
+        method, path = environ["REQUEST_METHOD"], _path(environ, served)
         headers = environ_headers(environ)
         answer = served.refuse(method, path, headers)
         if answer is None:
@@ -42,18 +43,20 @@ def wsgi_app(endpoint: Endpoint | EndpointSettings | None = None) -> WSGIApp:
     return app
 
 
-def _path(environ: dict[str, Any]) -> str:
-    """The whole path; WSGI has its bytes as Latin-1."""
-    return str(environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", ""))
+def _path(environ: dict[str, Any], served: Endpoint) -> str:
+    """Return the request's path, below a mount or whole; WSGI has its bytes as Latin-1."""
+    mounted_at = str(environ.get("SCRIPT_NAME", ""))
+    return served.path_within(f"{mounted_at}{environ.get('PATH_INFO', '')}", mounted_at)
 
 
 def _chunks(environ: dict[str, Any], limit: int) -> Iterator[bytes]:
-    """The body's parts; without a length, only a server that ends the input by itself has one."""
+    """Yield the body's parts; without a length only where the server ends the input."""
     stream = environ["wsgi.input"]
     text = environ.get("CONTENT_LENGTH") or ""
     if text.isascii() and text.isdigit():
         left = min(int(text), limit + 1)
     else:
+        # Without a length, reading a keep-alive socket to its end would wait for ever.
         left = limit + 1 if environ.get("wsgi.input_terminated") else 0
     while left > 0:
         chunk = stream.read(min(CHUNK, left))

@@ -2,77 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import partial
 from threading import Lock, RLock, get_ident
-from time import monotonic
 from typing import Any
 
-from redis import BlockingConnectionPool, ConnectionPool, Redis
+from redis import BlockingConnectionPool, ConnectionPool, Redis, __version__
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from dispatchers._errors import ConfigurationError
-from dispatchers._fork import renew_after_fork
-from dispatchers._net import ConnectTimeoutError, bounded
+from dispatchers._runtime.connect import ConnectTimeoutError, bounded
+from dispatchers._runtime.fork import renew_after_fork
 
-__all__ = ["bounded_client", "bounded_connection", "is_before_sending", "time_left", "within"]
+from ._address import refuse_misread
+from ._deadline import MARK, time_left
 
-MARK = "dispatchers_before_sending"
-NOBODY = -1
+NO_PROCESS = -1
 """A process id that no pool has: redis-py drops connections that are not of its process."""
-SHORTEST = 0.001
-"""Seconds; a socket without a timeout would wait for ever."""
-DEFAULT = 5.0
-"""Seconds for what is done outside of `within`; redis-py's own default."""
 OF_ITS_POOL = ("maint_notifications", "oss_cluster", "orig_", "himport_registry", "retry")
-"""How settings begin that belong to another pool, or that would repeat what may be done."""
-
-_until: ContextVar[float | None] = ContextVar("dispatchers_redis_until", default=None)
+"""The beginnings of settings that belong to another pool, or that would repeat a command."""
 
 
-@contextmanager
-def within(seconds: float) -> Generator[None]:
-    """Everything that bounded connections do in the block takes so many seconds at most.
-
-    Args:
-        seconds: From now; for all commands of the block together.
-    """
-    token = _until.set(monotonic() + seconds)
-    try:
-        yield
-    finally:
-        _until.reset(token)
-
-
-def time_left() -> float:
-    """Seconds that are left of the `within` around this; never none at all."""
-    until = _until.get()
-    return DEFAULT if until is None else max(until - monotonic(), SHORTEST)
-
-
-def is_before_sending(exc: BaseException | None) -> bool:
-    """Whether an exception, or one that it was raised from, came while connecting."""
-    while exc is not None:
-        if getattr(exc, MARK, False):
-            return True
-        exc = exc.__cause__ or exc.__context__
-    return False
+OVERRIDDEN = ("connect_check_health", "disconnect", "read_response", "send_packed_command")
+"""Methods of a connection that bound it; canaries: tests/adapters/redis/test_private_parts.py."""
 
 
 def bounded_connection(base: Any) -> Any:
-    """A connection class of redis-py, made to keep to `within`.
+    """Return a connection class of redis-py that keeps to `within`.
 
     Args:
         base: `redis.Connection`, or a class derived from it.
+
+    Raises:
+        ConfigurationError: This redis-py connects otherwise, so that nothing would be bounded.
     """
+    # A method that is gone would not be overridden, and nothing would be bounded, silently.
+    if missing := [name for name in OVERRIDDEN if not hasattr(base, name)]:
+        raise ConfigurationError(
+            f"connections of redis-py {__version__} have no {', '.join(missing)}, by which calls "
+            "are kept within their deadline: pip install 'redis>=6,<9'"
+        )
     return type(f"Bounded{base.__name__}", (_Bounded, base), {})
 
 
 AnyConnection: Any = object
-"""What stands behind `_Bounded` in a class that it is mixed into."""
+"""The base that `_Bounded` is mixed into."""
 
 
 class _Bounded(AnyConnection):
@@ -88,15 +62,19 @@ class _Bounded(AnyConnection):
         self.socket_connect_timeout = self.socket_timeout = time_left()
         connect = partial(self._connect_here, super().connect_check_health, args, kwargs)
         try:
-            bounded(connect, timeout=time_left(), discard=self._late)
+            bounded(connect, timeout=time_left(), discard=self._late, to=self._server())
         except Exception as exc:
+            # Raised while connecting: certainly nothing was sent, whatever its type says.
             setattr(exc, MARK, True)
             if isinstance(exc, ConnectTimeoutError):
-                self.pid = NOBODY  # no pool lends it again: somebody is still at it
+                self.pid = NO_PROCESS  # no pool lends it again: a thread still uses it
             raise
 
+    def _server(self) -> str:
+        return str(getattr(self, "path", None) or f"{self.host}:{self.port}")
+
     def _connect_here(self, connect: Any, args: Any, kwargs: Any) -> None:
-        """On a thread of its own, which may be late."""
+        """Connect on the calling thread, which may be late."""
         self._connected_by = get_ident()
         try:
             connect(*args, **kwargs)
@@ -104,11 +82,12 @@ class _Bounded(AnyConnection):
             self._connected_by = None
 
     def _late(self, _: object) -> None:
-        """Nobody waits for it any more, and nobody else would close it."""
+        """Close a connection that came too late: its caller has gone."""
         self.disconnect()
 
     def disconnect(self, *args: Any, **kwargs: Any) -> None:
-        """Close the socket; not under the hands of the thread that is connecting it."""
+        """Close the socket, unless another thread is connecting it."""
+        # redis-py disconnects on errors, and would close the socket under the connecting thread.
         if self._connected_by in (None, get_ident()):
             super().disconnect(*args, **kwargs)
 
@@ -118,25 +97,27 @@ class _Bounded(AnyConnection):
         return super().send_packed_command(*args, **kwargs)
 
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
-        """Read a reply in the time that is left; connecting has a bound of its own."""
+        """Read a reply in the time that is left."""
+        # While it connects, redis-py's own connect timeout holds for the greeting.
         if self._sock is not None and self._connected_by is None:
             self._sock.settimeout(time_left())
         return super().read_response(*args, **kwargs)
 
 
 class _Pool(ConnectionPool):
-    """A pool whose locks are a child's own: redis-py 8 makes it anew under one of the parent's."""
+    """A pool that renews its locks in a forked child; redis-py 8 resets under the parent's."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         renew_after_fork(self)
 
     def _after_fork(self) -> None:
+        # The attributes of redis-py's own pool: tests/adapters/redis/test_private_parts.py.
         self._lock, self._fork_lock = RLock(), Lock()
 
 
 def bounded_client(place: str | Redis, **settings: Any) -> Redis:
-    """A client with connections of its own, which keep to `within` and are never retried.
+    """Return a client whose connections keep to `within` and are never retried.
 
     Args:
         place: A server's address, or a client whose settings are taken. Of that nothing is changed.
@@ -157,21 +138,24 @@ def bounded_client(place: str | Redis, **settings: Any) -> Redis:
 
 def _pool_of(place: str | Redis) -> ConnectionPool:
     if isinstance(place, str):
+        refuse_misread(place)
         try:
             return ConnectionPool.from_url(place)
-        except ValueError as exc:
-            raise ConfigurationError(f"no address of a Redis: {exc}") from None
+        except (ValueError, TypeError) as exc:  # of a parameter's value
+            raise ConfigurationError(
+                f"no address of a Redis: {type(exc).__name__} for one of its parameters"
+            ) from None
     pool: Any = getattr(place, "connection_pool", None)
     if type(pool) not in (ConnectionPool, BlockingConnectionPool):
         raise ConfigurationError(
-            f"{type(place).__name__} is no client of one Redis at one address: "
-            "give its address, or a redis.Redis"
+            f"{type(place).__name__} does not lead to one Redis at one address: give a "
+            "redis.Redis, or the address itself"
         )
     return pool
 
 
 def _without_notices() -> dict[str, Any]:
-    """A pool that asks for no notices of maintenance, which redis-py 7 and later do."""
+    """Return settings for no maintenance notices, which redis-py 7 and later ask for."""
     try:
         from redis.maint_notifications import MaintNotificationsConfig
     except ImportError:

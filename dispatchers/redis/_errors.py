@@ -1,52 +1,54 @@
-"""What redis-py's exceptions mean."""
+"""The meaning of redis-py's exceptions; without redis-py none of them can come."""
 
 from __future__ import annotations
 
-import redis.exceptions as raised
+import sys
+from functools import cache
 
 from dispatchers._errors import ErrorCategory
 
-from ._bounds import is_before_sending
+from ._deadline import is_before_sending
 
-__all__ = ["category_of", "is_certainly_unsent"]
+Kinds = tuple[tuple[type[BaseException], ErrorCategory], ...]
 
-KINDS: tuple[tuple[type[BaseException], ErrorCategory], ...] = (
-    (raised.AuthenticationError, ErrorCategory.AUTHENTICATION),
-    (raised.AuthorizationError, ErrorCategory.AUTHENTICATION),
-    (raised.NoPermissionError, ErrorCategory.PERMISSION),
-    (raised.OutOfMemoryError, ErrorCategory.CAPACITY),
-    (raised.MaxConnectionsError, ErrorCategory.CAPACITY),
-    (raised.ReadOnlyError, ErrorCategory.UNAVAILABLE),
-    (raised.BusyLoadingError, ErrorCategory.UNAVAILABLE),
-    (raised.TimeoutError, ErrorCategory.TIMEOUT),
-    (raised.ConnectionError, ErrorCategory.UNAVAILABLE),
-    (raised.DataError, ErrorCategory.INVALID),
-    (raised.ResponseError, ErrorCategory.UNAVAILABLE),
-    (TimeoutError, ErrorCategory.TIMEOUT),  # of `bounded`, while connecting
-)
-"""The first that fits."""
-REFUSALS = (
-    raised.AuthenticationError,
-    raised.AuthorizationError,
-    raised.NoPermissionError,
-    raised.OutOfMemoryError,
-    raised.MaxConnectionsError,
-    raised.ReadOnlyError,
-    raised.BusyLoadingError,
-    raised.DataError,
-    raised.ResponseError,
-)
-"""The server answered with them in place of doing it, or they came before anything was sent."""
+
+@cache
+def _kinds() -> tuple[Kinds, tuple[type[BaseException], ...]]:
+    """Return the category of each class, the first that fits, and those of a refusal.
+
+    The server answered with a refusal in place of doing it, or it came before sending.
+    """
+    # Late: the core works without redis-py.
+    import redis.exceptions as raised
+
+    refusals: Kinds = (
+        (raised.AuthenticationError, ErrorCategory.AUTHENTICATION),
+        (raised.AuthorizationError, ErrorCategory.AUTHENTICATION),
+        (raised.NoPermissionError, ErrorCategory.PERMISSION),
+        (raised.OutOfMemoryError, ErrorCategory.CAPACITY),
+        (raised.MaxConnectionsError, ErrorCategory.CAPACITY),
+        (raised.ReadOnlyError, ErrorCategory.UNAVAILABLE),
+        (raised.BusyLoadingError, ErrorCategory.UNAVAILABLE),
+        (raised.DataError, ErrorCategory.INVALID),
+    )
+    failures: Kinds = (
+        (raised.TimeoutError, ErrorCategory.TIMEOUT),
+        (raised.ConnectionError, ErrorCategory.UNAVAILABLE),
+        (raised.ResponseError, ErrorCategory.UNAVAILABLE),
+        (TimeoutError, ErrorCategory.TIMEOUT),  # of `bounded`, while connecting
+    )
+    return refusals + failures, (*(kind for kind, _ in refusals), raised.ResponseError)
 
 
 def category_of(exc: BaseException) -> ErrorCategory | None:
-    """The category of what redis-py raised; None for what nobody knows here."""
-    for kind, category in KINDS:
-        if isinstance(exc, kind):
-            return category
-    return None
+    """Return the category of what redis-py raised; None for what is not known here."""
+    if sys.modules.get("redis") is None:
+        return None
+    return next((category for kind, category in _kinds()[0] if isinstance(exc, kind)), None)
 
 
 def is_certainly_unsent(exc: BaseException) -> bool:
-    """Whether the server cannot have done it although this was raised."""
-    return is_before_sending(exc) or isinstance(exc, REFUSALS)
+    """Return True if the server cannot have done it although this was raised."""
+    if is_before_sending(exc):
+        return True
+    return sys.modules.get("redis") is not None and isinstance(exc, _kinds()[1])

@@ -8,15 +8,13 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from dispatchers._dead import DeadLetter
+from dispatchers._models.dead_letter import DeadLetter
 
 from ._store import Store
 
-__all__ = ["RedisDeadLetters"]
-
-PAGE = 100
+PAGE_SIZE = 100
 """Letters that are read at once."""
-# A letter that somebody has changed or forgotten meanwhile is not written over.
+# A letter that was changed or deleted since it was read is not written over.
 _REPLACE = """
 if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then
     return 0
@@ -27,7 +25,9 @@ return 1
 
 
 class RedisDeadLetters(Store):
-    """A dead-letter store that many machines share: a hash of letters, and their order by time.
+    """A dead-letter store that many machines share.
+
+    It is a hash of letters, and a sorted set of their ids by time.
 
     Args:
         place: The server's address, or a client; `#prefix` at its end begins all keys.
@@ -36,7 +36,7 @@ class RedisDeadLetters(Store):
     """
 
     def add(self, letter: DeadLetter) -> None:
-        """Keep a letter; Redis has it when this returns, in the place of one of the same id."""
+        """Keep a letter, in place of one of the same id; Redis has it when this returns."""
         with self._client.pipeline() as pipe:
             pipe.hset(self._letters, letter.id, letter.model_dump_json())
             pipe.zadd(self._order, {letter.id: letter.died_at.timestamp()})
@@ -45,7 +45,7 @@ class RedisDeadLetters(Store):
     def list(
         self, *, limit: int = 100, task: str | None = None, queue: str | None = None
     ) -> builtins.list[DeadLetter]:
-        """The newest letters first."""
+        """Return the newest letters first."""
         wanted = (
             letter
             for letter in self._all()
@@ -54,7 +54,7 @@ class RedisDeadLetters(Store):
         return builtins.list(islice(wanted, limit))
 
     def get(self, id: str) -> DeadLetter | None:  # noqa: A002
-        """One letter; None if there is none of this id."""
+        """Return one letter; None if there is none of this id."""
         text = self._text(id)
         return None if text is None else DeadLetter.model_validate_json(text)
 
@@ -87,10 +87,10 @@ class RedisDeadLetters(Store):
             for text in self._within(partial(self._client.hmget, self._letters, ids)):
                 if text is not None:  # forgotten meanwhile
                     yield DeadLetter.model_validate_json(text)
-            start += PAGE
+            start += PAGE_SIZE
 
     def _page(self, start: int) -> Any:
-        end = start + PAGE - 1
+        end = start + PAGE_SIZE - 1
         return self._within(lambda: self._client.zrevrange(self._order, start, end))
 
     def _text(self, id: str) -> Any:  # noqa: A002

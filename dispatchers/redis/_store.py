@@ -1,4 +1,4 @@
-"""What the stores have in common: a bounded client, made when it is needed, and a prefix."""
+"""The base of the stores: a bounded client, made on first use, and a prefix."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from urllib.parse import urldefrag
 
 from redis import Redis
 
-from ._bounds import bounded_client, within
+from dispatchers._errors import ConfigurationError
 
-__all__ = ["PREFIX", "Store"]
+from ._bounds import bounded_client
+from ._deadline import within
+from ._durability import durability
 
 T = TypeVar("T")
 PREFIX = "dispatchers"
-"""What the stores' keys begin with."""
+"""The beginning of the stores' keys."""
 
 
 class Store:
-    """A part of a Redis.
+    """A store in a Redis.
 
     Args:
         place: The server's address, or a client. `redis://host/0#shop` puts `shop` in place of
@@ -32,6 +34,10 @@ class Store:
         prefix = ""
         if isinstance(place, str):
             place, prefix = urldefrag(place)
+            if "@" in prefix:
+                raise ConfigurationError(
+                    "no address of a Redis: a # in a password is written as %23"
+                )
         self._place = place
         self._prefix = prefix or PREFIX
         self._timeout = timeout
@@ -39,6 +45,10 @@ class Store:
     @cached_property
     def _client(self) -> Any:
         return bounded_client(self._place)
+
+    def warnings(self) -> tuple[str, ...]:
+        """Ask the server which of its settings lose what is stored; for `doctor --contact`."""
+        return self._within(lambda: durability(self._client)).warnings
 
     def _within(self, work: Callable[[], T]) -> T:
         with within(self._timeout):

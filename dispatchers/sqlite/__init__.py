@@ -2,6 +2,19 @@
 
 from __future__ import annotations
 
+from dispatchers.sqlite._dead_letters import QueueDeadLetters, SQLiteDeadLetters
+from dispatchers.sqlite._records import (
+    Counts,
+    DeadJob,
+    Exchange,
+    Finish,
+    Job,
+    NewJob,
+    Outcome,
+    Put,
+    Stored,
+)
+
 from ._connection import Database
 from ._errors import (
     StoreBusyError,
@@ -16,8 +29,7 @@ from ._errors import (
 )
 from ._file import Synchronous
 from ._idempotency import SQLiteIdempotencyStore
-from ._jobs import Counts, DeadJob, Exchange, Finish, Job, NewJob, Outcome, Put, Stored
-from ._letters import QueueDeadLetters, SQLiteDeadLetters
+from ._journal import SQLiteJournal
 from ._store import SQLiteStore
 
 __all__ = [
@@ -33,6 +45,7 @@ __all__ = [
     "QueueDeadLetters",
     "SQLiteDeadLetters",
     "SQLiteIdempotencyStore",
+    "SQLiteJournal",
     "SQLiteStore",
     "StoreBusyError",
     "StoreClosedError",

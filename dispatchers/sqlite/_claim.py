@@ -8,12 +8,24 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
-from ._jobs import Job
+from dispatchers._worker.waking import TURN, is_awaited
+from dispatchers.sqlite._records import Job
 
 __all__ = ["any_left", "any_waiting", "claim", "promote", "purge"]
 
 # Jobs whose time has come that one transaction takes over into the queue.
 _PROMOTED = 500
+
+# Queues that one statement reads the heads of: SQLite joins at most 500 selects, unless it was
+# built with another limit (https://sqlite.org/limits.html, 3.40).
+_QUEUES_AT_ONCE = 100
+
+# Heads that are read of each queue where there are more queues than that, in all: with ten
+# thousand queues a worker takes the first few of each, and comes back for the others.
+_HEADS = 20_000
+
+# Bytes of envelopes that one claim takes; the first job is taken whatever its size.
+_BYTES = 32 * 1024 * 1024
 
 _PROMOTE = """
 UPDATE jobs SET state = 0 WHERE seq IN (
@@ -25,10 +37,10 @@ SELECT seq, priority, run_at FROM jobs
 WHERE state = 0 AND queue = {queue} AND seq NOT IN (SELECT seq FROM running)
 ORDER BY priority DESC, run_at, seq LIMIT :limit
 """
-_CANDIDATES = """
+_JOB = """
 SELECT seq, id, task, queue, priority, run_at, expires_at, key, attempt, deliveries + 1,
     created_at, body
-FROM jobs WHERE seq IN ({heads})
+FROM jobs WHERE seq = ?
 """
 _CLAIM = "INSERT INTO running (seq, fence, owner, deliveries) VALUES (?, ?, ?, ?)"
 _EXPIRE = "UPDATE jobs SET state = 3, body = NULL, finished_at = ? WHERE seq = ?"
@@ -46,16 +58,21 @@ SELECT name FROM names WHERE name IS NOT NULL
 _ANY_READY = """
 SELECT 1 FROM jobs WHERE state = 0 AND queue = ? AND seq NOT IN (SELECT seq FROM running) LIMIT 1
 """
+_ANY_READY_AT_ALL = """
+SELECT 1 FROM jobs WHERE state = 0 AND seq NOT IN (SELECT seq FROM running) LIMIT 1
+"""
 _ANY_DUE = "SELECT 1 FROM jobs WHERE state = 1 AND run_at <= ? LIMIT 1"
 
-_ANY_LEFT = """
-SELECT 1 FROM (SELECT 1 FROM jobs WHERE state = 0 UNION ALL SELECT 1 FROM jobs WHERE state = 1)
-LIMIT 1
+# Timers of parked executions may be due in a year: their turns count from then on.
+_LEFT = f"""
+SELECT queue FROM jobs WHERE state = 0
+UNION ALL
+SELECT queue FROM jobs
+WHERE state = 1 AND (run_at <= :now OR substr(task, -{len(TURN)}) <> '{TURN}')
 """
-_ANY_LEFT_OF = """
-SELECT 1 FROM (
-    SELECT queue FROM jobs WHERE state = 0 UNION ALL SELECT queue FROM jobs WHERE state = 1
-) WHERE queue IN (SELECT value FROM json_each(:queues)) LIMIT 1
+_ANY_LEFT = f"SELECT 1 FROM ({_LEFT}) LIMIT 1"
+_ANY_LEFT_OF = f"""
+SELECT 1 FROM ({_LEFT}) WHERE queue IN (SELECT value FROM json_each(:queues)) LIMIT 1
 """
 
 _PURGE = """
@@ -97,40 +114,71 @@ def claim(
     Returns:
         The jobs, and how many others had expired and were put aside.
     """
+    # Without duplicates: a queue named twice would yield each of its jobs twice.
     names = _ready_queues(connection) if queues is None else tuple(dict.fromkeys(queues))
     if limit <= 0 or not names:
         return [], 0
-    values: dict[str, object] = {f"q{index}": name for index, name in enumerate(names)}
-    rows = connection.execute(_candidates(len(names)), values | {"limit": limit})
-    found = [Job(row[0], fence, *row[1:]) for row, fence in zip(rows, fences, strict=False)]
-    jobs = [job for job in found if job.expires_at is None or job.expires_at > now]
+    heads = _heads(connection, names, limit)
+    found = list(_jobs(connection, heads, fences))
+    # Sorted out here and not by the statement: the index over ready jobs has no expiry.
+    jobs = [job for job in found if _is_run(job, now)]
     connection.executemany(_CLAIM, [(job.seq, job.fence, owner, job.deliveries) for job in jobs])
     if len(jobs) < len(found):
         expired = set(found).difference(jobs)
         connection.executemany(_EXPIRE, [(now, job.seq) for job in expired])
-    jobs.sort(key=lambda job: (-job.priority, job.run_at, job.seq))
     return jobs, len(found) - len(jobs)
+
+
+def _is_run(job: Job, now: float) -> bool:
+    """Tell whether a child gets a job; of a step that is late it is to answer the execution."""
+    return job.expires_at is None or job.expires_at > now or is_awaited(job.body)
+
+
+def _heads(connection: sqlite3.Connection, names: Sequence[str], limit: int) -> list[int]:
+    """Return the first jobs of all queues together, in the order in which they should start."""
+    # Each queue could hold all of the next jobs, so each is read as far as the limit.
+    each = limit if len(names) <= _QUEUES_AT_ONCE else max(1, min(limit, _HEADS // len(names)))
+    heads: list[tuple[int, int, float]] = []
+    for start in range(0, len(names), _QUEUES_AT_ONCE):
+        chunk = names[start : start + _QUEUES_AT_ONCE]
+        values: dict[str, object] = {f"q{index}": name for index, name in enumerate(chunk)}
+        heads += connection.execute(_heads_of(len(chunk)), values | {"limit": each})
+    heads.sort(key=lambda head: (-head[1], head[2], head[0]))
+    return [seq for seq, _, _ in heads[:limit]]
+
+
+def _jobs(
+    connection: sqlite3.Connection, heads: Sequence[int], fences: Iterator[int]
+) -> Iterator[Job]:
+    """Read jobs one by one, as their envelopes may be large."""
+    size = 0
+    for seq in heads:
+        row = connection.execute(_JOB, (seq,)).fetchone()
+        job = Job(row[0], next(fences), *row[1:])
+        size += len(job.body)
+        # Before the check of the size: the first job is taken even if it alone exceeds it.
+        yield job
+        if size >= _BYTES:
+            return
 
 
 def any_waiting(
     connection: sqlite3.Connection, *, queues: Sequence[str] | None, now: float
 ) -> bool:
-    """Whether a claim could find something, without writing: delayed jobs of any queue count."""
-    names = _ready_queues(connection) if queues is None else queues
-    probes: list[tuple[str, object]] = [(_ANY_READY, name) for name in names]
+    """Tell whether a claim could find something, without writing; delayed jobs of any queue do."""
+    ready = [_ANY_READY_AT_ALL] if queues is None else [_ANY_READY] * len(queues)
+    values: list[tuple[object, ...]] = [()] if queues is None else [(name,) for name in queues]
     return any(
-        connection.execute(statement, (value,)).fetchone() is not None
-        for statement, value in [*probes, (_ANY_DUE, now)]
+        connection.execute(statement, value).fetchone() is not None
+        for statement, value in zip([*ready, _ANY_DUE], [*values, (now,)], strict=True)
     )
 
 
-def any_left(connection: sqlite3.Connection, *, queues: Sequence[str] | None) -> bool:
-    """Whether jobs of these queues wait, delayed ones included, or run."""
-    if queues is None:
-        found = connection.execute(_ANY_LEFT).fetchone()
-    else:
-        found = connection.execute(_ANY_LEFT_OF, {"queues": json.dumps(list(queues))}).fetchone()
-    return found is not None
+def any_left(connection: sqlite3.Connection, *, queues: Sequence[str] | None, now: float) -> bool:
+    """Tell whether jobs of these queues wait or run, delayed ones but later turns included."""
+    statement = _ANY_LEFT if queues is None else _ANY_LEFT_OF
+    values = {"queues": json.dumps(queues), "now": now}
+    return connection.execute(statement, values).fetchone() is not None
 
 
 def purge(connection: sqlite3.Connection, *, before: float, limit: int) -> int:
@@ -142,11 +190,8 @@ def _ready_queues(connection: sqlite3.Connection) -> tuple[str, ...]:
     return tuple(name for (name,) in connection.execute(_QUEUES))
 
 
-@lru_cache(maxsize=64)
-def _candidates(queues: int) -> str:
-    """One look at the head of each queue, and the best of all of them."""
+@lru_cache(maxsize=_QUEUES_AT_ONCE)
+def _heads_of(queues: int) -> str:
+    """Return the statement that reads the heads of so many queues."""
     heads = [f"SELECT * FROM ({_HEAD.format(queue=f':q{index}')})" for index in range(queues)]
-    union = " UNION ALL ".join(heads)
-    best = f"SELECT seq FROM ({union}) ORDER BY priority DESC, run_at, seq LIMIT :limit"
-    only = f"SELECT seq FROM ({_HEAD.format(queue=':q0')})"
-    return _CANDIDATES.format(heads=best if queues > 1 else only)
+    return " UNION ALL ".join(heads)

@@ -16,6 +16,10 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+from dispatchers.sqlite._commit_queue import Waiting
+from dispatchers.sqlite._lock_wait import Contention, LockWait
+from dispatchers.sqlite._process_connection import ProcessConnection
+
 from ._errors import (
     StoreBusyError,
     StoreClosedError,
@@ -26,9 +30,6 @@ from ._errors import (
     translated,
 )
 from ._file import Synchronous, open_file
-from ._line import Waiting
-from ._patience import Crowd, Patience
-from ._slot import Slot
 
 __all__ = ["RAISED_BY_SQLITE", "Database"]
 
@@ -56,8 +57,14 @@ class Database:
             raise ValueError(f"synchronous is {synchronous!r}: choose 'full' or 'normal'")
         self.path = _file_path(path)
         self._synchronous: Synchronous = synchronous
-        self._slot = Slot(self.path)
+        self._slot = ProcessConnection(self.path)
+        # Not `__del__`: a finalizer also runs at the interpreter's exit, while sqlite3 still works.
         weakref.finalize(self, self._slot.dispose)
+
+    @classmethod
+    def at(cls, path: str | os.PathLike[str] | Database, *, synchronous: Synchronous) -> Database:
+        """Return the database of a path, or the one that is given as it is."""
+        return path if isinstance(path, Database) else cls(path, synchronous=synchronous)
 
     @property
     def lock(self) -> threading.RLock:
@@ -70,12 +77,12 @@ class Database:
 
     @property
     def line(self) -> deque[Waiting]:
-        """What the threads of this process wait to have written. Another one after a fork."""
+        """Return the rows that threads wait to have written. Another queue after a fork."""
         return self._slot.line
 
     @property
-    def crowd(self) -> Crowd:
-        """What is known of other processes that want to write."""
+    def crowd(self) -> Contention:
+        """Return what is known of other processes that want to write."""
         return self._slot.crowd
 
     @property
@@ -91,9 +98,13 @@ class Database:
 
             sqlite3.Error: Only such as `is_busy` says; nothing was changed.
         """
+        if self._slot.pid != os.getpid():  # uWSGI and other C programs fork without Python's hooks
+            self._slot.adopt()
         try:
-            return work(self._connection())
+            with self._slot.use:
+                return work(self._connection())
         except RAISED_BY_SQLITE as exc:
+            # Not translated yet: the caller tries again, and only then is it an error.
             if is_busy(exc):
                 raise
             raise self._translated(exc, committing=True) from exc
@@ -113,27 +124,37 @@ class Database:
         with self.held(deadline):
             return self.persist(work, deadline=deadline)
 
+    def read(self, work: Callable[[sqlite3.Connection], T], *, deadline: float) -> T:
+        """As `run`, for what only reads: with a log, no writer is in its way."""
+        with self.held(deadline):
+            try:
+                return self.attempt(work)
+            except RAISED_BY_SQLITE:
+                return self.persist(work, deadline=deadline)
+
     def persist(self, work: Callable[[sqlite3.Connection], T], *, deadline: float) -> T:
         """As `run`, for a caller that holds the lock."""
+        # The usual case takes no turn: no other waits, and a write succeeds at once.
         if not self._slot.crowd.waits or deadline <= time.monotonic():
             try:
                 return self.attempt(work)
             except RAISED_BY_SQLITE:
                 pass
-        with self.waiting(deadline) as patience:
-            while patience.wait():
+        # SQLite's own busy handler knows no order and no deadline of ours, so it is not used.
+        with self.waiting(deadline) as lock_wait:
+            while lock_wait.wait():
                 with contextlib.suppress(*RAISED_BY_SQLITE):
                     return self.attempt(work)
         raise self.busy()
 
     @contextlib.contextmanager
-    def waiting(self, deadline: float) -> Generator[Patience]:
+    def waiting(self, deadline: float) -> Generator[LockWait]:
         """For a caller that holds the lock and waits for other processes."""
-        patience = Patience(self._slot.crowd, deadline)
+        wait = LockWait(self._slot.crowd, deadline)
         try:
-            yield patience
+            yield wait
         finally:
-            patience.over()
+            wait.over()
 
     def busy(self, *, maybe_written: bool = False) -> StoreBusyError:
         """The error of a deadline that has passed."""
@@ -142,20 +163,13 @@ class Database:
             maybe_written=maybe_written,
         )
 
-    @contextlib.contextmanager
-    def held(self, deadline: float) -> Generator[None]:
-        """Hold this process's lock.
+    def held(self, deadline: float) -> Held:
+        """Hold this process's lock within a block.
 
         Raises:
-            StoreBusyError: Other threads kept it until the deadline.
+            StoreBusyError: On entry, if other threads kept it until the deadline.
         """
-        lock = self._slot.lock
-        if not lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            raise self.busy()
-        try:
-            yield
-        finally:
-            lock.release()
+        return Held(self, deadline)
 
     @contextlib.contextmanager
     def transaction(self, *, timeout: float) -> Generator[sqlite3.Connection]:
@@ -168,18 +182,34 @@ class Database:
             StoreError: `maybe_written` is true only if the commit itself failed half-way.
         """
         deadline = time.monotonic() + timeout
+        begun: sqlite3.Connection | None = None
         with self.held(deadline):
-            connection = self.persist(_begin, deadline=deadline)
-            with (
-                self._inside(),
-                self._failing(connection, committing=True),
-                connection,
-                self._failing(connection, committing=False),
-            ):
-                yield connection
+            # A fork ends a transaction that came before its first statement.
+            while begun is None:
+                self.persist(_begin, deadline=deadline)
+                with self._slot.use:
+                    if (begun := self._slot.begun) is not None:
+                        yield from self._committed(begun)
+
+    def _committed(self, connection: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+        """Yield the connection of a transaction, and end it."""
+        # Told to calls from signal handlers and finalizers of this thread.
+        self._slot.inside = True
+        committing = False
+        try:
+            yield connection
+            committing = True
+            connection.commit()
+        except RAISED_BY_SQLITE as exc:
+            raise self._failed(connection, exc, committing=committing) from exc
+        except BaseException:
+            _undo(connection)
+            raise
+        finally:
+            self._slot.inside = False
 
     def close(self, timeout: float) -> bool:
-        """Close for good.
+        """Close permanently.
 
         Args:
             timeout: Seconds to wait for what other threads are doing.
@@ -187,6 +217,7 @@ class Database:
         Returns:
             Whether it is closed; False if another thread was still at it.
         """
+        # Before the wait, so that no other thread opens it again meanwhile.
         self._slot.closed = True
         return self._slot.dispose(max(0.0, timeout))
 
@@ -199,14 +230,15 @@ class Database:
         finally:
             self._slot.inside = False
 
-    @contextlib.contextmanager
-    def _failing(self, connection: sqlite3.Connection, *, committing: bool) -> Generator[None]:
-        try:
-            yield
-        except RAISED_BY_SQLITE as exc:
-            if connection is not self._slot.connection:
-                raise self._cut_off() from exc
-            raise self._translated(exc, committing=committing) from exc
+    def _failed(
+        self, connection: sqlite3.Connection, exc: Exception, *, committing: bool
+    ) -> StoreError:
+        """Undo a transaction that has failed; returns our error for SQLite's."""
+        # The block itself forked or closed the store, so its transaction is gone, not failed.
+        if connection is not self._slot.connection:
+            return self._cut_off()
+        _undo(connection)
+        return self._translated(exc, committing=committing)
 
     def _cut_off(self) -> StoreUnavailableError:
         return StoreUnavailableError(f"a fork or a close ended a transaction on {self.path!r}")
@@ -215,17 +247,16 @@ class Database:
         """Our error for SQLite's; a connection that has failed is not used again."""
         error = translated(exc, self.path, committing=committing)
         if not isinstance(error, StoreInputError | StoreBusyError):
+            # After an I/O error or a corrupt page, its cache cannot be trusted.
             self._slot.drop()
         return error
 
     def _connection(self) -> sqlite3.Connection:
         slot = self._slot
-        if slot.pid != os.getpid():
-            slot.adopt()
+        # A second statement would become part of the open transaction, and be undone with it.
         if slot.inside:
             raise StoreBusyError(f"{self.path!r} is in a transaction of this very thread")
-        if time.monotonic() >= slot.look_at:
-            slot.look()
+        slot.look()
         connection = slot.connection
         if connection is None:
             return self._open()
@@ -246,6 +277,33 @@ class Database:
         return connection
 
 
+class Held:
+    """Block in which a thread holds the lock of its process's connection.
+
+    No generator: each call to the file passes here, and one would cost as much as a statement.
+
+    Args:
+        database: Whose lock it is.
+
+        deadline: The instant of `time.monotonic()` until which it waits for other threads.
+    """
+
+    __slots__ = ("_database", "_deadline", "_lock")
+
+    def __init__(self, database: Database, deadline: float) -> None:
+        self._database = database
+        self._deadline = deadline
+        self._lock = database.lock
+
+    def __enter__(self) -> None:
+        # The wait for threads of this process counts against the same deadline.
+        if not self._lock.acquire(timeout=max(0.0, self._deadline - time.monotonic())):
+            raise self._database.busy()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
 def _file_path(path: str | os.PathLike[str]) -> str:
     """The absolute path: the file is opened late, maybe from another working directory."""
     text = os.fsdecode(path)
@@ -254,6 +312,13 @@ def _file_path(path: str | os.PathLike[str]) -> str:
     return str(Path(text).absolute())
 
 
+def _undo(connection: sqlite3.Connection) -> None:
+    # What SQLite has undone by itself, or closed, needs no more.
+    with contextlib.suppress(sqlite3.Error):
+        connection.rollback()
+
+
 def _begin(connection: sqlite3.Connection) -> sqlite3.Connection:
+    # The write lock at once: a read transaction that is upgraded later fails without waiting.
     connection.execute("BEGIN IMMEDIATE")
     return connection

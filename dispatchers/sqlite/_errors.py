@@ -1,4 +1,4 @@
-"""What can go wrong with the file.
+"""Errors of the file.
 
 ```
 StoreError
@@ -15,7 +15,10 @@ StoreError
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import stat
+from pathlib import Path
 
 __all__ = [
     "StoreBusyError",
@@ -98,7 +101,7 @@ _BY_CODE: dict[int, tuple[type[StoreError], str]] = {
         StoreUnavailableError,
         "cannot be opened: check that its directory exists and can be written",
     ),
-    sqlite3.SQLITE_NOTADB: (StoreFormatError, "is no SQLite database: choose another path"),
+    sqlite3.SQLITE_NOTADB: (StoreFormatError, "is not a SQLite database: choose another path"),
     sqlite3.SQLITE_CORRUPT: (StoreFormatError, "is damaged: restore it from a backup"),
     sqlite3.SQLITE_TOOBIG: (StoreInputError, "does not take values of this size"),
     sqlite3.SQLITE_CONSTRAINT: (StoreInputError, "refuses the values"),
@@ -119,8 +122,25 @@ def code_of(exc: BaseException) -> int:
 
 
 def is_busy(exc: BaseException) -> bool:
-    """Whether another connection was in the way, so that trying again soon makes sense."""
+    """Tell whether another connection was in the way, so that trying again soon makes sense."""
     return code_of(exc) in _BUSY
+
+
+def closed_to_us(path: str) -> str | None:
+    """Say why this process may not use a file that is there; None if it may, or there is none."""
+    try:
+        found = Path(path).stat()
+    except PermissionError:
+        return "cannot be reached: let this process enter its directory"
+    except OSError:
+        return None
+    if os.access(path, os.R_OK | os.W_OK):
+        return None
+    me = f", this process is of user {os.geteuid()}" if hasattr(os, "geteuid") else ""
+    return (
+        f"may not be read and written (it is of user {found.st_uid}, "
+        f"mode {stat.S_IMODE(found.st_mode):04o}{me}): change its owner or mode"
+    )
 
 
 def translated(exc: Exception, path: str, *, committing: bool) -> StoreError:
@@ -136,6 +156,9 @@ def translated(exc: Exception, path: str, *, committing: bool) -> StoreError:
             occur before the commit mark is written (https://sqlite.org/rescode.html, 3.40).
     """
     code = code_of(exc)
+    # SQLite gives one code for a missing directory and for missing rights.
+    if code == sqlite3.SQLITE_CANTOPEN and (words := closed_to_us(path)) is not None:
+        return StoreReadOnlyError(f"{path!r} {words}")
     if code in _BY_CODE:
         kind, problem = _BY_CODE[code]
         return kind(f"{path!r} {problem}")

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from enum import IntEnum
 
 from ._errors import StoreFormatError
+from ._journal_schema import JOURNAL
 
 __all__ = ["APPLICATION_ID", "STEPS", "State", "prepare"]
 
@@ -16,7 +16,7 @@ APPLICATION_ID = 0x44737001
 
 
 class State(IntEnum):
-    """What has become of a job. The SQL spells the numbers, as its partial indexes demand."""
+    """The state of a job. The SQL spells the numbers, as its partial indexes demand."""
 
     READY = 0
     DELAYED = 1
@@ -100,6 +100,15 @@ STEPS: Sequence[Step] = (
         _CLAIMS,
         "CREATE INDEX done_claims ON claims (done_until) WHERE done_until IS NOT NULL",
     ),
+    # The queue is in each index that is counted by queue: without it every row would be read.
+    (
+        "DROP INDEX delayed",
+        "CREATE INDEX delayed ON jobs (state, run_at, queue) WHERE state = 1",
+        "CREATE INDEX dead_queue ON jobs (state, queue) WHERE state = 4",
+    ),
+    # What a key stands for, so that other arguments under it are told apart.
+    ("ALTER TABLE jobs ADD COLUMN digest BLOB",),
+    JOURNAL,
 )
 """The statements that lead from each version to the next: a file's version counts those it has."""
 
@@ -113,21 +122,19 @@ def prepare(connection: sqlite3.Connection, path: str, steps: Sequence[Step] = S
         sqlite3.Error: As SQLite says; the file is as it was.
     """
     newest = len(steps)
-    with _transaction(connection, "BEGIN"):
+    # No generator in between: one that an interrupt leaves behind would end the transaction later.
+    with connection:
+        connection.execute("BEGIN")  # of one instant: another process may be creating the file
+        # Read first: a file that is up to date is opened without a write lock.
         version = _version(connection, path, newest)
     if version == newest:
         return
+    # Outside of a transaction, as SQLite demands; the file keeps the mode.
     connection.execute("PRAGMA journal_mode = WAL")
-    with _transaction(connection, "BEGIN IMMEDIATE"):
-        _upgrade(connection, _version(connection, path, newest), steps)
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection, begin: str) -> Generator[None]:
-    """What is read in it is of one instant: another process may be creating the file just now."""
     with connection:
-        connection.execute(begin)
-        yield
+        connection.execute("BEGIN IMMEDIATE")
+        # Read again under the write lock: another process may have upgraded it meanwhile.
+        _upgrade(connection, _version(connection, path, newest), steps)
 
 
 def _upgrade(connection: sqlite3.Connection, version: int, steps: Sequence[Step]) -> None:
@@ -135,6 +142,7 @@ def _upgrade(connection: sqlite3.Connection, version: int, steps: Sequence[Step]
         for statement in step:
             connection.execute(statement)
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    # In the same transaction as the steps, so that no file is ever between two versions.
     connection.execute(f"PRAGMA user_version = {len(steps)}")
 
 
@@ -142,6 +150,7 @@ def _version(connection: sqlite3.Connection, path: str, newest: int) -> int:
     """The file's version, 0 for an empty one."""
     ours = _pragma(connection, "application_id") == APPLICATION_ID
     version = _pragma(connection, "user_version")
+    # Checked before anything is written: a user's own database may have been named by mistake.
     if not ours and (version or _tables(connection)):
         raise StoreFormatError(f"{path!r} is another program's database: choose another path")
     if version > newest:

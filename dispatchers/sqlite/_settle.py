@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
-from ._jobs import Finish, Outcome
+from dispatchers.sqlite._records import Finish, Outcome
 
 __all__ = ["settle"]
 
@@ -39,7 +39,12 @@ _STATEMENTS = {
 
 
 def settle(
-    connection: sqlite3.Connection, finished: Iterable[Finish], *, now: float, keep: bool
+    connection: sqlite3.Connection,
+    finished: Iterable[Finish],
+    *,
+    now: float,
+    keep: bool,
+    apply: Callable[[sqlite3.Connection, Finish], Finish],
 ) -> list[Finish]:
     """Record what became of deliveries, within a transaction.
 
@@ -52,6 +57,8 @@ def settle(
 
         keep: Whether to remember finished jobs.
 
+        apply: Records the effects of a run; returns its settlement after that.
+
     Returns:
         Those that were refused, as their claims have ended otherwise.
     """
@@ -59,15 +66,17 @@ def settle(
     lost: list[Finish] = []
     for finish in finished:
         claim = (finish.job.seq, finish.job.fence)
+        # The claim decides: its row is gone if the lease was lost, or a first try got through.
         if connection.execute(_END, claim).rowcount:
-            connection.execute(statements[finish.outcome], _values(finish, now))
+            found = apply(connection, finish) if finish.effects else finish
+            connection.execute(statements[found.outcome], _values(found, now))
         elif not _repeated(connection, finish):
             lost.append(finish)
     return lost
 
 
 def _repeated(connection: sqlite3.Connection, finish: Finish) -> bool:
-    """Whether this very settlement is recorded already: its commit's answer had been lost."""
+    """Tell whether this very settlement is recorded already: its commit's answer had been lost."""
     claim = (finish.job.seq, finish.job.fence)
     done = finish.outcome is Outcome.DONE
     return done and connection.execute(_WAS_DONE, claim).fetchone() is not None
@@ -81,6 +90,7 @@ def _values(finish: Finish, now: float) -> dict[str, object]:
     return values | {
         "run_at": _next_run(finish, now),
         "attempt": finish.attempt,
+        # What was given back unrun was not delivered (C10).
         "deliveries": job.deliveries - (not finish.counted),
         "reason": finish.reason,
         "error_type": finish.error_type,

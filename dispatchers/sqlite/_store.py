@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import sqlite3
 import time
 from collections.abc import Sequence
 from functools import partial
 
+from dispatchers._runtime.log import say
+from dispatchers.sqlite._dead_jobs import DeadJobs
+from dispatchers.sqlite._group_commit import Puts
+from dispatchers.sqlite._leases import Owners, is_known
+from dispatchers.sqlite._records import Counts, Exchange, Finish, NewJob, Stored
+
 from ._claim import any_left, any_waiting, claim, promote, purge
 from ._connection import Database
-from ._counts import count
-from ._dead import DeadJobs
-from ._file import Synchronous
-from ._jobs import Counts, Exchange, Finish, NewJob, Stored
-from ._owners import Owners, is_known
-from ._puts import Puts
+from ._counts import ByQueue, count, count_queues
+from ._file import Synchronous, check_space
 from ._settle import settle
 
 __all__ = ["SQLiteStore"]
 
-# Finished jobs that one exchange forgets at most, beyond twice those that it adds.
+# Finished jobs that one exchange forgets at most, beyond twice those that were added since, and the
+# seconds between two such exchanges: to find none takes as long as to settle a job.
 _PURGED = 100
+_PURGE = 0.1
+
+
+# Seconds after which a job is delivered again whose effects were refused.
+_REFUSED = 5.0
 
 
 class SQLiteStore:
@@ -56,6 +66,8 @@ class SQLiteStore:
         self.lease = lease
         self.retention = retention
         self._puts = Puts(self.database)
+        self._added = 0
+        self._purged_at = 0.0
 
     @property
     def path(self) -> str:
@@ -65,6 +77,19 @@ class SQLiteStore:
     def open(self, *, timeout: float) -> None:
         """Open the file now, creating or upgrading it, to learn whether that works."""
         self.database.run(_nothing, deadline=time.monotonic() + timeout)
+
+    def check(self, *, timeout: float) -> None:
+        """Check that the file can be written to, by a transaction that leaves nothing behind.
+
+        Raises:
+            StoreError: It cannot be.
+        """
+        deadline = time.monotonic() + timeout
+        self.open(timeout=timeout)
+        check_space(self.path)
+        # A real write: a read-only file or a full disk is seen only by writing.
+        owner = self.owners.register(timeout=max(0.0, deadline - time.monotonic()))
+        self.owners.leave(owner, timeout=max(0.0, deadline - time.monotonic()))
 
     def put(self, job: NewJob, *, timeout: float) -> Stored:
         """Store one job; it is on the disk when this returns.
@@ -102,14 +127,17 @@ class SQLiteStore:
             timeout: Seconds.
         """
         deadline = time.monotonic() + timeout
+        # Idle workers only read: a write transaction each would keep producers waiting.
         if not finished and not self._anything(queues, limit, deadline):
             return Exchange([], [], alive=True, expired=0)
         now = time.time()
         left = max(0.0, deadline - time.monotonic())
         with self.database.transaction(timeout=left) as connection:
             keep = self.retention > 0
-            lost = settle(connection, finished, now=now, keep=keep)
+            # Settled before the claim: a retry that is due at once can be claimed in the same go.
+            lost = settle(connection, finished, now=now, keep=keep, apply=self._applied)
             promote(connection, now=now)
+            # An owner whose lease was lost settles nothing and may not claim anything either.
             alive = is_known(connection, owner)
             jobs, expired = claim(
                 connection,
@@ -119,13 +147,41 @@ class SQLiteStore:
                 now=now,
                 fences=self.database.tokens(),
             )
-            purge(connection, before=now - self.retention, limit=_PURGED + 2 * len(finished))
+            self._tidy(connection, now, len(finished))
         return Exchange(jobs, lost, alive=alive, expired=expired)
 
+    def _tidy(self, connection: sqlite3.Connection, now: float, added: int) -> None:
+        """Forget finished jobs, now and then; also after the clock was set back."""
+        self._added += added
+        if 0 <= now - self._purged_at < _PURGE:
+            return
+        # More than is added, so that a backlog of finished jobs shrinks under any load.
+        purge(connection, before=now - self.retention, limit=_PURGED + 2 * self._added)
+        self._added, self._purged_at = 0, now
+
+    def _applied(self, connection: sqlite3.Connection, finish: Finish) -> Finish:
+        """Record the effects of a run, all or nothing; others of the batch are left alone."""
+        # Late: processes that only dispatch load nothing of the journal.
+        from dispatchers.sqlite._journal_effects import apply_effects
+
+        connection.execute("SAVEPOINT effects")
+        try:
+            done = apply_effects(connection, finish.effects, self._puts.put_within)
+        except sqlite3.IntegrityError as exc:
+            connection.execute("ROLLBACK TO effects")
+            say(logging.ERROR, "effects of a run of %s are refused: %s", finish.job.task, exc)
+            return Finish.give_back(finish.job, run_at=time.time() + _REFUSED)
+        finally:
+            connection.execute("RELEASE effects")
+        return finish if done else Finish.give_back(finish.job, counted=False)
+
     def is_empty(self, queues: Sequence[str] | None, *, timeout: float) -> bool:
-        """Whether nothing waits or runs in these queues, None for all; delayed jobs wait too."""
-        look = partial(any_left, queues=queues)
-        return not self.database.run(look, deadline=time.monotonic() + timeout)
+        """Tell whether nothing waits or runs in these queues, None for all, delayed jobs too.
+
+        Turns that are not due yet are no work that is left: their executions are parked.
+        """
+        look = partial(any_left, queues=queues, now=time.time())
+        return not self.database.read(look, deadline=time.monotonic() + timeout)
 
     def purge(self, *, timeout: float, limit: int = 1000) -> int:
         """Forget finished jobs that are past their retention, at most `limit` of each kind.
@@ -138,19 +194,23 @@ class SQLiteStore:
             return purge(connection, before=before, limit=limit)
 
     def counts(self, *, timeout: float = 5.0) -> Counts:
-        """How many jobs are in each state; takes longer the more there are."""
-        return self.database.run(count, deadline=time.monotonic() + timeout)
+        """Return how many jobs are in each state; takes longer the more there are."""
+        return self.database.read(count, deadline=time.monotonic() + timeout)
+
+    def counts_by_queue(self, *, timeout: float = 5.0) -> ByQueue:
+        """Count the jobs of each queue, from indexes alone."""
+        return self.database.read(count_queues, deadline=time.monotonic() + timeout)
 
     def close(self, timeout: float = 5.0) -> bool:
-        """Close for good; false if another thread was still at it after `timeout` seconds."""
+        """Close permanently; false if another thread still used it after `timeout` seconds."""
         return self.database.close(timeout)
 
     def _anything(self, queues: Sequence[str] | None, limit: int, deadline: float) -> bool:
-        """Whether a claim is worth a write transaction; an idle worker asks often."""
+        """Tell whether a claim is worth a write transaction; an idle worker asks often."""
         if limit <= 0:
             return False
         look = partial(any_waiting, queues=queues, now=time.time())
-        return self.database.run(look, deadline=deadline)
+        return self.database.read(look, deadline=deadline)
 
 
 def _nothing(_: object) -> None:

@@ -1,6 +1,6 @@
 """The testing kit: a recorder, a proxy that produces faults, and the conformance suite.
 
-Importing it needs no pytest, except for `DispatcherConformance`.
+Importing it needs no pytest, except for the conformance suites.
 """
 
 from typing import TYPE_CHECKING
@@ -11,14 +11,16 @@ from ._install import installed
 from ._proxy import FaultProxy
 from ._recording import Outage, RecordingDispatcher, RecordingOptions
 from ._unchecked import UncheckedDispatches
+from .canaries import Canary
 from .harness import ABILITIES, Harness
 from .journal import Entry, Journal
 
 if TYPE_CHECKING:
-    from .conformance import DispatcherConformance
+    from .conformance import DispatcherConformance, WorkerConformance
 
 __all__ = [
     "ABILITIES",
+    "Canary",
     "Dispatched",
     "DispatcherConformance",
     "Entry",
@@ -30,14 +32,15 @@ __all__ = [
     "RecordingDispatcher",
     "RecordingOptions",
     "UncheckedDispatches",
+    "WorkerConformance",
     "installed",
 ]
 
 
 def __getattr__(name: str) -> object:
-    """Load the suite, and with it pytest, when somebody asks for it."""
-    if name == "DispatcherConformance":
-        from .conformance import DispatcherConformance
+    """Load the suites, and with them pytest, on first use."""
+    if name in ("DispatcherConformance", "WorkerConformance"):
+        from . import conformance
 
-        return DispatcherConformance
+        return getattr(conformance, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,12 +1,12 @@
-"""What a test asks of a record: what was dispatched, how often, with which arguments."""
+"""Assertions over recorded dispatches: which task, how often, which arguments."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from dispatchers._request import DispatchRequest
-from dispatchers._response import DispatchResponse
-from dispatchers._task import AnyTask
+from dispatchers._models.request import DispatchRequest
+from dispatchers._models.response import DispatchResponse
+from dispatchers._tasks.task import AnyTask
 
 from ._book import Book, Dispatched, check_arguments, described, name_of
 
@@ -39,7 +39,7 @@ class Assertions:
 
     @property
     def dead(self) -> list[Dispatched]:
-        """The work that `run_due` found to have failed for good."""
+        """The work that `run_due` found to have failed permanently."""
         return list(self._book.dead)
 
     def of(self, task: AnyTask | str, /, **arguments: object) -> list[Dispatched]:
@@ -49,6 +49,7 @@ class Assertions:
             TypeError: The task has no such parameter.
         """
         name = name_of(task)
+        # First: a misspelt argument fits nothing, and `assert_none` would pass by mistake.
         check_arguments(name, arguments)
         return [each for each in self._book.entries if _fits(each, name, arguments)]
 
@@ -98,6 +99,7 @@ class Assertions:
 
     def _told(self, what: str) -> str:
         """The message of a failed assertion: tests show what was dispatched."""
+        # All of it: the usual cause is a dispatch that differs in one argument.
         taken = [f"  {entry}" for entry in self._book.entries]
         refused = [f"  {_refusal(each)}" for each in self._book.answers if each.error]
         lines = [f"{what}; dispatched were:", *(taken or ["  nothing"])]

@@ -1,4 +1,4 @@
-"""What a recording dispatcher has written down: the work, its due times, and the answers."""
+"""The record of a recording dispatcher: work, due times, answers."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from dispatchers._catalogue import catalogue
 from dispatchers._errors import ErrorCategory, RejectedError, nearest
-from dispatchers._fork import renew_after_fork
-from dispatchers._payload_errors import PayloadError
-from dispatchers._request import DispatchRequest, now
-from dispatchers._response import DispatchResponse
-from dispatchers._task import AnyTask
+from dispatchers._models.keyed import conflict, digest_of
+from dispatchers._models.request import DispatchRequest
+from dispatchers._models.response import DispatchResponse
+from dispatchers._payload.errors import PayloadError
+from dispatchers._runtime.clock import now
+from dispatchers._runtime.fork import renew_after_fork
+from dispatchers._tasks.task import AnyTask, catalogue
 
 from ._failures import InjectedFailure
 
@@ -64,6 +65,8 @@ def arguments_of(request: DispatchRequest, body: bytes) -> Mapping[str, object]:
     if task is None:
         return dict(request.payload)
     try:
+        # Of the bytes, as a worker reads them: what does not survive its way through JSON shows
+        # here.
         payload: dict[str, object] = task.reader(body)["payload"]
     except PayloadError as exc:
         raise RejectedError(ErrorCategory.INVALID, f"task {task.name!r}: {exc}") from exc
@@ -80,7 +83,7 @@ def name_of(task: AnyTask | str) -> str:
     """The registered name that a task, or a task with options, is dispatched under.
 
     Raises:
-        TypeError: It is no task.
+        TypeError: It is not a task.
     """
     if isinstance(task, str):
         found = catalogue.find(task)
@@ -137,7 +140,7 @@ class Book:
         self.waiting: list[Job] = []
         self.dead: list[Dispatched] = []
         self._answers: dict[int, DispatchResponse] = {}
-        self._keys: set[tuple[str, str]] = set()
+        self._keys: dict[tuple[str, str], bytes | None] = {}
         self._count = 0
 
     @property
@@ -152,26 +155,41 @@ class Book:
 
     def answer(self, response: DispatchResponse) -> None:
         """Write a response down, once."""
+        # By identity, because a response is announced by the dispatcher and by the hook.
         self._answers[id(response)] = response
 
     def failure(self, request: DispatchRequest) -> InjectedFailure | None:
         """The wish by which `request` fails, if there is one."""
         with self.lock:
             found = next((each for each in self.failures if each.takes(request)), None)
+            # A new list: other threads may be walking through the old one.
             self.failures = [each for each in self.failures if not each.spent]
             return found
 
     def add(self, request: DispatchRequest, body: bytes, alias: str) -> bool:
-        """Write work down; false if its key is known already."""
+        """Write work down; false if its key is known already.
+
+        Raises:
+            RejectedError: The key is known for other arguments.
+        """
         entry = Dispatched(request, body, alias, arguments_of(request, body))
         with self.lock:
-            key = request.task, request.key
+            key, digest = (request.task, request.key), digest_of(request)
             if key in self._keys:
+                # None is unknown, and contradicts nothing.
+                if None not in (digest, self._keys[key]) and digest != self._keys[key]:
+                    raise conflict(request.task)
                 return False
-            self._keys.add(key)
+            self._keys[key] = digest
             self.entries.append(entry)
             self.waiting.append(self._job(entry))
             return True
+
+    def dead_letter(self, entry: Dispatched) -> None:
+        """Keep work as dead; its key is free again."""
+        self.dead.append(entry)
+        # As real backends do, so that a replay is not taken for a duplicate.
+        self._keys.pop((entry.request.task, entry.request.key), None)
 
     def _job(self, entry: Dispatched) -> Job:
         """Spans count from the virtual instant of dispatch, instants are instants."""
@@ -184,7 +202,7 @@ class Book:
         return Job(entry, (request.due or request.created_at) + spans, expires, self._count)
 
     def due(self) -> list[Job]:
-        """What may run now, in the order in which it does."""
+        """Return the work that is due, in running order."""
         with self.lock:
             instant = self.now
             return sorted((j for j in self.waiting if j.due <= instant), key=lambda j: j.order)
@@ -198,6 +216,7 @@ class Book:
             return jobs[0] if jobs else None
 
     def _after_fork(self) -> None:
+        # Another thread of the parent may have held it, and does not exist in the child.
         self.lock = threading.RLock()
 
 

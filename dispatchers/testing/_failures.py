@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-from dispatchers._contract import Sent
+from dispatchers._dispatch.protocol import Sent
 from dispatchers._errors import ErrorCategory, RejectedError
-from dispatchers._request import DispatchRequest
-from dispatchers._response import DispatchFailure, DispatchStatus
+from dispatchers._models.request import DispatchRequest
+from dispatchers._models.response import DispatchFailure, DispatchStatus
 
 __all__ = ["FailureStatus", "InjectedError", "InjectedFailure", "anything"]
 
@@ -75,11 +75,12 @@ class InjectedFailure:
 
     @property
     def spent(self) -> bool:
-        """Whether it has happened as often as it should."""
+        """Return true once it has happened as often as asked."""
         return self._left == 0
 
     def takes(self, request: DispatchRequest) -> bool:
-        """Whether `request` fails by it; counts."""
+        """Return true if `request` fails by it, and count that."""
+        # Asked in this order: a predicate that counts its calls is not called for nothing.
         if self.spent or not self._matches(request):
             return False
         if self._left is not None:
@@ -97,6 +98,7 @@ class InjectedFailure:
         if self.status is DispatchStatus.REJECTED:
             raise RejectedError(self.category, "a test asked for this failure")
         if self.status is DispatchStatus.UNKNOWN:
+            # Not a RejectedError, which says that nothing was sent.
             raise InjectedError(self.category)
         error = DispatchFailure(category=self.category, message="a test asked for this failure")
         return Sent(status=DispatchStatus.FAILED, error=error)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from dispatchers._contract import BaseDispatcher
+from dispatchers._config.api import override, state
+from dispatchers._dispatch.base import BaseDispatcher
 from dispatchers._errors import ConfigurationError
-from dispatchers._instances import override, state
 
 __all__ = ["everywhere", "installed"]
 
@@ -33,6 +33,7 @@ def installed(dispatcher: D) -> Generator[D]:
 
 def everywhere(dispatcher_of: Callable[[str], BaseDispatcher]) -> override:
     """The override that gives each configured alias, and `default`, its dispatcher."""
+    # Every alias is named: an override leaves those that it does not name as they are.
     given: dict[str, Any] = {alias: dispatcher_of(alias) for alias in {"default", *_aliases()}}
     return override(**given)
 

@@ -59,10 +59,12 @@ class Link:
         if self.closed:
             return
         if self._connecting and sock is self.server:
+            # The server refused: the client, which was accepted already, sees a reset.
             if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                 self.end("reset")
                 return
             self._connecting = False
+        # Tried again: the selector may have woken because one of the two can be written.
         self._request.blocked = self._reply.blocked = False
         if mask & selectors.EVENT_READ:
             self._read(sock, now)
@@ -83,7 +85,7 @@ class Link:
             self._watch(self.server, self._reply, self._request)
 
     def due(self) -> float | None:
-        """When `pump` is to be called at the latest."""
+        """Return the latest time for the next call of `pump`."""
         if self._stalled or self._connecting or self.server is None:
             return None
         times = [due for pipe in (self._request, self._reply) if (due := pipe.due()) is not None]
@@ -94,6 +96,7 @@ class Link:
         if self.closed:
             return
         self.closed = True
+        # Before they are closed: the selector cannot find a closed socket's descriptor.
         for sock in (self.client, self.server):
             if sock is not None:
                 self._unwatch(sock)
@@ -103,12 +106,14 @@ class Link:
 
     def _resume(self, family: socket.AddressFamily, place: tuple[str, int]) -> None:
         """Connect to the server, unless that was done; a stream with a gap is beyond help."""
+        # Bytes that were swallowed cannot be sent later: the stream has a gap.
         if self._lost:
             self.end("reset")
         elif self.server is None:
             self.server = socket.socket(family)
             _prepare(self.server)
             self._connecting = True
+            # Does not wait: one thread serves all connections.
             if self.server.connect_ex(place) not in UNDER_WAY:
                 self.end("reset")
 
@@ -134,6 +139,8 @@ class Link:
         if sink is None or self._connecting or self._stalled:
             return
         while (due := pipe.due()) is not None and due <= now and not self.closed:
+            # The allowance is used up, and there is a next byte: in its place the connection
+            # breaks.
             if not (data := pipe.head()):
                 self._trip()
                 return
@@ -142,7 +149,7 @@ class Link:
             self._shut(pipe, sink)
 
     def _write(self, pipe: Pipe, sink: socket.socket, data: bytes, now: float) -> None:
-        self._counts.add(pipe.direction, len(data))  # before anybody can have received it
+        self._counts.add(pipe.direction, len(data))  # before the peer can have received it
         count = 0
         try:
             count = sink.send(data)
@@ -152,6 +159,7 @@ class Link:
             self.end("close" if sink is self.client else "reset")
         else:
             pipe.written(count, now)
+        # Corrected for what the kernel did not take.
         self._counts.add(pipe.direction, count - len(data))
 
     def _swallow(self, pipe: Pipe) -> None:
@@ -179,6 +187,7 @@ class Link:
         if self._connecting and sock is self.server:
             mask = selectors.EVENT_WRITE
         elif not self._stalled:
+            # A full pipe is not read from: the sender is slowed down as by a real network.
             mask |= selectors.EVENT_READ if not source.eof and source.size < FULL else 0
             mask |= selectors.EVENT_WRITE if sink.blocked else 0
         if not mask:
@@ -200,5 +209,6 @@ def _prepare(sock: socket.socket) -> None:
 
 def reset(sock: socket.socket) -> None:
     """Close a connection so that its peer sees a reset."""
+    # With a linger time of 0, closing sends RST in place of FIN.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()

@@ -17,7 +17,7 @@ DRIP_SECONDS = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What becomes of connections."""
+    """Behaviour of connections."""
 
     mode: str
     listening: Literal["accept", "refuse", "ignore"] = "accept"
@@ -49,7 +49,7 @@ def _require(fits: bool, name: str, value: object) -> None:
 
 @dataclass(slots=True)
 class Counts:
-    """What went through the proxy."""
+    """Bytes and connections that passed the proxy."""
 
     connections: int = 0
     request: int = 0
@@ -94,8 +94,10 @@ class Pipe:
         self.left = rule.after if mine else None
         self.delay = rule.delay if mine else 0.0
         self.rate = rule.rate if mine else None
+        # The pace of an earlier rule must not hold bytes of this one back.
         self.wet = 0.0
         if not self.delay:
+            # A rule without a delay also frees the bytes that an earlier rule was holding.
             self.chunks = deque((0.0, data) for _, data in self.chunks)
 
     def put(self, data: bytes, now: float) -> None:
@@ -107,18 +109,20 @@ class Pipe:
         self.size = 0
 
     def due(self) -> float | None:
-        """When the next byte may go; None if there is none, or the sink must be ready first."""
+        """Return when the next byte may go; None without one, or while the sink is not ready."""
         return max(self.chunks[0][0], self.wet) if self.chunks and not self.blocked else None
 
     def head(self) -> bytes:
-        """What may be written now; empty when `left` is used up."""
+        """Return the bytes that may be written now; none once `left` is used up."""
         data = self.chunks[0][1]
+        # One byte at least, or a rate below fifty bytes a second would never move.
         drop = len(data) if self.rate is None else max(1, int(self.rate * DRIP_SECONDS))
         return data[: drop if self.left is None else min(drop, self.left)]
 
     def written(self, count: int, now: float) -> None:
         due, data = self.chunks.popleft()
         if count < len(data):
+            # In front again: order is what a stream promises.
             self.chunks.appendleft((due, data[count:]))
         self.size -= count
         if self.left is not None:

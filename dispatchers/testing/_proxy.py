@@ -173,6 +173,7 @@ class FaultProxy:
     def __enter__(self) -> Self:
         self._rule = HEALTHY
         self._port = Port(*self._asked)
+        # A socket, since `select` takes nothing else on Windows.
         self._waker, self._wakened = socket.socketpair()
         self._wakened.setblocking(False)
         self._selector = selectors.DefaultSelector()
@@ -187,6 +188,7 @@ class FaultProxy:
 
     def close(self) -> None:
         """Close every connection and the port, and end the thread. Closing twice is harmless."""
+        # Taken first, so that a second call finds nothing to close.
         thread, self._thread = self._thread, None
         if thread is None:
             return
@@ -203,6 +205,7 @@ class FaultProxy:
     def _order(self, rule: Rule | None) -> threading.Event:
         done = threading.Event()
         self._commands.put((rule, done))
+        # After the command is in the queue: the thread takes one command for each byte.
         self._waker.send(b"!")
         return done
 
@@ -239,6 +242,7 @@ class FaultProxy:
         if rule is None:
             self._running = False
             return
+        # The port may get another socket by the new rule.
         if self._port.sock in self._selector.get_map():
             self._selector.unregister(self._port.sock)
         self._rule = rule
@@ -246,6 +250,7 @@ class FaultProxy:
             link.obey(rule, now)
         self._open(rule)
         self._pump(now)
+        # Last: the caller goes on once the new rule holds for every connection.
         done.set()
 
     def _open(self, rule: Rule) -> None:
@@ -257,6 +262,7 @@ class FaultProxy:
         else:
             self._port.listen()
             self._selector.register(self._port.sock, selectors.EVENT_READ, self._accept)
+            # Clients that were let wait by the rule before are there already.
             self._accept(0, monotonic())
 
     def _accept(self, _mask: int, now: float) -> None:
@@ -270,5 +276,6 @@ class FaultProxy:
 def _place(host: str | None, port: int | None) -> tuple[socket.AddressFamily, Any] | None:
     if host is None:
         return None
+    # Once, here: the proxy's thread must not wait for name resolution.
     family, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     return family, place

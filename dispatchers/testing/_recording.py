@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from types import TracebackType
@@ -19,15 +19,17 @@ from typing import Annotated, Self
 from pydantic import AfterValidator
 
 from dispatchers import hooks
-from dispatchers._capabilities import OPTIONS, Capabilities
-from dispatchers._contract import BaseDispatcher, Sent
+from dispatchers._dispatch.base import BaseDispatcher
+from dispatchers._dispatch.protocol import Sent
 from dispatchers._errors import ErrorCategory, nearest
-from dispatchers._options import BackendOptions, Breaking, Names
-from dispatchers._outcome import Action, Outcome, Reason
-from dispatchers._request import DispatchRequest
-from dispatchers._response import DispatchResponse, DispatchStatus
-from dispatchers._run import run_envelope
-from dispatchers._stores import run_settings
+from dispatchers._models.capabilities import OPTIONS, Capabilities
+from dispatchers._models.options import BackendOptions, Breaking, Names
+from dispatchers._models.outcome import Action, Outcome, Reason
+from dispatchers._models.request import DispatchRequest
+from dispatchers._models.response import DispatchResponse, DispatchStatus
+from dispatchers._worker.runner import run_envelope
+from dispatchers._worker.settings import run_settings
+from dispatchers._worker.steps import left_undone
 
 from ._assertions import Assertions
 from ._book import Book, Dispatched, Job
@@ -63,6 +65,7 @@ class RecordingDispatcher(Assertions, BaseDispatcher):
     """
 
     name = "recording"
+    journal = "memory"
     contract = 1
     capabilities = Capabilities(
         delay=True,
@@ -86,6 +89,7 @@ class RecordingDispatcher(Assertions, BaseDispatcher):
         given = self._validated(options, settings)
         assert isinstance(given, RecordingOptions)
         lacking = dict.fromkeys(given.lacks, False)
+        # Before the base class's constructor, which reads them.
         self.capabilities = self.capabilities.model_copy(update=lacking)
         super().__init__(given, alias=alias)
         self._book = Book()
@@ -112,6 +116,7 @@ class RecordingDispatcher(Assertions, BaseDispatcher):
         if alias == self.alias:
             return self
         other = type(self)(self.options, alias=alias)
+        # One book for all aliases: assertions see what any of them dispatched.
         other._book = self._book
         return other
 
@@ -178,7 +183,7 @@ class RecordingDispatcher(Assertions, BaseDispatcher):
     # Time, and running.
 
     def advance(self, span: timedelta) -> None:
-        """Let so much time pass for delays, back-off and expiry; nobody sleeps.
+        """Let so much time pass for delays, back-off and expiry, without sleeping.
 
         Raises:
             ValueError: Time does not run backwards.
@@ -208,6 +213,7 @@ class RecordingDispatcher(Assertions, BaseDispatcher):
         outcomes: list[Outcome] = []
         while (job := self._book.take()) is not None:
             if len(outcomes) == limit:
+                # Put back: the error must not lose the work that it is about.
                 self._book.waiting.append(job)
                 raise RuntimeError(f"{limit} runs, and {job.dispatched.task!r} is still due")
             outcomes.append(self._run(job))
@@ -219,8 +225,9 @@ class RecordingDispatcher(Assertions, BaseDispatcher):
         return None if job is None else self._run(job)
 
     def _run(self, job: Job) -> Outcome:
+        # By the book's clock, as `advance` moves only that.
         if job.expires is not None and job.expires <= self._book.now:
-            return _late(job)
+            return left_undone(job.dispatched.body, _late(job))
         outcome = run_envelope(
             job.dispatched.body,
             attempt=job.attempt,
@@ -231,9 +238,9 @@ class RecordingDispatcher(Assertions, BaseDispatcher):
         return outcome
 
     def _follow(self, job: Job, outcome: Outcome) -> None:
-        """What an adapter's worker does with an outcome."""
+        """Settle work as an adapter's worker would."""
         if outcome.action is Action.DEAD:
-            self._book.dead.append(job.dispatched)
+            self._book.dead_letter(job.dispatched)
         elif outcome.action in (Action.RETRY, Action.RETURN):
             job.attempt += outcome.action is Action.RETRY
             job.due = self._book.now + timedelta(seconds=outcome.after)
@@ -244,6 +251,7 @@ class RecordingDispatcher(Assertions, BaseDispatcher):
     def _send(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:
         del timeout
         failure = self._book.failure(request)
+        # Before the work is written down; with `arrives` the answer alone is lost, after it.
         if failure is not None and not failure.arrives:
             return failure.happen()
         taken = self._book.add(request, body, self.alias)
@@ -260,24 +268,14 @@ class RecordingDispatcher(Assertions, BaseDispatcher):
     def _maybe_sent(self, exc: Exception) -> bool:
         return isinstance(exc, InjectedError)
 
-    def _sent(self, request: DispatchRequest, sent: Sent, started: float) -> DispatchResponse:
-        return self._kept(super()._sent(request, sent, started))
-
-    def _not_sent(
-        self,
-        request: object,
-        exc: Exception,
-        started: float,
-        *,
-        contacted: bool,
-        counted: bool = True,
-    ) -> DispatchResponse:
-        answer = super()._not_sent(request, exc, started, contacted=contacted, counted=counted)
-        return self._kept(answer)
-
-    def _kept(self, response: DispatchResponse) -> DispatchResponse:
+    def _announce(self, response: DispatchResponse) -> DispatchResponse:
         self._book.answer(response)
-        return response
+        return super()._announce(response)
+
+    def _announce_all(self, responses: Sequence[DispatchResponse]) -> None:
+        for response in responses:
+            self._book.answer(response)
+        super()._announce_all(responses)
 
 
 class Outage:

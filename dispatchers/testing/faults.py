@@ -1,4 +1,4 @@
-"""What goes wrong with a broker: a private server behind a proxy, and a list of faults.
+"""Faults of a broker: a private server behind a proxy, and the list of what can fail.
 
 ::
 
@@ -23,6 +23,7 @@ from urllib.parse import urlsplit, urlunsplit
 from dispatchers import DispatchStatus, ErrorCategory
 
 from ._proxy import FaultProxy
+from .processes import wait_until
 from .servers import PrivateServer, RabbitMQServer, RedisServer
 
 __all__ = ["FAULTS", "Fault", "Scene", "silent_names"]
@@ -54,13 +55,13 @@ def _fault(text: str, statuses: set[DispatchStatus], *categories: ErrorCategory)
 
 
 FAULTS: dict[str, Fault] = {
-    "refused": _fault("nobody listens on the port", {REJECTED}, UNAVAILABLE),
+    "refused": _fault("nothing listens on the port", {REJECTED}, UNAVAILABLE),
     "down": _fault("the server was killed", {REJECTED, UNKNOWN}, UNAVAILABLE),
     "black hole": _fault(
         "connections are accepted, nothing is answered", {REJECTED, UNKNOWN}, TIMEOUT
     ),
     "never accepted": _fault("connections are not even accepted", {REJECTED, UNKNOWN}, TIMEOUT),
-    "paused": _fault("the server is stopped in mid-air", {REJECTED, UNKNOWN}, TIMEOUT),
+    "paused": _fault("the server is frozen (SIGSTOP)", {REJECTED, UNKNOWN}, TIMEOUT),
     "reset": _fault("every connection is reset", {REJECTED, UNKNOWN}, UNAVAILABLE),
     "reply lost": _fault(
         "the request arrives, its answer does not", {UNKNOWN, REJECTED}, UNAVAILABLE, TIMEOUT
@@ -122,9 +123,11 @@ class Scene:
 
     def end(self) -> None:
         """All is well again; returns when the server answers."""
-        self._undo()
-        self._undo = _nothing
+        # Swapped first, so that an undo that fails is not tried again at the end of the scene.
+        undo, self._undo = self._undo, _nothing
+        undo()
         self._proxy.heal()
+        wait_until(self.server.answers, f"{self.kind} does not answer")
 
     def __enter__(self) -> Self:
         self.server.__enter__()
@@ -174,8 +177,10 @@ class Scene:
         self._undo = lambda: self._redis("replicaof", "no", "one")
 
     def _alarm(self) -> None:
-        self._watermark("absolute", "1")
-        self._undo = lambda: self._watermark("0.4")
+        server: Any = self.server
+        # Before the alarm is raised: if raising it fails half-way, it is still taken back.
+        self._undo = server.end_alarm
+        server.alarm()
 
     def _no_such_name(self) -> None:
         """The address says it all."""
@@ -186,13 +191,10 @@ class Scene:
     def _redis(self, *words: str) -> None:
         with socket.create_connection((self.server.host, self.server.port), 5) as connection:
             connection.sendall(" ".join(words).encode() + b"\r\n")
+            # By hand: a Redis client need not be installed.
             answer = connection.recv(100)
         if not answer.startswith(b"+OK"):
             raise RuntimeError(f"redis said {answer!r}")
-
-    def _watermark(self, *words: str) -> None:
-        server: Any = self.server
-        server.control("set_vm_memory_high_watermark", *words)
 
 
 def silent_names(seconds: float) -> Callable[[], None]:
@@ -204,6 +206,7 @@ def silent_names(seconds: float) -> Callable[[], None]:
     Returns:
         What undoes it.
     """
+    # In this process, because a real silent name server would need the machine's configuration.
     real = socket.getaddrinfo
 
     def slow(host: Any, *args: Any, **kwargs: Any) -> Any:
@@ -215,6 +218,7 @@ def silent_names(seconds: float) -> Callable[[], None]:
     def undo() -> None:
         socket.getaddrinfo = real
 
+    # On the module, where clients look it up when they call.
     socket.getaddrinfo = slow
     return undo
 

@@ -1,4 +1,4 @@
-"""What the conformance suite needs of a backend: `Harness`, written once by an adapter's author.
+"""`Harness`: the part of a backend that the conformance suite needs, written by its author.
 
 The suite can only judge what it can see and disturb. So a harness makes dispatchers, shows what the
 backend holds, steps a worker, and *produces* faults. What a backend does not have is said with a
@@ -26,7 +26,7 @@ from collections.abc import Coroutine, Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar, NoReturn, TypeVar, cast
 
-from dispatchers import BaseDispatcher, Sent
+from dispatchers import BaseDispatcher, Sent, Worker, WorkerOptions
 from dispatchers._errors import nearest
 
 __all__ = ["ABILITIES", "Harness"]
@@ -60,12 +60,15 @@ class Harness(ABC):
     secrets: tuple[str, ...] = ()
     """Passwords and the like that `make_dispatcher` configures; none of them may ever be shown."""
     idempotency: str = "memory"
-    """The idempotency store that workers of this harness share with nobody else's."""
+    """The idempotency store that workers of this harness share with no other harness."""
+    deadline: float = 5.0
+    """Seconds that a dispatch gets in cases about something else than deadlines."""
     retrying: Mapping[str, object] = {}
     """Options that make the dispatcher retry failed work at once, if it needs any."""
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
+        # When the class is made: a misspelt name would skip nothing, and fail the cases instead.
         for ability in cls.without:
             if ability not in ABILITIES:
                 raise TypeError(
@@ -92,6 +95,10 @@ class Harness(ABC):
         del dispatcher
         self._unwritten("worker")
 
+    def make_worker(self, dispatcher: BaseDispatcher, **options: Any) -> Worker:
+        """A worker of the dispatcher with these `WorkerOptions`, for `WorkerConformance`."""
+        return dispatcher._worker(WorkerOptions(**options))
+
     def dead(self, dispatcher: BaseDispatcher) -> list[bytes]:
         """The envelopes that were dead-lettered."""
         del dispatcher
@@ -111,9 +118,9 @@ class Harness(ABC):
         self._unwritten("network")
 
     def connect(self, host: str, port: int, **options: Any) -> BaseDispatcher:
-        """Like `make_dispatcher`, for a server at another address: that of a proxy, or of nobody.
+        """Like `make_dispatcher`, for another address: a proxy's, or one without a server.
 
-        With nobody there the constructor must not raise: it has contacted nobody.
+        Without a server the constructor must not raise: it contacts none.
         """
         del host, port, options
         self._unwritten("network")
@@ -137,7 +144,7 @@ class Harness(ABC):
             yield
 
     def run_coroutine(self, work: Coroutine[Any, Any, T]) -> T:
-        """What a coroutine gives; by default on an event loop of its own.
+        """Run a coroutine; by default on an event loop of its own.
 
         A backend whose work lives on a loop gives the coroutine to that one instead.
         """
@@ -152,14 +159,19 @@ class Harness(ABC):
 
     def dispatcher(self, **options: Any) -> BaseDispatcher:
         """A dispatcher for one case, closed at its end; without a breaker unless asked for."""
-        return self.keep(self.make_dispatcher(**{"breaker": False, **options}))
+        # Without a breaker: opened by one fault, it would answer for the next in the backend's
+        # place.
+        given = {"breaker": False, "deadline": self.deadline, **options}
+        return self.keep(self.make_dispatcher(**given))
 
     def dispatcher_at(self, host: str, port: int, **options: Any) -> BaseDispatcher:
         """A dispatcher whose server is at this address, closed at the end of the case."""
-        return self.keep(self.connect(host, port, **{"breaker": False, **options}))
+        given = {"breaker": False, "deadline": self.deadline, **options}
+        return self.keep(self.connect(host, port, **given))
 
     def keep(self, dispatcher: BaseDispatcher) -> BaseDispatcher:
         """Close a dispatcher at the end of the case."""
+        # A new tuple: the class's own, empty one is shared by all harnesses.
         self._made += (dispatcher,)
         return dispatcher
 
@@ -170,11 +182,12 @@ class Harness(ABC):
         self.close()
 
     def has(self, ability: str) -> bool:
-        """Whether the backend has an ability.
+        """Return true if the backend has an ability.
 
         Raises:
-            KeyError: There is no such ability.
+            KeyError: The ability is unknown.
         """
+        # A misspelt ability must not count as one that the backend has.
         ABILITIES[ability]
         return ability not in self.without
 
@@ -182,8 +195,9 @@ class Harness(ABC):
         """Skip the case where the backend lacks one of the abilities; the reason is the harness's.
 
         Raises:
-            KeyError: There is no such ability.
+            KeyError: The ability is unknown.
         """
+        # Late: a harness can also be used without pytest.
         import pytest
 
         for ability in abilities:
@@ -198,7 +212,7 @@ class Harness(ABC):
 
 
 def alone(work: Coroutine[Any, Any, T]) -> T:
-    """What a coroutine gives, on an event loop of its own.
+    """Run a coroutine on an event loop of its own.
 
     What it raises is carried around asyncio, which is thrown off its feet by an exception that
     cannot be shown (3.11 to 3.13: its handler of SIGINT stays behind).
@@ -220,7 +234,7 @@ WAYS = ("_send", "_asend", "_send_many", "_asend_many")
 
 
 class _Raising:
-    """What stands in for an adapter's methods: every call raises."""
+    """A stand-in for an adapter's methods: every call raises."""
 
     def __init__(self, exc: BaseException) -> None:
         self._exc = exc
@@ -237,10 +251,12 @@ def _replaced(dispatcher: BaseDispatcher, by: _Raising) -> Generator[None]:
     """A dispatcher whose ways to hand over are replaced for a while."""
     own = vars(dispatcher)
     before = {name: own[name] for name in WAYS if name in own}
+    # On the object, not on its class: other dispatchers of the case stay whole.
     own.update(dict(zip(WAYS, (by.send, by.asend, by.send, by.asend), strict=True)))
     try:
         yield
     finally:
         for name in WAYS:
             del own[name]
+        # A method that was on the object itself goes back; the class's own shows through again.
         own.update(before)

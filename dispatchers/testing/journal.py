@@ -1,4 +1,4 @@
-"""What handlers did, written to a file: readable from any thread and any process."""
+"""A record of handlers' acts in a file, readable from any thread and process."""
 
 from __future__ import annotations
 
@@ -62,8 +62,9 @@ class Journal:
         Path(self._released).touch()
 
     def wait_for_release(self, limit: float = 10.0) -> None:
-        """Wait until somebody calls `release`, at most `limit` seconds."""
+        """Wait until `release` is called, at most `limit` seconds."""
         until = time.monotonic() + limit
+        # A file, as an event of this process would not reach a worker's.
         while not Path(self._released).exists() and time.monotonic() < until:
             time.sleep(0.005)
 
@@ -72,6 +73,8 @@ class Journal:
         return f"{self.path}.released"
 
     def _append(self, values: Mapping[str, object]) -> None:
+        # `O_APPEND`: the system puts each write at the end, so that processes need no lock among
+        # them.
         file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             os.write(file, json.dumps(values).encode() + b"\n")
@@ -82,6 +85,7 @@ class Journal:
     def entries(self) -> list[Entry]:
         """Everything so far, in order."""
         try:
+            # Read anew each time: the writers are other processes.
             lines = Path(self.path).read_text().splitlines()
         except FileNotFoundError:
             return []
@@ -89,9 +93,9 @@ class Journal:
 
     @property
     def texts(self) -> list[str]:
-        """What was said so far, in order."""
+        """Return the entries so far, in order."""
         return [entry.text for entry in self.entries]
 
     def of(self, request_id: str) -> list[Entry]:
-        """What was done for one request."""
+        """Return the entries of one request."""
         return [entry for entry in self.entries if entry.request_id == request_id]

@@ -23,12 +23,14 @@ import socket
 import subprocess
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Literal, Self
+
+from . import processes
 
 __all__ = [
     "MissingServerError",
@@ -39,15 +41,15 @@ __all__ = [
     "redis_url",
 ]
 
-PATIENCE = 60.0
+START_TIMEOUT = 60.0
 """Seconds a server gets to start: RabbitMQ takes 4, on a busy machine many more."""
-GRACE = 15.0
+STOP_TIMEOUT = 15.0
 """Seconds a server gets to stop before it is killed."""
 GREETING: Mapping[str, tuple[bytes, bytes]] = {
     "redis": (b"PING\r\n", b"+PONG"),
     "rabbitmq": (b"AMQP\x00\x00\x09\x01", b"\x01\x00\x00"),
 }
-"""What a server is asked, and how its answer begins."""
+"""The bytes a server is sent, and the bytes its answer begins with."""
 RABBITMQ_SCRIPTS = "/usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server"
 """Debian's real script: the one on the path changes the user, and refuses others than root."""
 
@@ -78,7 +80,7 @@ class PrivateServer(ABC):
     @property
     @abstractmethod
     def url(self) -> str:
-        """How clients reach it."""
+        """Return the address for clients."""
 
     @abstractmethod
     def _program(self) -> str: ...
@@ -109,10 +111,12 @@ class PrivateServer(ABC):
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                # A group of its own: signals reach its children, and Ctrl-C does not reach it.
                 start_new_session=True,
             )
-        until = monotonic() + PATIENCE
-        while not answers(self.kind, self.host, self.port):
+        # Until it answers, not until it accepts: a bare connection proves nothing.
+        until = monotonic() + START_TIMEOUT
+        while not self.answers():
             if self._process.poll() is not None or monotonic() > until:
                 raise RuntimeError(f"{self.kind} did not start: {log.read_text()[-2000:]}")
             sleep(0.01)
@@ -126,15 +130,25 @@ class PrivateServer(ABC):
         self._end(signal.SIGKILL)
 
     def pause(self) -> None:
-        """Stop it in mid-air (SIGSTOP): connections stay open, and nothing answers."""
-        self._signal(signal.SIGSTOP)
+        """Freeze it (SIGSTOP): connections stay open, and nothing answers.
+
+        Returns when every thread of every process of it has stopped.
+        """
+        if self.pid is not None:
+            processes.pause(self.pid)
 
     def resume(self) -> None:
-        """Let a paused server go on."""
-        self._signal(signal.SIGCONT)
+        """Continue a paused server; return when it answers."""
+        if self.pid is not None:
+            processes.resume(self.pid)
+            processes.wait_until(self.answers, f"{self.kind} does not answer after its pause")
+
+    def answers(self) -> bool:
+        """Return True if the server answers now."""
+        return answers(self.kind, self.host, self.port)
 
     def remove(self) -> None:
-        """End it if it runs, and remove its folder."""
+        """End the server if it runs, and remove its folder."""
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -149,22 +163,20 @@ class PrivateServer(ABC):
     def __exit__(self, *_: object) -> None:
         self.remove()
 
-    def _signal(self, number: int) -> None:
-        if self._process is not None:
-            with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, number)
-
     def _end(self, number: int) -> None:
         if self._process is None:
             return
-        self._signal(signal.SIGCONT)
-        self._signal(number)
-        try:
-            self._process.wait(GRACE)
-        except subprocess.TimeoutExpired:
-            self._signal(signal.SIGKILL)
-            self._process.wait()
-        self._signal(signal.SIGKILL)  # what is left of its session: a shell's children
+        # Listed before the end: orphans have another parent, and could not be found afterwards.
+        members = processes.family(self._process.pid)
+        if number != signal.SIGKILL:  # which a paused process obeys as well
+            processes.resume(self._process.pid)
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(STOP_TIMEOUT)
+        processes.kill(members)  # a shell's children outlive it, and would answer for a while
+        # A paused or stuck server was killed meanwhile; without this it would stay a zombie.
+        self._process.wait()
         self._process = None
 
 
@@ -202,6 +214,7 @@ class RedisServer(PrivateServer):
             "bind": self.host,
             "port": str(self.port),
             "dir": str(self.folder),
+            # No snapshots: what survives must not depend on the moment of one.
             "save": "",
             "appendonly": "no" if self.keeps == "nothing" else "yes",
             "appendfsync": "everysec" if self.keeps == "nothing" else self.keeps,
@@ -216,6 +229,7 @@ class RabbitMQServer(PrivateServer):
     kind = "rabbitmq"
 
     def __init__(self) -> None:
+        # A mapper of its own: a shared one would outlive the test and know nodes of others.
         self._mapper_program = _found("epmd")
         super().__init__()
         self._mapper: subprocess.Popen[bytes] | None = None
@@ -232,17 +246,32 @@ class RabbitMQServer(PrivateServer):
         return f"t{self.port}@localhost"
 
     def control(self, *arguments: str) -> str:
-        """What `rabbitmqctl` says to these arguments: `set_vm_memory_high_watermark 0`, say."""
+        """Return the output of `rabbitmqctl` with these arguments."""
         script = Path(self.program).with_name("rabbitmqctl")
         done = subprocess.run(
             [str(script), "-n", self.node, *arguments],
             env=dict(self._environment()),
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=START_TIMEOUT,
             check=True,
         )
         return done.stdout
+
+    def alarm(self) -> None:
+        """Raise a memory alarm, which blocks publishers; return when it is in force."""
+        self._set_watermark("absolute", "1", alarm=True)
+
+    def end_alarm(self) -> None:
+        """Take the alarm back; return when it is over."""
+        self._set_watermark("0.4", alarm=False)
+
+    def _set_watermark(self, *words: str, alarm: bool) -> None:
+        self.control("set_vm_memory_high_watermark", *words)
+        processes.wait_until(
+            lambda: ("memory" in self.control("eval", "rabbit_alarm:get_alarms().")) is alarm,
+            "the memory alarm did not change",
+        )
 
     def start(self) -> None:
         """Start the port mapper, if it does not run, and the server."""
@@ -254,7 +283,9 @@ class RabbitMQServer(PrivateServer):
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
-            _wait_for(lambda: _accepts(self.host, self._mapper_port))
+            processes.wait_until(
+                lambda: _accepts(self.host, self._mapper_port), "epmd accepts no connection"
+            )
         super().start()
 
     def remove(self) -> None:
@@ -274,6 +305,7 @@ class RabbitMQServer(PrivateServer):
 
     def _environment(self) -> Mapping[str, str]:
         plugins = self.folder / "enabled_plugins"
+        # No plugins: they would listen on ports that other servers of a test run use.
         plugins.write_text("[].")
         (self.folder / "rabbitmq.conf").write_text(f"listeners.tcp.1 = {self.host}:{self.port}\n")
         return {
@@ -288,6 +320,7 @@ class RabbitMQServer(PrivateServer):
             "RABBITMQ_LOGS": "-",
             "RABBITMQ_CONFIG_FILE": str(self.folder / "rabbitmq.conf"),
             "RABBITMQ_ENABLED_PLUGINS_FILE": str(plugins),
+            # The machine's own settings, a node's name for one, must not apply.
             "RABBITMQ_CONF_ENV_FILE": os.devnull,
             "ERL_EPMD_PORT": str(self._mapper_port),
             "ERL_EPMD_ADDRESS": self.host,
@@ -316,6 +349,7 @@ def rabbitmq_url() -> str:
 def _shared(kind: str, variable: str, standard: str, port: int) -> str:
     if named := os.environ.get(variable):
         return named
+    # Asked for its protocol: another program may listen on the standard port.
     return standard if answers(kind, "127.0.0.1", port) else _private(kind).url
 
 
@@ -323,6 +357,7 @@ def _shared(kind: str, variable: str, standard: str, port: int) -> str:
 def _private(kind: str) -> PrivateServer:
     """The private server of this process."""
     server: PrivateServer = RedisServer() if kind == "redis" else RabbitMQServer()
+    # A forked child inherits the exit function, and must not end its parent's server.
     owner = os.getpid()
     atexit.register(lambda: server.remove() if os.getpid() == owner else None)
     server.start()
@@ -330,7 +365,7 @@ def _private(kind: str) -> PrivateServer:
 
 
 def answers(kind: str, host: str, port: int) -> bool:
-    """Whether a server of this kind answers there: a bare connection proves nothing."""
+    """Return true if a server of this kind answers there: a bare connection proves nothing."""
     asked, expected = GREETING[kind]
     try:
         with socket.create_connection((host, port), timeout=1.0) as connection:
@@ -342,7 +377,7 @@ def answers(kind: str, host: str, port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port of the loopback that nobody listens on."""
+    """Return a port of the loopback that nothing listens on."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
@@ -354,12 +389,6 @@ def _accepts(host: str, port: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _wait_for(true: Callable[[], bool]) -> None:
-    until = monotonic() + PATIENCE
-    while not true() and monotonic() < until:
-        sleep(0.01)
 
 
 def _found(program: str) -> str:

@@ -9,6 +9,7 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping
+from contextvars import ContextVar
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum, IntEnum
@@ -30,12 +31,15 @@ __all__ = [
     "discard",
     "fail",
     "held",
+    "leave",
+    "linger",
     "note",
     "other",
     "overrun",
     "renamed",
     "see",
     "sleep",
+    "stay",
     "wait",
 ]
 
@@ -85,6 +89,40 @@ def held(journal: str) -> None:
     Journal(journal).write("held")
 
 
+@task(name="dispatchers.testing.linger")
+def linger(journal: str) -> None:
+    """Begin, and do not end before the journal is released."""
+    Journal(journal).write("began")
+    Journal(journal).wait_for_release()
+    Journal(journal).write("ended")
+
+
+@task(name="dispatchers.testing.stay")
+def stay(journal: str) -> None:
+    """Begin, and end when the worker stops."""
+    Journal(journal).write("began")
+    while not current_run().should_stop:
+        time.sleep(0.005)
+    Journal(journal).write("ended")
+
+
+@task(name="dispatchers.testing.leave")
+def leave(journal: str) -> None:
+    """Exit, as no handler should."""
+    Journal(journal).write("leaves")
+    raise SystemExit(3)
+
+
+COLOR: ContextVar[str] = ContextVar("dispatchers_testing_color", default="none")
+
+
+@task(name="dispatchers.testing.colors")
+def colors(journal: str, color: str) -> None:
+    """Write the color that the context has, and leave another one in it."""
+    Journal(journal).write(COLOR.get())
+    COLOR.set(color)
+
+
 @task(name="dispatchers.testing.renamed", former_names=("dispatchers.testing.formerly",))
 def renamed(journal: str) -> None:
     """Run under the name that it had, too."""
@@ -94,6 +132,7 @@ def renamed(journal: str) -> None:
 @task(name="dispatchers.testing.fail", max_attempts=3, backoff=AT_ONCE)
 def fail(journal: str, times: int) -> None:
     """Fail in the first attempts, and say so each time."""
+    # By the run's own count, not the journal's: whether that count survives is part of the case.
     failing = current_run().attempt <= times
     Journal(journal).write("failed" if failing else "succeeded")
     if failing:
@@ -129,8 +168,18 @@ async def overrun(journal: str, seconds: float) -> None:
         await asyncio.sleep(seconds)
     except asyncio.CancelledError:
         Journal(journal).write("cancelled")
+        # Passed on: only so does the worker learn that the handler gave way.
         raise
     Journal(journal).write("slept")
+
+
+@task(name="dispatchers.testing.carry", max_attempts=3, backoff=AT_ONCE)
+def carry(journal: str, times: int) -> None:
+    """Say what the request is like, and fail in the first attempts."""
+    run = current_run()
+    Journal(journal).write(run.request.model_dump_json(exclude={"deadline", "deduplicate"}))
+    if run.attempt <= times:
+        raise OSError("asked to fail")
 
 
 @task(name="dispatchers.testing.see")
@@ -197,16 +246,18 @@ def compare(
     yes: bool,
 ) -> None:
     """Say which of the arguments are not those of `SAMPLE`."""
+    # First of all, while the arguments are the only names in it.
     given = locals()
     wrong = [name for name, value in SAMPLE.items() if not same(given[name], value)]
     Journal(journal).write(f"different: {', '.join(wrong)}" if wrong else "equal")
 
 
 def same(left: object, right: object) -> bool:
-    """Whether two values are equal and of the same types, all the way down.
+    """Return true if two values are equal and of the same types at every depth.
 
     An aware datetime is the same instant, in whatever zone.
     """
+    # `1 == True` and `1 == 1.0`: equality alone would miss a changed type.
     if type(left) is not type(right) or left != right:
         return False
     if isinstance(left, Mapping) and isinstance(right, Mapping):
@@ -214,5 +265,6 @@ def same(left: object, right: object) -> bool:
     if isinstance(left, list | tuple) and isinstance(right, list | tuple):
         return all(map(same, left, right))
     if isinstance(left, Decimal):
+        # Decimals are equal whatever their trailing zeros.
         return str(left) == str(right)
     return True

@@ -12,11 +12,14 @@ from uuid import uuid4
 
 import pytest
 
-from dispatchers import BaseDispatcher, DispatchResponse, ErrorCategory, _guard_threads
-from dispatchers._registry import load_backend
+from dispatchers import BaseDispatcher, DispatchResponse, ErrorCategory
+from dispatchers._config.registry import load_backend
+from dispatchers._runtime import guard_pool as _guard_threads
 from dispatchers.testing import tasks
 from dispatchers.testing.conformance._tools import answered
 from dispatchers.testing.faults import FAULTS, Fault, Scene
+
+pytestmark = pytest.mark.slow
 
 ADAPTERS = {
     "celery/redis": ("celery", "redis"),

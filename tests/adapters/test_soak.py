@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from dispatchers import BaseDispatcher
-from dispatchers._registry import load_backend
+from dispatchers._config.registry import load_backend
 from dispatchers.testing import Journal
 from dispatchers.testing.servers import PrivateServer, RabbitMQServer, RedisServer
 

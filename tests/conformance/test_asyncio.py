@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from dispatchers._stores import dead_letters
+from dispatchers._stores.loading import dead_letters
 from dispatchers.backends.asyncio import AsyncioDispatcher
 from dispatchers.testing import DispatcherConformance, Harness, Journal
 

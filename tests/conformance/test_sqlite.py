@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from dispatchers import run_envelope
-from dispatchers._stores import run_settings
+from dispatchers._worker.settings import run_settings
 from dispatchers.backends.sqlite import SQLiteDispatcher
 from dispatchers.sqlite import Finish, Job
-from dispatchers.sqlite._outcomes import settlement
+from dispatchers.sqlite._worker.settlement import settlement
 from dispatchers.testing import DispatcherConformance, Harness
 
 

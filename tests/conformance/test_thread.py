@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dispatchers._stores import dead_letters
+from dispatchers._stores.loading import dead_letters
 from dispatchers.backends.thread import ThreadDispatcher
 from dispatchers.testing import DispatcherConformance, Harness
 

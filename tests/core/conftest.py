@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import signal
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
@@ -51,6 +54,46 @@ def _raising(what: BaseException) -> SendFunction:
         raise what
 
     return send
+
+
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    """Keeps the garbage of other tests, and its finalizers, out of a test."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.fixture
+def on_signal(uncollected: None) -> Callable[..., AbstractContextManager[None]]:
+    """Has a signal call a handler while a block runs.
+
+    With `every`, an alarm comes after so many seconds, and again as long after the handler has
+    returned: handlers that are slower than their alarms would pile up for ever.
+
+    A handler may run at any instant. Within a finalizer that a collection calls, what it raises
+    is lost, and what it does is done in the middle of another test's code.
+    """
+
+    @contextmanager
+    def handled(number: int, handler: Callable[..., object], every: float = 0) -> Iterator[None]:
+        def handle(*args: object) -> None:
+            handler(*args)
+            if every:
+                signal.setitimer(signal.ITIMER_REAL, every)
+
+        before = signal.signal(number, handle)
+        if every:
+            signal.setitimer(signal.ITIMER_REAL, every)
+        try:
+            yield
+        finally:
+            if every:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(number, before)
+
+    return handled
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import dispatchers
 ROOT = Path(__file__).parents[2]
 CORE = Path(dispatchers.__file__).parent
 ROOMS = (
-    "backends", "cli", "frameworks", "held", "hooks", "http", "implementation", "net", "redis",
-    "sqlite", "stores", "testing",
+    "backends", "cli", "delivery", "frameworks", "held", "hooks", "http", "implementation",
+    "native", "net", "rabbitmq", "redis", "sqlite", "stores", "testing", "worker",
 )  # fmt: skip
 """The public modules and packages beside `dispatchers` itself."""
 TOOLS = ("dispatchers.cli", "dispatchers.demo", "dispatchers.testing")
@@ -159,8 +159,8 @@ def test_the_check_sees_what_it_should(tmp_path):
         *("a.b", "c", "e.f", "e.g"),
         *("x.y.h", "x.y.i.j", "x.k.l", "m.n.o"),
     }
-    assert not _is_public("dispatchers._task.Task")
-    assert not _is_public("dispatchers._run")
+    assert not _is_public("dispatchers._tasks.task.Task")
+    assert not _is_public("dispatchers._worker.runner")
     assert not _is_public("dispatchers.Tsak")
     assert not _is_public("dispatchers.backends._pool.Pool")
     assert not _is_public("dispatchers.cli._main.main")

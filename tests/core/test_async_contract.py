@@ -22,7 +22,7 @@ from dispatchers import (
     Sent,
     hooks,
 )
-from dispatchers._bridge import bridge
+from dispatchers._runtime.loop_thread import bridge
 
 OVER = 0.25  # seconds beyond the deadline that C2 allows
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from dispatchers import (
+    BaseDispatcher,
     Capabilities,
     DispatchRequest,
     DispatchResponses,
@@ -304,7 +306,6 @@ def test_a_task_batch_dispatches_in_one_call(native, send_welcome):
         batch.add(2, locale="de")
         answers = batch.dispatch()
 
-    assert len(batch) == 2
     assert answers.ok
     assert [each.request.payload for each in answers] == [
         {"user_id": 1},
@@ -326,14 +327,18 @@ def test_a_task_batch_keeps_the_options(adapter, send_welcome):
 
 def test_arguments_that_do_not_fit_are_answers_in_their_place(adapter, send_welcome):
     """C1: `add` raises nothing."""
-    with override(default=adapter()):
+
+    def filled():
         batch = send_welcome.batch()
         batch.add(user_id=1)
         batch.add(user_id="no number")
         batch.add(wrong=5)
         batch.add(user_id=4)
-        sync = batch.dispatch()
-        async_ = asyncio.run(batch.adispatch())
+        return batch
+
+    with override(default=adapter()):
+        sync = filled().dispatch()
+        async_ = asyncio.run(filled().adispatch())
 
     for answers in (sync, async_):
         assert statuses(answers) == [ACCEPTED, REJECTED, REJECTED, ACCEPTED]
@@ -389,3 +394,188 @@ def test_a_batch_of_a_task_runs_inline(inline):
 
     assert seen == [1, 2, 3]
     assert [each.status.value for each in answers] == ["executed", "failed", "executed"]
+
+
+# Batches that are used again, large ones, and their log
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_dispatch_empties_the_batch(native, send_welcome, asynchronous):
+    """A batch that is filled in chunks hands each addition over once, whatever became of it."""
+    made = native(lambda items: [Sent(request.id) for request, _ in items])
+    batch = send_welcome.options(dispatcher=made).batch()
+    answers = []
+
+    for first in (1, 3, 5):
+        batch.add(user_id=first)
+        batch.add(user_id="no number")
+        batch.add(user_id=first + 1)
+        answers += asyncio.run(batch.adispatch()) if asynchronous else batch.dispatch()
+        assert len(batch) == 0
+
+    assert sum(map(len, made.batches)) == 6
+    assert [each.ok for each in answers] == [True, False, True] * 3
+
+
+def test_what_threads_add_and_dispatch_is_handed_over_once(native, send_welcome):
+    """C8: nothing that is added while another thread dispatches is lost or doubled."""
+    handed_over: list[int] = []
+
+    def many(items: Any) -> list[Sent]:
+        handed_over.extend(request.payload["user_id"] for request, _ in items)
+        return [Sent(request.id) for request, _ in items]
+
+    made = native(many)
+    batch = send_welcome.options(dispatcher=made).batch()
+
+    def add_then_dispatch(first: int) -> None:
+        for number in range(first, first + 200):
+            batch.add(user_id=number)
+            if number % 3 == 0:
+                batch.dispatch()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(add_then_dispatch, range(0, 1600, 200)))
+    batch.dispatch()
+
+    assert sorted(handed_over) == list(range(1600))
+
+
+def test_failed_is_true_where_something_failed():
+    """`if responses.failed:` reads as it does for a list."""
+    one = DispatchRequest(task="t")
+    good = native_answers(Sent(one.id))
+    bad = native_answers(RejectedError(ErrorCategory.NOT_FOUND, "no queue"))
+
+    assert not good.failed
+    assert not good.failed[:1]
+    assert bad.failed
+    assert bad.failed[:1]
+    assert not bad.failed[1:]
+    assert (bool(good), bool(bad), len(bad.failed)) == (True, False, 1)
+    assert bad.failed == bad
+
+
+def native_answers(result: Sent | Exception) -> DispatchResponses:
+    class Fixed(BaseDispatcher):
+        name = "fixed"
+        contract = 1
+        capabilities = Capabilities()
+
+        def _send(self, request, body, *, timeout):
+            if isinstance(result, Exception):
+                raise result
+            return result
+
+        def _category(self, exc):
+            return None
+
+        def _maybe_sent(self, exc):
+            return True
+
+    return Fixed().dispatch_many([DispatchRequest(task="t")])
+
+
+def test_the_time_that_encoding_takes_is_not_counted(native):
+    """C2: the deadline is for the backend; a batch of any size is handed over, chunk by chunk."""
+    made = native(lambda items: [Sent(request.id) for request, _ in items], deadline=0.2)
+
+    def slowly() -> Iterator[DispatchRequest]:
+        for number in range(2500):
+            if number % 500 == 0:
+                time.sleep(0.1)
+            yield DispatchRequest(task=str(number))
+
+    answers = made.dispatch_many(slowly())
+
+    assert answers.ok
+    assert len(answers) == 2500
+    assert [len(batch) for batch in made.batches] == [1000, 1000, 500]
+    assert [each.request.task for each in answers] == list(map(str, range(2500)))
+
+
+def test_a_large_batch_ends_with_its_deadline(native, uncollected):
+    """C2, C3: what was not sent by then is rejected and can be repeated, the rest is answered."""
+
+    def slow(items: Any) -> list[Sent]:
+        time.sleep(0.15)
+        return [Sent(request.id) for request, _ in items]
+
+    made = native(slow, deadline=0.2)
+    requests = named(*["a"] * 12_000)
+
+    started = time.thread_time()
+    answers = made.dispatch_many(requests)
+    took = time.thread_time() - started
+
+    assert took < OVER  # of this thread alone, beside what it waited
+    sent = sum(map(len, made.batches))
+    assert sent in (1000, 2000)
+    assert statuses(answers) == [ACCEPTED] * sent + [REJECTED] * (12_000 - sent)
+    assert {each.error.category for each in answers.failed} == {ErrorCategory.TIMEOUT}
+    assert all(each.error.retryable for each in answers.failed)
+
+
+def test_what_comes_after_a_chunk_that_failed_is_not_tried(native):
+    """C3: the chunk in flight may have arrived, the rest certainly did not."""
+
+    def many(items: Any) -> list[Any]:
+        raise ConnectionError("reset")
+
+    made = native(many, maybe=True)
+
+    answers = made.dispatch_many(named(*["a"] * 2500))
+
+    assert statuses(answers) == [UNKNOWN] * 1000 + [REJECTED] * 1500
+    assert len(made.batches) == 1
+
+
+def test_one_cause_is_one_record(adapter, caplog):
+    """C4: a batch that fails for one reason writes one record, with the number of requests."""
+    made = adapter(RejectedError(ErrorCategory.NOT_FOUND, "no queue"), breaker=False)
+
+    made.dispatch_many(named(*["a"] * 300, *["b"] * 2))
+
+    records = [each.getMessage() for each in caplog.records if each.name == "dispatchers"]
+    assert len(records) == 2
+    assert "dispatch of a " in records[0]
+    assert "(and 299 more of the batch)" in records[0]
+    assert "(and 1 more of the batch)" in records[1]
+
+
+def test_many_causes_are_some_records(adapter, caplog):
+    """C4: a batch never writes more than a screen."""
+    made = adapter(RejectedError(ErrorCategory.NOT_FOUND, "no queue"), breaker=False)
+
+    made.dispatch_many(named(*map("t{}".format, range(300))))
+
+    records = [each.getMessage() for each in caplog.records if each.name == "dispatchers"]
+    assert len(records) == 21
+    assert records[-1] == "280 more dispatches of the batch failed for other causes"
+
+
+def test_a_batch_that_ran_out_of_time_opens_no_breaker(native):
+    """C4: the backend took what it was given; items that had no turn say nothing of it."""
+    late = RejectedError(ErrorCategory.TIMEOUT, "the deadline passed before its turn")
+    made = native(
+        lambda items: [Sent(items[0][0].id), *[late] * (len(items) - 1)],
+        breaker={"failures": 1, "reset": 60.0},
+    )
+
+    made.dispatch_many(named(*"abc"))
+
+    assert made.dispatch_many(named("a")).ok
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_deadline_of_its_own_opens_no_breaker_for_others(adapter, many):
+    """C4: a request in more of a hurry than the dispatcher says little of the backend."""
+    made = adapter(TimeoutError("slow"), deadline=5.0, breaker={"failures": 1, "reset": 60.0})
+    hurried = DispatchRequest(task="t", deadline=0.01)
+
+    answers = made.dispatch_many([hurried] * 3) if many else [made.dispatch(hurried)]
+
+    assert {each.error.category for each in answers} == {ErrorCategory.TIMEOUT}
+    patient = made.dispatch(DispatchRequest(task="t"))
+    assert patient.error.category is ErrorCategory.TIMEOUT
+    assert made.dispatch(hurried).error.category is ErrorCategory.CIRCUIT_OPEN

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from pydantic import ValidationError
 
-from dispatchers._breaker import Breaker, BreakerSettings, BreakerState
+from dispatchers._dispatch.circuit_breaker import Breaker, BreakerState
+from dispatchers._models.options import BreakerSettings
 
 
 class Clock:
@@ -261,17 +262,14 @@ def test_a_new_opening_counts_refusals_anew(clock):
     assert (breaker.suppressed, breaker.opened_count) == (0, 2)
 
 
-def test_a_signal_handler_may_use_the_breaker_it_interrupts(clock):
+def test_a_signal_handler_may_use_the_breaker_it_interrupts(clock, on_signal):
     """C8: a handler that runs while its thread holds the lock does not wait for itself."""
     breaker = Breaker(BreakerSettings(failures=2), clock)
-    previous = signal.signal(signal.SIGUSR1, lambda *_: breaker.record_failure())
 
-    try:
+    with on_signal(signal.SIGUSR1, lambda *_: breaker.record_failure()):
         with breaker._lock:
             signal.raise_signal(signal.SIGUSR1)
         transition = breaker.record_failure()
-    finally:
-        signal.signal(signal.SIGUSR1, previous)
 
     assert transition == "opened"
 

@@ -7,9 +7,9 @@ import ssl
 
 import pytest
 
-from dispatchers import DispatchRequest, classify, run_envelope, task
-from dispatchers._classify import failure_kind, permanence
-from dispatchers._envelope import encode
+from dispatchers import DispatchRequest, RunSettings, classify, run_envelope, task
+from dispatchers._models.envelope import encode
+from dispatchers._models.failures import failure_kind, permanence
 
 
 class GatewayError(OSError): ...
@@ -74,18 +74,18 @@ class StoppedRunError(BaseException): ...
 
 
 def test_what_interrupts_runs_can_be_a_failure_of_theirs():
-    """A worker whose time limits are no `Exception` says so; what nobody classified passes."""
+    """A worker whose time limits are no `Exception` says so: then a waiting caller has it too."""
 
     @task(name="classify.interrupted", max_attempts=2)
     def interrupted() -> None:
         raise StoppedRunError
 
-    body = encode(interrupted.request())
+    body, settings = encode(interrupted.request()), RunSettings(quiet=True)
 
     with pytest.raises(StoppedRunError):
-        run_envelope(body)
+        run_envelope(body, settings=settings)
     classify(StoppedRunError, "transient")
-    outcome = run_envelope(body)
+    outcome = run_envelope(body, settings=settings)
 
     assert (outcome.action, outcome.reason) == ("retry", "failed")
 

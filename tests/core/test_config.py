@@ -23,10 +23,10 @@ from dispatchers import (
     Sent,
     register,
 )
-from dispatchers import _registry as registry
-from dispatchers._config import Configuration, read
-from dispatchers._layers import Layer, code_layer
-from dispatchers._settings_schema import settings_schema
+from dispatchers._config import references, registry
+from dispatchers._config.json_schema import settings_schema
+from dispatchers._config.layers import Layer, code_layer
+from dispatchers._config.settings import Configuration, read
 
 
 class AcmeOptions(BackendOptions):
@@ -430,7 +430,7 @@ def test_auto_says_what_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def only(monkeypatch: pytest.MonkeyPatch, *installed: str) -> None:
     """Hide every backend that is not built in but those."""
-    shown = {*registry.BUILT_IN, *installed}
+    shown = {*references.BUILT_IN, *installed}
     claims = {name: own for name, own in registry._scan().items() if name in shown}
     monkeypatch.setattr(registry.table, "scanned", claims)
     monkeypatch.setattr(registry, "LIBRARIES", {})

@@ -32,6 +32,7 @@ from dispatchers import (
     Sent,
     hooks,
 )
+from dispatchers.net import ConnectTimeoutError
 from dispatchers.testing.conformance._tools import label
 
 THREADS = 32  # as many adispatch calls of synchronous clients are under way at once
@@ -684,6 +685,29 @@ def test_several_options_are_refused_at_once(adapter):
     assert "cannot do delay, priority:" in both.error.message
 
 
+@pytest.mark.parametrize("delay", [timedelta(minutes=1), timedelta(hours=2)])
+def test_a_waived_delay_has_no_longest(adapter, delay):
+    """C6: an instance that delays nothing waives any delay alike, whatever its class could do."""
+    narrowed = Capabilities(delay=False, max_delay=timedelta(hours=1))
+    made = adapter(capabilities=narrowed, waive=["delay"])
+
+    answer = made.dispatch(DispatchRequest(task="t", delay=delay))
+
+    assert (answer.ok, answer.waived) == (True, ("delay",))
+
+
+@pytest.mark.parametrize("maybe", [True, False])
+def test_a_connect_that_timed_out_was_certainly_not_sent(adapter, maybe):
+    """C3: the core knows the errors of `dispatchers.net`, whatever the adapter says of them."""
+    made = adapter(ConnectTimeoutError("no connection within 2 s"), maybe=maybe)
+
+    answer = made.dispatch(DispatchRequest(task="t"))
+
+    assert answer.status is DispatchStatus.REJECTED
+    assert answer.error.category is ErrorCategory.TIMEOUT
+    assert answer.error.retryable
+
+
 @pytest.mark.parametrize(
     "values", [{"delay": timedelta(hours=2)}, {"eta": datetime(2100, 1, 1, tzinfo=UTC)}]
 )
@@ -702,7 +726,7 @@ def test_a_delay_longer_than_the_backend_s_is_refused(adapter, values):
 
 def test_an_envelope_that_is_too_large_is_refused(adapter):
     """C6: before anything is sent, with both sizes; the limit itself still goes."""
-    from dispatchers._envelope import encode
+    from dispatchers._models.envelope import encode
 
     request = DispatchRequest(task="t", payload={"text": "x" * 2000})
     size = len(encode(request))
@@ -889,7 +913,7 @@ def test_cancelling_adispatch_does_not_unsend(adapter, request_):
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no interval timers here")
 @pytest.mark.parametrize("guarded", [True, False])
-def test_a_signal_handler_may_dispatch_in_the_middle_of_a_dispatch(adapter, guarded):
+def test_a_signal_handler_may_dispatch_in_the_middle_of_a_dispatch(adapter, guarded, on_signal):
     """C8: locks are safe in signal handlers."""
     made = adapter(guarded=guarded, breaker={"failures": 1, "reset": 0.001})
     inner: list[Any] = []
@@ -898,15 +922,10 @@ def test_a_signal_handler_may_dispatch_in_the_middle_of_a_dispatch(adapter, guar
     def handler(number: int, frame: Any) -> None:
         inner.append(made.dispatch(DispatchRequest(task="inner")))
 
-    before = signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
-    try:
+    with on_signal(signal.SIGALRM, handler, every=0.0005):
         until = time.monotonic() + 20
         while len(inner) < 50 and time.monotonic() < until:
             outer.append(made.dispatch(DispatchRequest(task="outer")))
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
     assert len(inner) >= 50
     assert all(answer.ok for answer in (*inner, *outer))

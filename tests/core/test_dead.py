@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from dispatchers import DeadLetter, RunFailure
-from dispatchers._dead import MemoryDeadLetters
+from dispatchers._stores.memory import MemoryDeadLetters
 
 AT = datetime(2024, 1, 1, tzinfo=UTC)
 

@@ -21,7 +21,7 @@ from dispatchers import (
     run_envelope,
     task,
 )
-from dispatchers._envelope import encode
+from dispatchers._models.envelope import encode
 
 
 @pytest.fixture

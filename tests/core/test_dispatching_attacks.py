@@ -71,10 +71,11 @@ class Silent:
 
 def _in_all_ways(dispatcher: Any, of: Task[..., Any] = add) -> list[DispatchResponses]:
     chosen = of.options(dispatcher=dispatcher)
-    batch = chosen.batch()
-    batch.add(1)
+    one, other = chosen.batch(), chosen.batch()
+    one.add(1)
+    other.add(1)
     single = [chosen.dispatch(1), asyncio.run(chosen.adispatch(1))]
-    return [DispatchResponses(single), batch.dispatch(), asyncio.run(batch.adispatch())]
+    return [DispatchResponses(single), one.dispatch(), asyncio.run(other.adispatch())]
 
 
 @pytest.mark.parametrize("value", [Hostile(), 3, 0, False, [], object(), Raising, "", "\ud800"])

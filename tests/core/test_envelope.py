@@ -10,7 +10,13 @@ from typing import Any
 import pytest
 
 from dispatchers import Backoff, DispatchRequest, run_envelope, task
-from dispatchers._envelope import EnvelopeError, NewerEnvelopeError, decode, encode, task_name
+from dispatchers._models.envelope import (
+    EnvelopeError,
+    NewerEnvelopeError,
+    decode,
+    encode,
+    task_name,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 

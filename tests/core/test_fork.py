@@ -91,21 +91,119 @@ def test_a_child_forked_while_a_model_is_built_works() -> None:
     assert ran(script) == "7\n"
 
 
-def test_what_a_fork_prepares_is_done_by_threads_alone() -> None:
-    """A process of one thread forks without ado: nobody can be in the midst of anything."""
+def test_importing_does_not_make_a_fork_during_an_import_wait() -> None:
+    """C8: a module that makes a pool of processes while it is imported is imported at once."""
     script = """
-        from dispatchers import _fork
+        import multiprocessing, types
 
-        done = []
-        _fork.before_fork(lambda: done.append(1))
-        forked_during(begun.set, lambda: None)
-        while threading.active_count() > 1:
-            time.sleep(0.01)
-        done.clear()
-        if os.fork() == 0:
-            os._exit(0)
-        os.wait()
-        print(done)
+        class Pools(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+            def find_spec(self, name, path, target=None):
+                if name == "dispatchers_pools":
+                    return importlib.util.spec_from_loader(name, self)
+
+            def exec_module(self, module):
+                with multiprocessing.get_context("fork").Pool(2) as pool:
+                    print(pool.map(abs, [-1, -2]))
+
+        sys.meta_path.insert(0, Pools())
+        import dispatchers_pools
+        thread = threading.Thread(target=__import__, args=["dispatchers_pools"])
+        thread.start(); thread.join()
     """
 
-    assert ran(script) == "7\n[]\n"
+    assert ran(script) == "[1, 2]\n"
+
+
+def test_a_fork_waits_for_no_other_thread() -> None:
+    """C8: however long another thread imports or builds a model, a fork takes no time of ours."""
+    script = """
+        class Endless(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+            def find_spec(self, name, path, target=None):
+                if name == "dispatchers_endless":
+                    return importlib.util.spec_from_loader(name, self)
+
+            def exec_module(self, module):
+                begun.set()
+                released.wait()
+
+        released = threading.Event()
+        sys.meta_path.insert(0, Endless())
+        forked_during(lambda: __import__("dispatchers_endless"), lambda: None)
+        released.set()
+    """
+
+    assert ran(script) == "7\n"
+
+
+def test_a_fork_that_python_did_not_see_is_noticed() -> None:
+    """C8: a server that forks in C (uWSGI) has children with threads and locks of their own."""
+    script = """
+        import ctypes
+
+        @dispatchers.task
+        def work() -> None: done.set()
+
+        dispatchers.configure({"targets": {"t": {"default": {"backend": "thread"}}}}, target="t")
+        done = threading.Event()
+        assert work.dispatch().ok and done.wait(10)
+        done = threading.Event()
+        child = ctypes.PyDLL(None).fork()
+        if child == 0:
+            ok = work.dispatch().ok and done.wait(10)
+            os._exit(7 if ok else 1)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    """
+
+    assert ran(script) == "7\n"
+
+
+def test_figures_and_checks_work_after_a_fork_that_python_did_not_see() -> None:
+    """C8: what needs threads has threads of its own there, though nothing was dispatched yet."""
+    script = """
+        import ctypes
+
+        dispatchers.configure({"targets": {"t": {"default": {"backend": "thread"}}}}, target="t")
+        queue = dispatchers.get_dispatcher()
+        assert len(queue.stats()) == 1
+        child = ctypes.PyDLL(None).fork()
+        if child == 0:
+            queue.check(contact=True)
+            os._exit(7 if len(queue.stats()) == 1 else 1)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    """
+
+    assert ran(script) == "7\n"
+
+
+@pytest.mark.parametrize(
+    "used",
+    [
+        "assert guard.call(lambda: 7, timeout=5) == 7",
+        "assert threads.submit(lambda: 7).result(5) == 7",
+        "assert bridge.submit(seven()).result(5) == 7",
+    ],
+    ids=["guard", "threads", "loop"],
+)
+def test_each_kind_of_thread_notices_a_fork_that_python_did_not_see(used: str) -> None:
+    """C8: an endpoint in a server that forks in C uses its stores before it dispatches."""
+    script = f"""
+        import ctypes
+        from dispatchers._runtime.guard import Guard
+        from dispatchers._runtime.loop_thread import bridge
+        from dispatchers._runtime.to_thread import Threads
+
+        async def seven(): return 7
+
+        guard, threads = Guard("g"), Threads(1, "t")
+        {used}
+        child = ctypes.PyDLL(None).fork()
+        if child == 0:
+            try:
+                {used}
+            except BaseException:
+                os._exit(1)
+            os._exit(7)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    """
+
+    assert ran(script) == "7\n"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import gc
 import logging
 import math
 import os
@@ -21,8 +20,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from dispatchers import _guard_threads
-from dispatchers._guard import (
+from dispatchers._runtime import guard_pool as _guard_threads
+from dispatchers._runtime.guard import (
     Guard,
     GuardClosedError,
     GuardFullError,
@@ -84,10 +83,10 @@ def helpers(guard: Guard) -> set[threading.Thread]:
     return {t for t in threading.enumerate() if t.is_alive() and t.name.startswith(prefix)}
 
 
-def die_if_stuck() -> None:
+def die_if_stuck(seconds: int = 10) -> None:
     """In a forked child: be killed after a while, whoever handles alarms in the parent."""
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.alarm(10)
+    signal.alarm(seconds)
 
 
 def in_child(act: Callable[[], bool]) -> int:
@@ -103,7 +102,7 @@ def in_child(act: Callable[[], bool]) -> int:
 
 
 def run_script(body: str) -> subprocess.CompletedProcess[str]:
-    head = "import atexit, os, sys, threading\nfrom dispatchers._guard import *\n"
+    head = "import atexit, os, sys, threading\nfrom dispatchers._runtime.guard import *\n"
     return subprocess.run(
         [sys.executable, "-W", "error", "-c", head + body],
         capture_output=True,
@@ -138,7 +137,7 @@ class TestCall:
         assert guard.call(lambda: "still", timeout=GENEROUS) == "still"
         assert len(helpers(guard)) == 1
 
-    def test_an_error_is_not_kept(self, guard):
+    def test_an_error_is_not_kept(self, guard, uncollected):
         """Neither the guard nor a cycle of references keeps the error and its frames alive."""
         errors = [Interrupted()]
         reference = weakref.ref(errors[0])
@@ -146,15 +145,11 @@ class TestCall:
         def fail() -> None:
             raise errors.pop()
 
-        gc.disable()
-        try:
-            with pytest.raises(Interrupted):
-                guard.call(fail, timeout=GENEROUS)
-            guard.call(lambda: None, timeout=GENEROUS)
+        with pytest.raises(Interrupted):
+            guard.call(fail, timeout=GENEROUS)
+        guard.call(lambda: None, timeout=GENEROUS)
 
-            assert reference() is None
-        finally:
-            gc.enable()
+        assert reference() is None
 
     def test_runs_in_a_copy_of_the_context(self, guard):
         """The caller's context variables are seen, and changes stay in the call."""
@@ -588,7 +583,7 @@ class Interrupted(BaseException):
 
 
 class TestInterruption:
-    def test_of_the_caller_abandons_the_call(self, guard, hang):
+    def test_of_the_caller_abandons_the_call(self, guard, hang, on_signal):
         """C1: an interruption passes through; the call it left behind is abandoned and told of."""
         told, interrupted = threading.Event(), threading.Event()
 
@@ -602,15 +597,15 @@ class TestInterruption:
             while not interrupted.wait(0.01):
                 os.kill(os.getpid(), signal.SIGUSR1)
 
-        previous = signal.signal(signal.SIGUSR1, interrupt)
         kicker = threading.Thread(target=kick)
-        kicker.start()
-        try:
-            with pytest.raises(Interrupted):
-                guard.call(hang, timeout=GENEROUS, on_late=lambda _: told.set())
-        finally:
-            kicker.join()
-            signal.signal(signal.SIGUSR1, previous)
+        with on_signal(signal.SIGUSR1, interrupt):
+            kicker.start()
+            try:
+                with pytest.raises(Interrupted):
+                    guard.call(hang, timeout=GENEROUS, on_late=lambda _: told.set())
+            finally:
+                interrupted.set()
+                kicker.join()
         abandoned = guard.abandoned
         hang.released.set()
 
@@ -618,9 +613,9 @@ class TestInterruption:
         assert told.wait(GENEROUS)
         until(lambda: guard.abandoned == 0)
 
-    # An interruption may hit a destructor, which cannot pass it on.
+    # An interruption may hit a destructor of the guard's own, which cannot pass it on.
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-    def test_at_any_moment_leaves_the_guard_at_work(self, guard):
+    def test_at_any_moment_leaves_the_guard_at_work(self, guard, on_signal):
         """Interruptions at random instants of `call` leave no call counted and no cap reached."""
 
         def interrupt(*_: object) -> None:
@@ -628,41 +623,32 @@ class TestInterruption:
             if inside:
                 inside = False
                 interruptions += 1
+                signal.setitimer(signal.ITIMER_REAL, 0.0005)
                 raise Interrupted
 
         interruptions = 0
         inside = False
-        previous = signal.signal(signal.SIGALRM, interrupt)
-        signal.setitimer(signal.ITIMER_REAL, 0.0005, 0.0005)
         end = time.monotonic() + 1.0
-        try:
+        with on_signal(signal.SIGALRM, interrupt, every=0.0005):
             while time.monotonic() < end:
                 with contextlib.suppress(Interrupted, GuardFullError):
                     inside = True
                     guard.call(int, timeout=GENEROUS)
                     inside = False
-        finally:
             inside = False
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, previous)
 
         assert interruptions > 0
         until(lambda: guard.abandoned == 0)
         assert guard.call(lambda: 1, timeout=GENEROUS) == 1
 
-    def test_by_a_signal_handler_that_calls(self, guard):
+    def test_by_a_signal_handler_that_calls(self, guard, on_signal):
         """C8: a handler may use the guard that its thread is using, at any moment."""
         answers = []
         handle = lambda *_: answers.append(guard.call(lambda: 1, timeout=GENEROUS))
-        previous = signal.signal(signal.SIGALRM, handle)
-        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.002)
         end = time.monotonic() + 0.5
-        try:
+        with on_signal(signal.SIGALRM, handle, every=0.002):
             while time.monotonic() < end or not answers:
                 assert guard.call(lambda: 2, timeout=GENEROUS) == 2
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, previous)
 
         assert set(answers) == {1}
 
@@ -716,7 +702,7 @@ class TestFork:
         """
         script = """
             import os, signal
-            from dispatchers._guard import Guard
+            from dispatchers._runtime.guard import Guard
 
             def fork():
                 pid = os.fork()
@@ -747,7 +733,7 @@ class TestFork:
             register_closer(lambda: os.write(writing, b"closed"))
             pid = os.fork()
             if pid == 0:
-                die_if_stuck()
+                die_if_stuck(2)  # it has nothing to do, and never ends where gRPC is loaded
             return pid
 
         os.waitpid(guard.call(fork, timeout=GENEROUS), 0)

@@ -198,7 +198,7 @@ def test_an_async_callback_without_an_event_loop_is_named(adapter, request_, cap
     Held(adapter(), tell).release([request_])
 
     assert [each.message for each in caplog.records] == [
-        "on_result is async, and nobody awaits it here"
+        "on_result is async, and nothing awaits it here"
     ]
 
 

@@ -203,7 +203,7 @@ def test_what_can_be_no_hook_is_refused_at_once(event):
 
     async def hook(value: object) -> None: ...
 
-    with pytest.raises(TypeError, match="nobody would await it"):
+    with pytest.raises(TypeError, match="nothing would await it"):
         getattr(hooks, event)(hook)
     with pytest.raises(TypeError, match="not int"):
         getattr(hooks, event)(5)

@@ -26,9 +26,9 @@ from dispatchers import (
     run_envelope,
     task,
 )
-from dispatchers import _idempotency as module
-from dispatchers._envelope import encode
-from dispatchers._idempotency import MemoryIdempotencyStore
+from dispatchers._models.envelope import encode
+from dispatchers._stores import memory as module
+from dispatchers._stores.memory import MemoryIdempotencyStore
 
 WAYS: dict[str, Callable[..., Outcome]] = {
     "sync": run_envelope,
@@ -111,7 +111,7 @@ def test_work_that_was_done_is_not_done_again(run, counting):
 
 
 def test_the_same_key_is_the_same_work(run, counting):
-    """Whatever else differs."""
+    """Another id and another attempt are no other work."""
     keyed = counting.options(idempotency_key="w-42")
 
     first, second = run(encode(keyed.request())), run(encode(keyed.request()))
@@ -119,6 +119,86 @@ def test_the_same_key_is_the_same_work(run, counting):
     assert second.reason is Reason.DUPLICATE
     assert first.request_id != second.request_id
     assert len(counting.runs) == 1
+
+
+def test_a_key_with_other_arguments_is_a_conflict(run):
+    """C10: a duplicate would leave the second call undone in silence: it is dead-lettered."""
+    ran: list[str] = []
+
+    @task(name="shop.keyed_mail")
+    def mail(address: str) -> None:
+        ran.append(address)
+
+    keyed = mail.options(idempotency_key="w-42")
+    bodies = [encode(keyed.request(address)) for address in ("a", "b", "a")]
+    outcomes = [run(body) for body in bodies]
+
+    assert [each.reason for each in outcomes] == [
+        Reason.SUCCEEDED,
+        Reason.CONFLICT,
+        Reason.DUPLICATE,
+    ]
+    assert outcomes[1].action is Action.DEAD
+    assert "other arguments" in outcomes[1].error.message
+    assert ran == ["a"]
+
+
+@pytest.mark.parametrize("address", ["a", "b"])
+def test_what_an_earlier_version_completed_stays_a_duplicate(run, store, address):
+    """C10: 0.1.0 completed the key alone, so that nothing is known of the arguments."""
+
+    @task(name="shop.keyed_before")
+    def mail(address: str) -> None:
+        raise AssertionError("it ran before")
+
+    store.claim("shop.keyed_before w-42", "0.1.0", 60)
+    store.complete("shop.keyed_before w-42", "0.1.0", 60)
+
+    outcome = run(encode(mail.options(idempotency_key="w-42").request(address)))
+
+    assert (outcome.action, outcome.reason) == (Action.DONE, Reason.DUPLICATE)
+
+
+def test_arguments_that_were_not_remembered_are_no_conflict(run, store, monkeypatch):
+    """C10: a claim on them that a dead worker left behind makes no repetition other work."""
+
+    @task(name="shop.keyed_left")
+    def left(number: int) -> None: ...
+
+    body = encode(left.options(idempotency_key="k").request(1))
+    claim = store.claim
+    busy = lambda key, *rest: Claim("busy", 60.0) if key.count(" ") == 2 else claim(key, *rest)
+    complete = store.complete
+    monkeypatch.setattr(store, "claim", busy)
+    monkeypatch.setattr(
+        store, "complete", lambda key, *rest: key.count(" ") == 1 and complete(key, *rest)
+    )
+    first = run(body)
+    monkeypatch.undo()
+
+    assert [first.reason, run(body).reason] == [Reason.SUCCEEDED, Reason.DUPLICATE]
+
+
+def test_a_death_between_the_two_keys_repeats_the_run(run, store, monkeypatch):
+    """C10: the arguments' key is completed first, so that no repetition looks like other work."""
+    ran: list[int] = []
+
+    @task(name="shop.keyed_twice")
+    def twice(number: int) -> None:
+        ran.append(number)
+
+    body = encode(twice.options(idempotency_key="k").request(1))
+    complete = store.complete
+    dead = lambda key, owner, ttl: len(key.split()) == 3 and complete(key, owner, ttl)
+    monkeypatch.setattr(store, "complete", dead)
+    run(body)
+    monkeypatch.undo()
+    store.release("shop.keyed_twice k", next(iter(store.owners)))
+
+    reasons = [run(body).reason for _ in range(2)]
+
+    assert reasons == [Reason.SUCCEEDED, Reason.DUPLICATE]
+    assert ran == [1, 1]
 
 
 def test_without_a_key_the_request_s_id_serves(run, counting):

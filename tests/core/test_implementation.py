@@ -14,7 +14,14 @@ import pytest
 
 from dispatchers import ConfigurationError, MissingDependencyError, RegistrationError
 from dispatchers import implementation as module
-from dispatchers.implementation import Implementation, expose, installed, release, satisfies
+from dispatchers.implementation import (
+    Implementation,
+    ImplementationError,
+    expose,
+    installed,
+    satisfies,
+    sort_key,
+)
 
 POSTGRES = Implementation("acme_search_postgres", "acme-search-postgres", ">=1.2,<2")
 SQLITE = Implementation("acme_search_sqlite", "acme-search-sqlite", ">=1.2,<2")
@@ -29,15 +36,18 @@ class Site:
 
     def install(self, implementation: Implementation, version: str = "1.5", **files: str) -> None:
         """Write the package and its metadata, as an installer does."""
-        files = {"__init__": "kind = __name__\ndef search(): ...\n", **files}
-        for name, text in files.items():
-            path = self.path / implementation.module / f"{name}.py"
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(textwrap.dedent(text))
+        self.write(implementation, **{"__init__": "kind = __name__\ndef search(): ...\n", **files})
         folder = f"{implementation.distribution.replace('-', '_')}-{version}.dist-info"
         (self.path / folder).mkdir()
         (self.path / folder / "METADATA").write_text(metadata(implementation, version))
         importlib.invalidate_caches()
+
+    def write(self, implementation: Implementation, **files: str) -> None:
+        """Write modules of the package."""
+        for name, text in files.items():
+            path = self.path / implementation.module / f"{name}.py"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(textwrap.dedent(text))
 
     def facade(self, **options: object) -> None:
         """Write the package `acme_search`, which exposes one of both."""
@@ -62,7 +72,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     for name in [each for each in set(sys.modules) - before if each.startswith("acme")]:
         del sys.modules[name]
     sys.meta_path[:] = finders
-    module._aliases.names.clear()
+    module._submodules.names.clear()
 
 
 def test_the_installed_implementation_is_found(site: Site) -> None:
@@ -72,14 +82,20 @@ def test_the_installed_implementation_is_found(site: Site) -> None:
     assert installed("acme_search", *BOTH) is SQLITE
 
 
-def test_the_name_is_the_implementation(site: Site) -> None:
-    """A package that exposes an implementation is that implementation."""
+def test_the_name_has_what_the_implementation_has(site: Site) -> None:
+    """A package that exposes an implementation has its names, later ones too."""
     site.install(SQLITE)
     site.facade(required=("search", "kind"))
 
     exposed = importlib.import_module("acme_search")
 
-    assert exposed is importlib.import_module("acme_search_sqlite")
+    real = importlib.import_module("acme_search_sqlite")
+    assert exposed.search is real.search
+    real.later = 1  # type: ignore[attr-defined]
+    assert exposed.later == 1
+    assert {"search", "later", "__file__"} <= set(dir(exposed))
+    with pytest.raises(AttributeError, match="module 'acme_search' has no attribute 'nothing'"):
+        _ = exposed.nothing
     assert exposed.kind == "acme_search_sqlite"
 
 
@@ -128,7 +144,7 @@ def test_exposing_twice_is_the_same(site: Site) -> None:
     second = expose("acme_search", *BOTH)
 
     assert first is second
-    assert sys.meta_path.count(module._aliases) == 1
+    assert sys.meta_path.count(module._submodules) == 1
 
 
 def test_a_wheel_serves_as_well(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -275,24 +291,207 @@ def test_a_statement_of_its_own_process_works(site: Site) -> None:
         ("v1.5", ">=1.2", True),
         ("1.5+local", ">=1.2", True),
         ("1!0.1", ">=1.2", True),
+        ("1!0.1", "<2!0", True),
+        ("2.0rc1", ">=2", False),
+        ("2.0rc1", ">=2.0rc1", True),
+        ("2.0rc1", "==2.0rc1", True),
+        ("2.0-RC.1", "==2rc1", True),
+        ("2.0rc2", "==2.0rc1", False),
+        ("2.0rc2", ">2.0rc1,<2.0", False),
+        ("2.0rc2", ">2.0rc1,<=2.0", True),
+        ("2.0b3", "<2.0rc1", True),
+        ("2.0a1", "<2.0b1", True),
+        ("2.0.dev3", "<2.0a1", True),
+        ("2.0a1.dev3", "<2.0a1", True),
+        ("2.0.post1", ">2.0", False),
+        ("2.0.post1", ">=2.0", True),
+        ("2.0.post2", ">2.0.post1", True),
+        ("2.0-1", "==2.0.post1", True),
+        ("1.5rc1", ">=1.2,<2", True),
         ("0", ">=0", True),
         ("3", "", True),
         ("1.5", " >= 1.2 , < 2 ", True),
     ],
 )
-def test_versions_are_compared_by_number(version: str, specifier: str, expected: bool) -> None:
-    """Release numbers are compared as numbers; a pre-release counts as its release."""
+def test_versions_are_compared_as_pip_compares_them(
+    version: str, specifier: str, expected: bool
+) -> None:
+    """Numbers as numbers; a pre-release comes before its release."""
     assert satisfies(version, specifier) is expected
 
 
-@pytest.mark.parametrize("specifier", ["1.2", "~=1.2", ">=x", ">=1.2 <2", "==1.*", ">="])
+def test_a_pre_release_is_refused_with_the_reason(site: Site) -> None:
+    """`2.0rc1` is not 2.0, and the words say how to accept it."""
+    site.install(SQLITE, "2.0rc1")
+    wanted = Implementation(SQLITE.module, SQLITE.distribution, ">=2.0")
+
+    with pytest.raises(MissingDependencyError) as caught:
+        installed("acme_search", wanted)
+
+    assert str(caught.value).endswith("(2.0rc1 comes before 2.0; '>=2.0rc1' accepts it)")
+    accepted = Implementation(SQLITE.module, SQLITE.distribution, ">=2.0rc1")
+    assert installed("acme_search", accepted) is accepted
+
+
+@pytest.mark.parametrize("specifier", ["1.2", "~=1.2", ">=x", ">=2.0+", ">=1.2 <2", "==1.*", ">="])
 def test_a_range_that_is_not_understood_is_refused(specifier: str) -> None:
     """A specifier of another form raises, whatever is installed."""
     with pytest.raises(ValueError, match=r"is not of the form '>=1\.2,<2'"):
         installed("acme_search", Implementation("acme", "acme", specifier))
 
 
-def test_a_version_without_numbers_is_refused() -> None:
-    """A version that has no release number cannot be compared."""
-    with pytest.raises(ValueError, match="'unknown' has no release number"):
-        release("unknown")
+def test_a_version_that_cannot_be_compared_is_an_import_error(site: Site) -> None:
+    """An installation with a version of another form is told, with the cure."""
+    site.install(SQLITE, "unknown")
+
+    with pytest.raises(ImportError, match="'unknown', which cannot be compared: pip install"):
+        expose("acme_search", *BOTH)
+    with pytest.raises(ValueError, match="'unknown' is none that can be compared"):
+        sort_key("unknown")
+
+
+@pytest.mark.parametrize("fault", ["both", "broken", "lacks"])
+def test_every_error_is_an_import_error(site: Site, fault: str) -> None:
+    """Code that does without the package catches ImportError, whatever is wrong with it."""
+    site.install(SQLITE, __init__="1 / 0" if fault == "broken" else "")
+    if fault == "both":
+        site.install(POSTGRES)
+    site.facade(required=("search",))
+
+    with pytest.raises(ImportError) as caught:
+        importlib.import_module("acme_search")
+
+    assert isinstance(caught.value, ImplementationError)
+    assert isinstance(caught.value, RegistrationError)
+
+
+def test_the_facade_s_own_names_and_modules_stay(site: Site) -> None:
+    """They come first, whether they are written before or after `expose`."""
+    site.install(SQLITE, __init__="__version__ = '1'\nsize = 1\nkind = 2\n", own="", other="")
+    site.write(SQLITE, **{"deep/__init__": "", "deep/inner": ""})
+    site.facade()
+    init = site.path / "acme_search" / "__init__.py"
+    init.write_text(f'"""Search."""\nsize = 7\n{init.read_text()}\n__version__ = \'9\'\n')
+    (site.path / "acme_search" / "own.py").write_text("here = True\n")
+
+    exposed = importlib.import_module("acme_search")
+
+    assert (exposed.__version__, exposed.size, exposed.kind) == ("9", 7, 2)
+    assert (exposed.__name__, exposed.__doc__) == ("acme_search", "Search.")
+    assert importlib.import_module("acme_search.own").here
+    assert importlib.import_module("acme_search.other").__name__ == "acme_search_sqlite.other"
+    inner = importlib.import_module("acme_search.deep.inner")
+    assert inner is importlib.import_module("acme_search_sqlite.deep.inner")
+
+
+def run(site: Site, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run Python in a process of its own, with warnings as errors."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", *words],
+        env={"PYTHONPATH": str(site.path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+THREADS = """
+import sys, threading
+sys.setswitchinterval(1e-6)
+start, wrong = threading.Barrier(8), []
+
+def first():
+    start.wait()
+    try:
+        from acme_search import search
+        import acme_search
+        acme_search.query.Query
+        from acme_search.query import Query
+    except Exception as exc:
+        wrong.append(repr(exc))
+
+threads = [threading.Thread(target=first) for _ in range(8)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(wrong)
+"""
+
+
+def test_the_first_import_from_several_threads_is_whole(site: Site) -> None:
+    """A thread that waited for another's import has the names as well."""
+    slow = "import time\ntime.sleep(0.1)\nfrom . import query\ndef search(): ...\n"
+    site.install(SQLITE, __init__=slow, query="class Query: ...\n")
+    site.facade()
+
+    done = run(site, "-c", THREADS)
+
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+MODULES = """
+import threading
+import dispatchers.implementation
+first, wrong = threading.Thread(target=__import__, args=("acme_search",)), []
+
+def module():
+    try:
+        from acme_search.query import Query
+    except Exception as exc:
+        wrong.append(repr(exc))
+
+first.start()
+begun.wait()
+threads = [threading.Thread(target=module) for _ in range(4)]
+[thread.start() for thread in threads]
+[thread.join() for thread in (first, *threads)]
+print(wrong)
+"""
+
+
+def test_a_module_is_there_while_another_thread_imports_the_facade(site: Site) -> None:
+    """Importing a module of a package does not wait until the package is whole."""
+    slow = "import builtins, time\nbuiltins.begun.set()\ntime.sleep(0.3)\n"
+    site.install(SQLITE, __init__=slow + "def search(): ...\n", query="class Query: ...\n")
+    site.facade()
+    begun = "import builtins, threading\nbegun = builtins.begun = threading.Event()\n"
+
+    done = run(site, "-c", begun + MODULES)
+
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_programs_of_the_implementation_run_under_both_names(site: Site) -> None:
+    """`python -m acme_search`, and `python -m acme_search.tool`."""
+    main = "from . import kind\nfrom .tool import name\nprint(kind, name, __name__)\n"
+    tool = "name = 'tool'\nif __name__ == '__main__':\n    print('ran', name)\n"
+    site.install(SQLITE, __main__=main, tool=tool)
+    site.facade()
+
+    whole, part = run(site, "-m", "acme_search"), run(site, "-m", "acme_search.tool")
+
+    assert (whole.stdout, whole.stderr) == ("acme_search_sqlite tool __main__\n", "")
+    assert (part.stdout, part.stderr) == ("ran tool\n", "")
+
+
+def test_a_star_import_takes_the_implementation_s_public_names(site: Site) -> None:
+    """With or without `__all__` there."""
+    site.install(SQLITE, __init__="size = 1\n_own = 2\n")
+    site.facade()
+    names: dict[str, object] = {}
+
+    exec("from acme_search import *", names)
+
+    assert names["size"] == 1
+    assert "_own" not in names
+
+
+def test_a_facade_needs_neither_the_core_nor_pydantic(site: Site) -> None:
+    """Both cost a tenth of a second, and a facade asks for none of their names."""
+    site.install(SQLITE)
+    site.facade()
+    source = "import sys, acme_search; print(*{'pydantic', 'dispatchers._tasks'} & {*sys.modules})"
+
+    done = run(site, "-c", source)
+
+    assert (done.stdout, done.stderr) == ("\n", "")

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from dispatchers import ConfigurationError, RegistrationError, configure, get_dispatcher
-from dispatchers import _registry as registry
-from dispatchers._registry import backends, load_backend
-from dispatchers._stores import load_object
+from dispatchers._config import registry
+from dispatchers._config.registry import backends, load_backend
+from dispatchers._stores.loading import load_object
 from dispatchers.cli._surroundings import import_modules
 
 POINTS = "[dispatchers.backends]\nattack_exits = attack_exits:Any\n"

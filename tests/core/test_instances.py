@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,15 +25,15 @@ from dispatchers import (
     ErrorCategory,
     RejectedError,
     Sent,
-    _snapshot,
     check,
     configure,
     get_dispatcher,
     override,
     register,
 )
-from dispatchers import _registry as registry
-from dispatchers._instances import (
+from dispatchers._config import container as _snapshot
+from dispatchers._config import registry
+from dispatchers._config.api import (
     close_all,
     current,
     fallbacks,
@@ -42,9 +43,9 @@ from dispatchers._instances import (
     settings_of_task,
     state,
 )
-from dispatchers._layers import Layer
-from dispatchers._snapshot import Snapshot
-from dispatchers._state import View
+from dispatchers._config.container import Snapshot
+from dispatchers._config.layers import Layer
+from dispatchers._config.lifecycle import View
 
 WAIT = 20.0
 """Seconds after which a test that waits for another thread has failed."""
@@ -705,7 +706,7 @@ def test_check_passes_when_all_is_well(acme: object) -> None:
 def test_check_contacts_on_request_only(acme: type[AcmeDispatcher]) -> None:
     """C12: the backend is reached only when asked."""
     contacts: list[str] = []
-    acme._contact = lambda self: contacts.append(self.alias)  # type: ignore[method-assign,assignment,misc]
+    acme._contact = lambda self: contacts.append(self.alias) or ()  # type: ignore[method-assign,assignment,misc]
     configure(settings(default="acme"))
 
     check()
@@ -937,7 +938,7 @@ def test_children_of_multiprocessing_finish_what_they_hold() -> None:
 
 @pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="this system has no alarm")
 def test_a_signal_handler_may_ask_for_a_dispatcher(
-    acme: object, monkeypatch: pytest.MonkeyPatch
+    acme: object, monkeypatch: pytest.MonkeyPatch, on_signal: Any
 ) -> None:
     """C8: a handler that interrupts a build of the same alias is answered, not blocked."""
     original, answers = _snapshot.build, []
@@ -954,11 +955,8 @@ def test_a_signal_handler_may_ask_for_a_dispatcher(
 
     monkeypatch.setattr(_snapshot, "build", interrupted)
     configure(settings(default="acme"))
-    old = signal.signal(signal.SIGALRM, handler)
-    try:
+    with on_signal(signal.SIGALRM, handler):
         found = get_dispatcher()
-    finally:
-        signal.signal(signal.SIGALRM, old)
 
     assert found.alias == "default"
     assert len(answers) == 1

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from dispatchers import _net, _resolve
-from dispatchers._net import (
+from dispatchers._runtime import connect as _net
+from dispatchers._runtime import resolver as _resolve
+from dispatchers._runtime.connect import (
     ConnectTimeoutError,
     Resolver,
     ResolveTimeoutError,
@@ -526,10 +527,27 @@ class TestProbe:
 class TestBounded:
     @pytest.fixture(autouse=True)
     def fresh(self, monkeypatch) -> Iterator[None]:
-        guard = _net.Guard("test-connect", cap=2)
-        monkeypatch.setattr(_net, "_connecting", guard)
+        guards = _net.Guards(cap=2)
+        monkeypatch.setattr(_net, "_guards", guards)
         yield
-        assert guard.close(GENEROUS) == 0
+        assert guards.close(GENEROUS) == 0
+
+    def test_a_server_that_hangs_leaves_the_others_alone(self):
+        """C2: connects that hang for one server refuse none to another."""
+        released = threading.Event()
+        for _ in range(3):
+            with pytest.raises(ConnectTimeoutError):
+                bounded(lambda: released.wait(GENEROUS), timeout=0.05, to="down:1")
+
+        assert bounded(lambda: "connection", timeout=GENEROUS, to="up:1") == "connection"
+        released.set()
+
+    def test_servers_beyond_count_are_forgotten_unless_they_hang(self):
+        """A process that meets ever new servers keeps no guard for each."""
+        for number in range(_net.MAX_GUARDS * 3):
+            assert bounded(lambda: 5, timeout=GENEROUS, to=f"host:{number}") == 5
+
+        assert len(_net._guards._by_server) <= _net.MAX_GUARDS
 
     def test_gives_what_the_client_gives(self):
         """The connection, or the client's own error."""
@@ -565,7 +583,7 @@ class TestBounded:
             with pytest.raises(ConnectTimeoutError):
                 bounded(client, timeout=0.02, discard=discarded.append)
         released.set()
-        until(lambda: _net._connecting.abandoned == 0)
+        until(lambda: all(g.abandoned == 0 for g in _net._guards._by_server.values()))
 
         assert discarded == ["connection"]
 

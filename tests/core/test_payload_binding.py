@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from dispatchers._payload import PayloadCodec, PayloadError
+from dispatchers._payload.codec import PayloadCodec
+from dispatchers._payload.errors import PayloadError
 
 
 def task(user_id: int, locale: str = "en", *, urgent: bool = False) -> None: ...

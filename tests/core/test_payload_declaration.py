@@ -18,7 +18,8 @@ from uuid import UUID
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, NaiveDatetime, field_validator
 
-from dispatchers._payload import DeclarationError, PayloadCodec
+from dispatchers._payload.codec import PayloadCodec
+from dispatchers._payload.errors import DeclarationError
 
 if TYPE_CHECKING:
     from shop import Absent
@@ -28,6 +29,10 @@ T = TypeVar("T")
 
 class Model(BaseModel):
     number: int = 0
+
+
+class Row(typing.TypedDict):
+    number: int
 
 
 class Box(BaseModel, Generic[T]):
@@ -139,7 +144,7 @@ def test_what_has_no_signature_is_refused_at_once(function: Any) -> None:
         ),
         (
             NaiveDatetime,
-            "parameter 'x' takes datetimes without a time zone, which name no instant: annotate it",
+            "parameter 'x' takes naive datetimes, which denote no instant: annotate it",
         ),
         (
             T,
@@ -351,7 +356,7 @@ def test_parameters_may_be_named_like_anything() -> None:
 def test_building_a_codec_builds_no_schema() -> None:
     """C5: declaring a hundred tasks costs an import nothing to speak of."""
     script = (
-        "from dispatchers._payload import PayloadCodec\n"
+        "from dispatchers._payload.codec import PayloadCodec\n"
         "import pydantic._internal._generate_schema as g\n"
         "g.GenerateSchema.generate_schema = None\n"
         "def task(x: dict[str, int]): ...\n"
@@ -397,3 +402,52 @@ def test_a_dataclass_that_computes_a_field_is_compared_with_what_it_computes() -
         ValueError, match=r"argument 'x\.double' is an int whose value would arrive"
     ):
         codec.encode({"x": altered})
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+class Answer(enum.StrEnum):
+    YES = "yes"
+
+
+class Red(BaseModel):
+    kind: typing.Literal[Colour.RED]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "path"),
+    [
+        (typing.Literal[Colour.RED], "x"),
+        (typing.Literal[Colour.RED, "blue"] | None, "x"),
+        (typing.Literal[b"red"], "x"),
+        (list[Red], "x[].kind"),
+        (dict[typing.Literal[1], int], "x[key]"),
+    ],
+)
+def test_a_literal_that_cannot_be_read_back_is_refused(annotation: Any, path: str) -> None:
+    """C5: no worker could read the JSON of such a value, which no dispatch could send."""
+    with pytest.raises(DeclarationError) as caught:
+        codec_of(annotation).check()
+
+    assert repr(path) in str(caught.value)
+    assert "derive the enum from str or int" in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [Answer.YES, True, None, 2**60, "text"])
+def test_a_literal_is_read_back_as_its_own_type(value: Any) -> None:
+    """C5: members of enums that are text or numbers travel as themselves."""
+    codec = codec_of(typing.Literal[value])
+
+    assert codec.decode(codec.encode({"x": value}))["x"] is value or value == 2**60
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="it tells all of its keys there")
+def test_a_typed_dict_of_typing_is_refused_with_its_cure():
+    """C5: the one of typing_extensions has what pydantic needs."""
+
+    def f(row: Row) -> None: ...
+
+    with pytest.raises(DeclarationError, match="import TypedDict from `typing_extensions`"):
+        PayloadCodec(f).check()

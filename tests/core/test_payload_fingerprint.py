@@ -13,7 +13,7 @@ from uuid import UUID
 import pytest
 from pydantic import BaseModel, Field, PlainValidator
 
-from dispatchers._payload import PayloadCodec
+from dispatchers._payload.codec import PayloadCodec
 
 
 class First(BaseModel):
@@ -139,7 +139,7 @@ def test_a_type_without_json_schema_has_a_fingerprint() -> None:
 def test_it_is_the_same_in_every_process() -> None:
     """C11: 12 hexadecimal digits that depend on no hash seed. A change breaks deployments."""
     script = (
-        "from dispatchers._payload import PayloadCodec\n"
+        "from dispatchers._payload.codec import PayloadCodec\n"
         "from uuid import UUID\n"
         "def task(user_id: int, ids: list[UUID] | None = None): ...\n"
         "print(PayloadCodec(task).fingerprint)"

@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict
 
-from dispatchers._payload import PayloadCodec, PayloadError
+from dispatchers._payload.codec import PayloadCodec
+from dispatchers._payload.errors import PayloadError
 
 
 class Colour(enum.Enum):
@@ -176,7 +177,16 @@ def test_any_value_at_all_arrives_as_it_was_or_is_refused(annotation: Any, value
     except PayloadError:
         return
 
-    assert same(value, arrived) or (annotation == list[float] and value == arrived)
+    assert same(listed(value), arrived) or (annotation == list[float] and list(value) == arrived)
+
+
+def listed(value: Any) -> Any:
+    """The value with lists in place of tuples, which are read as such."""
+    if isinstance(value, (list, tuple)):
+        return list(map(listed, value))
+    if isinstance(value, dict):
+        return {key: listed(inner) for key, inner in value.items()}
+    return value
 
 
 @settings(max_examples=100, deadline=None)
@@ -199,7 +209,7 @@ def is_json(value: Any) -> bool:
         return math.isfinite(value)
     if isinstance(value, str):
         return not any("\ud800" <= character <= "\udfff" for character in value)
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return all(map(is_json, value))
     if isinstance(value, dict):
         return all(isinstance(key, str) and is_json(key) for key in value) and all(

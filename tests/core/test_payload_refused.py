@@ -30,7 +30,8 @@ from pydantic import (
 from pydantic_core import CoreSchema, core_schema
 from typing_extensions import TypedDict
 
-from dispatchers._payload import PayloadCodec, PayloadError
+from dispatchers._payload.codec import PayloadCodec
+from dispatchers._payload.errors import PayloadError
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NAIVE = dt.datetime(2024, 1, 1)
@@ -194,11 +195,8 @@ REFUSED = [
     (int, True, "x", "is a bool, which would arrive as an int, its base: pass int(...) of it"),
     (int, "1", "x", "is a str, and should be a valid integer"),
     (int, 1.0, "x", "is a float, and should be a valid integer"),
-    (int, Level.HIGH, "x", "is a Level, which would arrive as an int, its base: pass its .value"),
     (bool, 1, "x", "is an int, and should be a valid boolean"),
     (str, 5, "x", "is an int, and should be a valid string"),
-    (str, Word.YES, "x", "is a Word, which would arrive as a str, its base: pass its .value"),
-    (str, Text("a"), "x", "is a Text, which would arrive as a str, its base: pass str(...) of it"),
     (float, True, "x", "is a bool, which JSON would turn into a float: pass a float"),
     (float, 2**53 + 1, "x", "is an int, which JSON would turn into a float"),
     (
@@ -286,7 +284,6 @@ REFUSED = [
     ),
     (dt.time, dt.time(1, tzinfo=BERLIN), "x", "has a time zone that JSON cannot carry"),
     # containers
-    (list[int], (1, 2), "x", "is a tuple, which JSON would turn into a list: pass a list"),
     (
         list[int],
         (i for i in [1]),
@@ -297,14 +294,8 @@ REFUSED = [
     (tuple[int, str], (1,), "x[1]", "is missing: pass it"),
     (set[int], [1], "x", "is a list, which JSON would turn into a set: pass a set"),
     (list[int], range(3), "x", "is a range, which JSON cannot carry"),
-    (
-        Any,
-        (1, 2),
-        "x",
-        "is a tuple, which JSON would turn into a list: pass a list, or annotate it as a tuple",
-    ),
     (Any, {1, 2}, "x", "is a set, which JSON would turn into a list"),
-    (Any, {"a": [1, {"b": (1,)}]}, "x.a[1].b", "is a tuple, which JSON would turn into a list"),
+    (Any, {"a": [1, {"b": {1}}]}, "x.a[1].b", "is a set, which JSON would turn into a list"),
     (Any, b"ab", "x", "is a bytes, which JSON would turn into a str"),
     (
         Any,
@@ -318,7 +309,7 @@ REFUSED = [
         "x",
         "is a Line, which JSON would turn into a dict: pass a dict, or annotate it as a Line",
     ),
-    (JsonValue, {"a": (1,)}, "x.a", "is a tuple, which JSON would turn into a list"),
+    (JsonValue, {"a": {1}}, "x.a", "is a set, which JSON would turn into a list"),
     (
         collections.deque[int],
         collections.deque([1], maxlen=3),
@@ -372,15 +363,15 @@ REFUSED = [
     (list[Line], [Line(), LongLine()], "x[1]", "is a LongLine, which would arrive as a Line"),
     (
         Order,
-        Order(lines=[Line(tags=["a", (1,)])]),
+        Order(lines=[Line(tags=["a", {1}])]),
         "x.lines[0].tags[1]",
-        "is a tuple, which JSON would turn",
+        "is a set, which JSON would turn",
     ),
     (
         Order,
-        Order.model_validate({"more": (1,)}),
+        Order.model_validate({"more": {1}}),
         "x.more",
-        "is a tuple, which JSON would turn into a list",
+        "is a set, which JSON would turn into a list",
     ),
     (Line, {"tags": []}, "x", "is a dict, which JSON would turn into a Line: pass a Line"),
     (Line, Line.model_construct(tags=7), "x.tags", "is an int, and should be a valid array"),
@@ -542,8 +533,8 @@ class Careless(BaseModel):
         (Annotated[str, Field(max_length=3)], SECRET),
         (Annotated[str, Field(pattern="^a$")], SECRET),
         (SecretStr, SecretStr(SECRET)),
-        (Any, (SECRET,)),
-        (Any, {SECRET: (1,)}),
+        (Any, {SECRET}),
+        (Any, {SECRET: {1}}),
         (Any, f"{SECRET}\ud800"),
         (Careless, Careless.model_construct(word=SECRET)),
         (Annotated[Card | Cash, Field(discriminator="kind")], {"kind": SECRET}),

@@ -26,7 +26,8 @@ from pydantic import (
 )
 from typing_extensions import TypeAliasType, TypedDict
 
-from dispatchers._payload import DeclarationError, PayloadCodec
+from dispatchers._payload.codec import PayloadCodec
+from dispatchers._payload.errors import DeclarationError
 from dispatchers.testing.conformance._tools import label
 
 

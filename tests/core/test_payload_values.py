@@ -9,8 +9,11 @@ import enum
 import fractions
 import ipaddress
 import json
+import os
 import pathlib
 import re
+import subprocess
+import sys
 import uuid
 from decimal import Decimal
 from typing import Annotated, Any, Literal, NamedTuple, NewType, NotRequired
@@ -33,7 +36,7 @@ from pydantic import (
 )
 from typing_extensions import TypedDict
 
-from dispatchers._payload import PayloadCodec
+from dispatchers._payload.codec import PayloadCodec
 from dispatchers.testing.conformance._tools import label
 
 UTC = dt.UTC
@@ -261,6 +264,7 @@ COMPOSITES = [
     (Literal["now"] | dt.datetime, at(2024)),
     (list[int] | dict[str, int], {"a": 1}),
     (Annotated[int, Field(ge=0)] | None, 3),
+    (Annotated[int, ["without a hash"]], 3),
     (Any, {"a": [1, 2.5, None, True, "x", {"b": []}]}),
     (object, ["a", -0.0]),
     (dict, {"a": 1}),
@@ -434,3 +438,20 @@ def test_absent_defaults_stay_absent() -> None:
     codec = PayloadCodec(task)
 
     assert codec.decode(codec.encode({"x": 1})) == {"x": 1}
+
+
+@pytest.mark.parametrize("seed", ["1", "2", "3"])
+def test_a_set_is_written_in_one_order_by_every_process(seed: str) -> None:
+    """C10: a key with the same set is a repetition, whichever process dispatches it."""
+    code = (
+        "from dispatchers._payload.codec import PayloadCodec\n"
+        "def f(x: dict[str, frozenset[str]]) -> None: ...\n"
+        "print(PayloadCodec(f).encode({'x': {'a': frozenset('zebra')}}).decode())"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": seed}
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.strip() == '{"x":{"a":["a","b","e","r","z"]}}'

@@ -12,7 +12,9 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import core_schema
 
-from dispatchers._payload import PayloadCodec, PayloadError, build_validator
+from dispatchers._payload.codec import PayloadCodec
+from dispatchers._payload.errors import PayloadError
+from dispatchers._payload.schema import build_validator
 
 SECRET = "swordfish"
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import enum
 import inspect
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -49,7 +51,7 @@ ASKED_FOR = [
 LOOK = """
 import sys
 before = set(sys.modules)
-import dispatchers
+import dispatchers; dispatchers.task
 print(*sorted(set(sys.modules) - before), sep="\\n")
 """
 
@@ -151,8 +153,18 @@ def test_nothing_else_is_public():
     modules = {name for name in given if inspect.ismodule(getattr(dispatchers, name))}
 
     assert given - modules == set(dispatchers.__all__)
-    rooms = {"backends", "frameworks", "held", "hooks", "http", "implementation", "net", "redis"}
-    rooms |= {"sqlite", "stores"}
+    rooms = {
+        "backends",
+        "delivery",
+        "frameworks",
+        "held",
+        "hooks",
+        "http",
+        "implementation",
+        "native",
+        "net",
+    }
+    rooms |= {"journals", "rabbitmq", "redis", "sqlite", "stores", "worker", "workflows"}
     assert modules <= rooms | {"cli", "demo", "testing"}
 
 
@@ -216,3 +228,36 @@ def test_the_package_is_typed():
     from importlib.resources import files
 
     assert files("dispatchers").joinpath("py.typed").is_file()
+
+
+def test_every_name_is_loaded_from_the_module_that_type_checkers_read():
+    """The imports for type checkers and the table of the first use are the same."""
+    tree = ast.parse(Path(dispatchers.__file__).read_text())
+    imports = {
+        str(node.module).removeprefix("dispatchers."): " ".join(each.name for each in node.names)
+        for block in tree.body
+        if isinstance(block, ast.If)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+    }
+
+    assert {
+        module: " ".join(names.split()) for module, names in dispatchers._MODULES.items()
+    } == imports
+    assert sorted(" ".join(imports.values()).split()) == list(dispatchers.__all__)
+
+
+def test_the_first_name_that_is_asked_for_loads_the_core():
+    """By attribute, by import, by star, in many threads; a wrong name is an AttributeError."""
+    threads = (
+        "import threading, dispatchers; found = []; "
+        "use = lambda: found.append(dispatchers.task is dispatchers.Task); "
+        "all_ = [threading.Thread(target=use) for _ in range(8)]; "
+        "[each.start() for each in all_]; [each.join() for each in all_]; print(*found)"
+    )
+    star = "from dispatchers import *; print(task.__name__, len(dir()) > 50)"
+    wrong = "import dispatchers; print(hasattr(dispatchers, 'tsak'), 'task' in dir(dispatchers))"
+
+    assert in_a_fresh_interpreter(threads).stdout.split() == ["False"] * 8
+    assert in_a_fresh_interpreter(star).stdout.split() == ["task", "True"]
+    assert in_a_fresh_interpreter(wrong).stdout.split() == ["False", "True"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import textwrap
@@ -19,9 +20,9 @@ from dispatchers import (
     RegistrationError,
     Sent,
 )
-from dispatchers import _registry as registry
-from dispatchers._library import is_importable
-from dispatchers._registry import BackendInfo, backends, load_backend, register
+from dispatchers._config import references, registry
+from dispatchers._config.registry import BackendInfo, backends, load_backend, register
+from dispatchers._runtime.importing import is_importable
 
 GOOD = """
 from dispatchers import BaseDispatcher, Capabilities, Sent
@@ -137,6 +138,7 @@ def test_the_entry_points_are_looked_for_once(site: Site, monkeypatch: pytest.Mo
     scans: list[None] = []
     original = metadata.distributions
     monkeypatch.setattr(metadata, "distributions", lambda: scans.append(None) or original())
+    registry.refresh()  # which itself scans where dispatchers are built, from earlier tests
 
     for _ in range(3):
         load_backend("acme")
@@ -166,11 +168,33 @@ def test_every_bundled_adapter_has_an_extra_of_its_name() -> None:
     """What the cure of a missing library names can be installed."""
     extras = metadata.metadata("dispatchers").get_all("Provides-Extra") or []
 
-    normalised = {name.replace("_", "-") for name in registry.LIBRARIES}  # as metadata has them
-    assert normalised <= {extra.replace("_", "-") for extra in extras}
+    assert {name.replace("_", "-") for name in references.LIBRARIES} <= set(extras)
 
 
-@pytest.mark.parametrize("name", sorted(registry.LIBRARIES))
+def test_every_bundled_adapter_has_a_library() -> None:
+    """An adapter whose library is missing is never called broken."""
+    bundled = metadata.distribution("dispatchers").entry_points.select(group="dispatchers.backends")
+
+    assert {point.name for point in bundled} == set(references.LIBRARIES)
+
+
+def test_no_extra_is_spelt_with_an_underscore() -> None:
+    """`pip` before 23.3 installs nothing of `dispatchers[cloud_tasks]`, and says nothing."""
+    root = Path(__file__).parents[2]
+    texts = [*root.glob("*.md"), root / "pyproject.toml", root / "noxfile.py"]
+    for folder in ("dispatchers", "adapters", "contrib", "docs", "examples", "benchmarks"):
+        texts += [*root.glob(f"{folder}/**/*.py"), *root.glob(f"{folder}/**/*.md")]
+
+    wrong = {
+        f"{path.relative_to(root)}: {found[0]}"
+        for path in texts
+        for found in re.finditer(r"dispatchers\[[a-z,-]*_[a-z_,-]*\]", path.read_text())
+    }
+
+    assert wrong == set()
+
+
+@pytest.mark.parametrize("name", sorted(references.LIBRARIES))
 def test_a_missing_library_is_told_with_the_command(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,8 +205,34 @@ def test_a_missing_library_is_told_with_the_command(
     with pytest.raises(MissingDependencyError) as caught:
         load_backend(name)
 
-    assert str(caught.value).endswith(f"pip install 'dispatchers[{name}]'")
+    assert str(caught.value).endswith(f"pip install 'dispatchers[{name.replace('_', '-')}]'")
     assert isinstance(caught.value, ImportError)
+
+
+@pytest.mark.parametrize(
+    ("source", "state", "words"),
+    [
+        ("import acme_driver", "missing", "'acme_driver', which is not installed"),
+        ("import acme_driver.inner", "missing", "'acme_driver', which is not installed"),
+        ("import acme_one.inner", "broken", "No module named 'acme_one.inner'"),
+        ("import dispatchers.inner", "broken", "No module named 'dispatchers.inner'"),
+        ("from os import nothing", "broken", "cannot import name 'nothing'"),
+        ("raise ModuleNotFoundError", "broken", "ModuleNotFoundError"),
+    ],
+)
+def test_what_a_bundled_adapter_misses_is_missing_and_its_own_fault_is_broken(
+    site: Site, monkeypatch: pytest.MonkeyPatch, source: str, state: str, words: str
+) -> None:
+    """A library that its library needs is told with the extra as well."""
+    pytest.importorskip("rq")
+    site.install("acme-one", "", acme_one=f"{source}\n{GOOD}")
+    claim = registry.Claim("dispatchers 1.0", "acme_one:Acme")
+    monkeypatch.setattr(registry.table, "scanned", {"rq": (claim,)})
+
+    info = info_of("rq")
+
+    assert (info.state, words in (info.reason or "")) == (state, True), info
+    assert ("pip install 'dispatchers[rq]'" in (info.reason or "")) is (state == "missing")
 
 
 def test_a_class_whose_library_is_missing_is_listed_with_its_capabilities(site: Site) -> None:
@@ -468,8 +518,8 @@ def test_importing_the_core_loads_no_backend_and_reads_nothing() -> None:
     """`import dispatchers` loads no backend, looks for no entry points and reads no settings."""
     script = (
         "import sys, dispatchers\n"
-        "from dispatchers import _registry\n"
-        "from dispatchers._instances import state\n"
+        "from dispatchers._config import registry as _registry\n"
+        "from dispatchers._config.api import state\n"
         "print([m for m in sys.modules if m.startswith('dispatchers.backends.')])\n"
         "print(_registry.table.scanned, state.snapshot._read, 'tomllib' in sys.modules)\n"
     )

@@ -6,7 +6,7 @@ import copy
 import pickle
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
-from enum import StrEnum
+from enum import Enum
 from typing import Any
 from uuid import uuid4
 
@@ -19,7 +19,7 @@ EAST = timezone(timedelta(hours=2))
 SECRET = "s3cret-4711"
 
 
-class Color(StrEnum):
+class Color(Enum):
     RED = "red"
 
 
@@ -152,7 +152,7 @@ def test_a_value_of_the_wrong_kind_is_refused(field, value):
 
 @pytest.mark.parametrize("field", ["created_at", "eta", "expires"])
 def test_naive_datetimes_are_refused(field):
-    """A datetime without a zone names no instant; the message has the cure."""
+    """A datetime without a zone is refused; the message has the cure."""
     assert "datetime.now(UTC)" in problem_of(**{field: datetime(2024, 1, 1)})
 
 
@@ -230,7 +230,6 @@ def test_the_key_is_the_idempotency_key_or_else_the_id():
         ({"a": [{"b": "x\ud800"}]}, "a[0].b"),
         ({"a": cyclic()}, "a"),
         ({"a": nested(100_000)}, "a"),
-        ({"a": (1, 2)}, "a"),
         ({"a": {1, 2}}, "a"),
         ({"a": b"bytes"}, "a"),
         ({"a": 10**5000}, "a"),
@@ -409,7 +408,7 @@ def test_replace_refuses_what_the_constructor_refuses(changes):
 
 def test_a_copy_of_a_task_s_request_says_and_sends_the_same(send_welcome):
     """A request that came with a head made by its task does not keep it when it is changed."""
-    from dispatchers._envelope import decode, encode
+    from dispatchers._models.envelope import decode, encode
 
     request = send_welcome.options(queue="mail").request(1)
 

@@ -211,6 +211,15 @@ def test_responses_are_a_sequence_in_order():
     assert hash(found) == hash(DispatchResponses(items))
 
 
+def test_the_repr_of_many_responses_is_short():
+    """C2: `asyncio.run()` makes the repr of its result: it costs the same for any batch."""
+    many = DispatchResponses([response()] * 20_000)
+
+    assert repr(many).endswith("... 19980 more])")
+    assert len(repr(many)) < 20_000
+    assert "more" not in repr(many[:20])
+
+
 def test_responses_are_ok_when_all_are():
     """`bool` and `ok` agree, and nothing dispatched is ok."""
     assert DispatchResponses([response(), response("executed")]).ok

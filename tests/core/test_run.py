@@ -7,9 +7,15 @@ import functools
 import inspect
 import json
 import logging
+import os
+import re
 import threading
 import time
+from asyncio import AbstractEventLoop, CancelledError, ensure_future, get_running_loop, sleep
+from asyncio import run as asyncio_run
 from collections.abc import Callable
+from contextlib import suppress
+from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated, Any
@@ -34,7 +40,7 @@ from dispatchers import (
     run_envelope,
     task,
 )
-from dispatchers._envelope import encode
+from dispatchers._models.envelope import encode
 
 WAYS: dict[str, Callable[..., Outcome]] = {
     "sync": run_envelope,
@@ -446,6 +452,34 @@ class BrokenText(Exception):
         raise RuntimeError("no text")
 
 
+class BrokenTraceback(Exception):
+    @property
+    def __traceback__(self) -> Any:
+        raise RuntimeError("no traceback")
+
+
+class BrokenClass(Exception):
+    @property
+    def __class__(self) -> Any:
+        raise RuntimeError("no class")
+
+
+class BrokenAttributes(Exception):
+    def __getattribute__(self, name: str) -> Any:
+        raise RuntimeError("no attributes")
+
+
+class BrokenInterruption(BaseException):
+    @property
+    def __class__(self) -> Any:
+        raise RuntimeError("no class")
+
+
+class FalseError(Exception):
+    def __bool__(self) -> bool:
+        return False
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -476,6 +510,36 @@ def test_whatever_a_handler_raises_is_an_outcome(run, error, is_async):
             raise error
 
     outcome = run(body_of("shop.fail"))
+
+    assert outcome.action is Action.DEAD
+    assert outcome.model_dump_json()
+
+
+async def run_in_a_loop(body: bytes) -> Outcome:
+    return run_envelope(body)
+
+
+# As classes: pytest looks at what it is given as a parameter.
+@pytest.mark.parametrize(
+    "error",
+    [BrokenTraceback, BrokenClass, BrokenAttributes, BrokenInterruption, FalseError],
+)
+@pytest.mark.parametrize("is_async", [True, False])
+@pytest.mark.parametrize("way", [*WAYS.values(), lambda body: asyncio.run(run_in_a_loop(body))])
+def test_an_exception_that_cannot_be_looked_at_ends_its_run(way, error, is_async):
+    """C9: code of an exception's own neither keeps a run for ever nor makes it a success."""
+    if is_async:
+
+        @task(name="shop.fail")
+        async def fail() -> None:
+            raise error
+    else:
+
+        @task(name="shop.fail")
+        def fail() -> None:
+            raise error
+
+    outcome = way(body_of("shop.fail"))
 
     assert outcome.action is Action.DEAD
     assert outcome.model_dump_json()
@@ -607,7 +671,7 @@ def test_a_configuration_that_is_broken_loses_no_outcome(run, monkeypatch):
         raise ValueError
 
     monkeypatch.setenv("DISPATCHERS_TARGTS__X", "1")
-    from dispatchers import _instances
+    from dispatchers._config import api as _instances
 
     _instances.reload()
     outcome = run(body_of("shop.fail"))
@@ -675,11 +739,178 @@ def test_the_log_names_type_and_place_but_quotes_nothing(run, log):
     assert "s3cret" not in retried + exhausted
 
 
-def test_success_is_not_logged(run, send_welcome, log):
-    """What is well needs no record."""
+def test_a_run_that_ends_well_is_one_line_of_information(run, send_welcome, log):
+    """A healthy worker shows each run: task, attempt, request and seconds."""
     run(body_of("shop.send_welcome", {"user_id": 1}))
 
+    ((level, text),) = log()
+    assert level == logging.INFO
+    assert re.fullmatch(
+        r"run of shop.send_welcome succeeded \(attempt 1 of \d+, request \S+, \d+\.\d{3} s\)", text
+    )
+
+
+def test_a_caller_that_waits_for_the_run_has_no_line(run, send_welcome, log):
+    """A dispatch that runs the work in the call is told by its answer."""
+    run(body_of("shop.send_welcome", {"user_id": 1}), settings=RunSettings(quiet=True))
+
     assert log() == []
+
+
+@pytest.mark.parametrize("kind", [type("Stopped", (BaseException,), {}), CancelledError])
+def test_every_end_of_a_run_is_an_outcome(run, kind):
+    """C9: an exception that is no `Exception` fails the run, and is retried or dead-lettered."""
+
+    @task(name="shop.stops", max_attempts=2)
+    def stops() -> None:
+        raise kind
+
+    body = body_of("shop.stops", {})
+
+    assert run(body).action == "retry"
+    assert run(body, attempt=2).action == "dead"
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_the_end_of_the_worker_is_no_outcome(run, kind):
+    """C1: what ends a process goes on to it, from an async task as well."""
+
+    @task(name="shop.ends", max_attempts=2)
+    def ends() -> None:
+        raise kind
+
+    with pytest.raises(kind):
+        run(body_of("shop.ends", {}))
+
+
+color: ContextVar[str] = ContextVar("color", default="none")
+
+
+def test_each_run_has_a_context_of_its_own(run):
+    """What a task leaves in a context variable is not there for the next, nor for the caller."""
+    found: list[str] = []
+
+    @task(name="shop.paints")
+    def paints() -> None:
+        found.append(color.get())
+        color.set("red")
+
+    @task(name="shop.paints_later")
+    async def paints_later() -> None:
+        found.append(color.get())
+        color.set("blue")
+
+    for name in ("shop.paints", "shop.paints_later") * 2:
+        run(body_of(name, {}))
+
+    assert found == ["none"] * 4
+    assert color.get() == "none"
+
+
+def test_an_async_run_that_swallows_its_time_limit_has_failed(run):
+    """A run that catches its cancellation and returns is no success."""
+
+    @task(name="shop.swallows", time_limit=0.05)
+    async def swallows() -> None:
+        with suppress(CancelledError):
+            await sleep(30)
+
+    outcome = run(body_of("shop.swallows", {}))
+
+    assert outcome.reason == "exhausted"
+    assert "TimeLimitError" in outcome.error.exception_type
+
+
+def test_where_runs_are_interrupted_a_swallowed_time_limit_is_a_failure(run):
+    """A sync run that returns after its interruption has swallowed it; elsewhere it is late."""
+
+    @task(name="shop.late", time_limit=0.05)
+    def late() -> None:
+        while not current_run().is_late:
+            pass
+
+    body = body_of("shop.late", {})
+
+    assert run(body).ok
+    assert run(body, settings=RunSettings(interrupts=True)).reason == "exhausted"
+
+
+def test_a_failure_names_the_frame_of_the_task_and_of_the_library(run):
+    """The application's own line is in log and letter, not only the library's that raised."""
+
+    @task(name="shop.reads")
+    def reads(text: str) -> None:
+        json.loads(text)
+
+    where = run(body_of("shop.reads", {"text": "{"})).error.where
+
+    assert re.match(r".*test_run\.py:\d+ in reads, raised at .*decoder\.py:\d+ in \w+$", where)
+
+
+def test_a_group_of_failures_names_the_first_of_them(run):
+    """What a task group raises tells where its own parts failed, in log, letter and frames.
+
+    It leaves its task looking cancelled before Python 3.13, which is no reason to run again.
+    """
+
+    @task(name="shop.groups")
+    async def groups(text: str) -> None:
+        async def reads() -> None:
+            json.loads(text)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(reads())
+
+    body = body_of("shop.groups", {"text": "{"})
+    error = run(body, settings=RunSettings(tracebacks=True)).error
+
+    first = (
+        r"; its first is json\.decoder\.JSONDecodeError at .*test_run\.py:\d+ in reads, raised at"
+    )
+    assert re.search(r"in groups, raised at .*" + first, error.where)
+    assert any("in reads" in frame for frame in error.frames)
+
+
+def test_exceptions_that_cannot_be_compared_have_frames(run):
+    """An exception's own `__eq__` has no part in how its causes are told."""
+
+    class Odd(Exception):
+        def __eq__(self, other: object) -> bool:
+            raise RuntimeError("not to be compared")
+
+        __hash__ = None
+
+    @task(name="shop.odd")
+    def odd() -> None:
+        raise Odd from Odd()
+
+    error = run(body_of("shop.odd", {}), settings=RunSettings(tracebacks=True)).error
+
+    assert "test_run.py" in error.where
+    assert len(error.frames) == 3
+
+
+def test_all_frames_are_kept_on_request_and_quote_nothing(run, log):
+    """`tracebacks` keeps file, line and function of each frame, causes too, never a value."""
+
+    def parse(text: str) -> None:
+        try:
+            json.loads(text)
+        except ValueError as exc:
+            raise RuntimeError(text) from exc
+
+    @task(name="shop.parses")
+    def parses(text: str) -> None:
+        parse(text)
+
+    body = body_of("shop.parses", {"text": "{s3cret"})
+    error = run(body, settings=RunSettings(tracebacks=True)).error
+
+    frames = "\n".join(error.frames)
+    assert [name in frames for name in ("in parses", "in parse", "decoder.py")] == [True] * 3
+    assert "s3cret" not in frames + log()[-1][1]
+    assert "in parse" in log()[-1][1]
+    assert run(body).error.frames == ()
 
 
 # Deliveries, leases and stopping
@@ -762,7 +993,7 @@ def test_a_heartbeat_that_raises_has_not_lost_the_lease(run, log):
     assert (logging.WARNING, "a lease could not be renewed: ConnectionError") in log()
 
 
-def test_many_heartbeats_share_one_thread():
+def test_many_heartbeats_are_renewed_off_the_handlers_threads():
     """However many runs there are."""
     begun = threading.Barrier(9)
     names: set[str] = set()
@@ -953,3 +1184,79 @@ def test_absent_arguments_get_the_worker_s_defaults(run):
 def test_both_ways_take_the_same_arguments():
     """`arun_envelope` is `run_envelope` for an event loop."""
     assert inspect.signature(run_envelope) == inspect.signature(arun_envelope)
+
+
+def test_one_thread_runs_its_async_tasks_on_one_loop():
+    """A client that is kept by the module serves the second run too."""
+    loops: list[object] = []
+
+    @task(name="shop.looped")
+    async def looped() -> None:
+        loops.append(get_running_loop())
+
+    body = body_of("shop.looped", {})
+
+    async def within_a_loop() -> None:
+        run_envelope(body)
+        run_envelope(body)
+
+    run_envelope(body)
+    run_envelope(body)
+    asyncio_run(within_a_loop())
+
+    assert loops[0] is loops[1]
+    assert loops[2] is loops[3]
+    assert not loops[0].is_closed()
+
+
+def test_the_loop_of_a_thread_ends_with_it():
+    """A thread that is done leaves no loop open, and nothing that runs on it."""
+    loops: list[AbstractEventLoop] = []
+    left: list[object] = []
+
+    @task(name="shop.leaves")
+    async def leaves() -> None:
+        loops.append(get_running_loop())
+        left.append(ensure_future(sleep(60)))
+
+    thread = threading.Thread(target=run_envelope, args=[body_of("shop.leaves", {})])
+    thread.start()
+    thread.join()
+
+    assert loops[0].is_closed()
+
+
+def test_a_forked_child_has_a_loop_of_its_own():
+    """C8: a child never touches the selector that it shares with its parent."""
+    loops: list[object] = []
+
+    @task(name="shop.forks")
+    async def forks() -> None:
+        loops.append(get_running_loop())
+
+    body = body_of("shop.forks", {})
+    run_envelope(body)
+
+    if not (pid := os.fork()):
+        ok = run_envelope(body).ok and loops[0] is not loops[1]
+        os._exit(not ok)
+    _, status = os.waitpid(pid, 0)
+
+    assert status == 0
+    assert run_envelope(body).ok
+
+
+def test_an_unknown_task_is_told_to_the_hooks_too(caplog):
+    """`after_run` sees each outcome of work that has a request, also of what no worker here has."""
+    seen: list[tuple[str, str, str]] = []
+
+    @hooks.after_run
+    def note(run, outcome) -> None:
+        seen.append((run.task.name, run.request.task, outcome.reason.value))
+
+    try:
+        run_envelope(body_of("shop.nobody_has_it", {}))
+    finally:
+        hooks.remove(note)
+
+    assert seen == [("shop.nobody_has_it", "shop.nobody_has_it", "unknown_task")]

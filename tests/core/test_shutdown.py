@@ -168,7 +168,7 @@ def test_after_the_exit_functions_a_task_may_still_be_called(program):
     """Dispatchers are closed at exit, which their answers say."""
     lines = program("""
         told(work.dispatch(0))
-        from dispatchers._state import _close_at_exit
+        from dispatchers._config.lifecycle import _close_at_exit
         _close_at_exit()
         told(work.dispatch(1))
     """)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dispatchers import Action, DispatchRequest, Outcome, Reason, RunSettings, run_envelope
-from dispatchers._envelope import encode
+from dispatchers._models.envelope import encode
 
 GRACE = 900.0
 

@@ -9,11 +9,18 @@ from pathlib import Path
 import pytest
 
 from dispatchers import ConfigurationError
-from dispatchers._config import Configuration, read
-from dispatchers._environment import EnvironmentText, converted, environment_layer, meaning
-from dispatchers._layers import Layer, code_layer, dotted, merged
-from dispatchers._options import BackendOptions
-from dispatchers._sources import file_layer, set_framework_source
+from dispatchers._config.environment import (
+    EnvironmentText,
+    converted,
+    environment_layer,
+    ignored_variables,
+    is_of_a_service,
+    meaning,
+)
+from dispatchers._config.files import file_layer, set_framework_source
+from dispatchers._config.layers import Layer, code_layer, dotted, merged
+from dispatchers._config.settings import Configuration, read
+from dispatchers._models.options import BackendOptions
 
 FIELDS = {"target": None, "targets": None, "tasks": None, "modules": None, "hooks": None}
 NOTHING = Layer({})
@@ -64,7 +71,8 @@ def test_a_table_in_pyproject_is_a_file_too(tmp_path: Path) -> None:
 def test_a_pyproject_without_the_table_is_passed_by(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A project's file that does not concern us hides none further up, even if it is broken."""
+    """A package's file that does not concern us hides none of its repository, even if broken."""
+    (tmp_path / ".git").mkdir()
     write(tmp_path / "dispatchers.toml", 'target = "test"')
     write(tmp_path / "a" / "pyproject.toml", '[project]\nname = "uses-dispatchers"')
     write(tmp_path / "a" / "b" / "pyproject.toml", "this is = = not TOML")
@@ -182,7 +190,7 @@ def test_a_dispatcher_may_be_the_name_of_its_backend() -> None:
         ({"targets": {"a": {"b": 1}}}, "targets.a.b (here): must be a table, not int"),
         ({"tasks": "x"}, "tasks (here): must be a table, not text"),
         ({"tasks": {"a.b": 1}}, 'tasks."a.b" (here): must be a table, not int'),
-        ({"targets": {1: {}}}, "targets (here): key 1 is no text"),
+        ({"targets": {1: {}}}, "targets (here): key 1 is not text"),
         ([("target", "x")], "here takes a mapping, not list"),
         ("target", "here takes a mapping, not str"),
     ],
@@ -337,7 +345,7 @@ def test_a_variable_that_could_mean_two_keys_is_refused() -> None:
     ],
 )
 def test_a_misspelt_variable_is_told_with_the_nearest(name: str, near: str) -> None:
-    """A variable that names no setting is an error, not ignored."""
+    """A variable that names a setting nearly is an error, not ignored."""
     with pytest.raises(ConfigurationError, match=f"{name} names no setting; .*'{near}'"):
         layer_of(**{name: "1"})
 
@@ -351,14 +359,48 @@ def test_a_misspelt_variable_is_told_with_the_nearest(name: str, near: str) -> N
         "DISPATCHERS_SERVICE_HOST",
         "DISPATCHERS_PORT",
         "DISPATCHERS_PORT_80_TCP_ADDR",
+        "DISPATCHERS_WEB_PORT",
+        "DISPATCHERS_WEB_PORT_80_TCP",
+        "DISPATCHERS_WEB_SERVICE_PORT_HTTP",
+        "DISPATCHERS_TARGET_SERVICE_HOST",
+        "DISPATCHERS_TARGETS_PORT_5432_TCP_PROTO",
+        "DISPATCHERS_HOOKS_PORT",
+        "DISPATCHERS_DB_NAME",
+        "DISPATCHERS_IMAGE",
         "DISPATCHERSX",
         "dispatchers_targt",
         "OTHER",
     ],
 )
 def test_variables_that_are_no_settings_are_left_alone(name: str) -> None:
-    """What tests and Kubernetes set is no misspelling."""
-    assert layer_of(**{name: "1"}).values == {}
+    """What tests, Kubernetes, container links and deployments set does no harm."""
+    assert layer_of(**{name: "tcp://10.0.0.1:80"}).values == {}
+
+
+def test_ignored_variables_are_known() -> None:
+    """Variables with our prefix that are not settings are known by name, for `doctor`."""
+    environ = dict.fromkeys(
+        ("DISPATCHERS_TARGET", "DISPATCHERS_CONFIG", "DISPATCHERS_WEB_PORT", "DISPATCHERS_IMAGE"),
+        "x",
+    )
+
+    assert ignored_variables(environ, FIELDS) == ["DISPATCHERS_IMAGE", "DISPATCHERS_WEB_PORT"]
+    assert is_of_a_service("DISPATCHERS_WEB_PORT")
+    assert not is_of_a_service("DISPATCHERS_IMAGE")
+
+
+def test_an_ignored_variable_is_logged_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An unknown variable is one warning per process; those of a Kubernetes service are none."""
+    monkeypatch.setenv("DISPATCHERS_QUEUE_OF_OURS", "mail")
+    monkeypatch.setenv("DISPATCHERS_WEB_PORT", "tcp://10.0.0.1:80")
+
+    read([], NOTHING)
+    read([], NOTHING)
+
+    (record,) = caplog.records
+    assert "DISPATCHERS_QUEUE_OF_OURS is not a setting" in record.getMessage()
 
 
 def test_an_empty_variable_is_not_set() -> None:

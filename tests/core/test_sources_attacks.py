@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from dispatchers import ConfigurationError, configure, get_dispatcher
-from dispatchers._layers import Layer
-from dispatchers._sources import file_layer
-from dispatchers._state import reload
+from dispatchers._config.files import file_layer
+from dispatchers._config.layers import Layer
+from dispatchers._config.lifecycle import reload
 
 
 @pytest.fixture(autouse=True)

@@ -273,7 +273,7 @@ def test_options_are_named_in_their_repr(send_welcome):
         ({"delay": 5}, "'delay'"),
         ({"delay": timedelta(seconds=-1)}, "'delay'"),
         ({"delay": timedelta.max}, "delay"),
-        ({"eta": datetime(2024, 1, 1)}, "naive"),
+        ({"eta": datetime(2024, 1, 1)}, "timezone-aware"),
         ({"eta": "tomorrow"}, "'eta'"),
         ({"eta": datetime(2024, 1, 1, tzinfo=UTC), "delay": timedelta(1)}, "delay and eta"),
         ({"expires": 5}, "'expires"),
@@ -362,7 +362,7 @@ def test_a_task_goes_to_the_dispatcher_of_its_alias(adapter):
 
 def test_an_alias_that_is_not_configured_falls_back_to_the_default(adapter):
     """A library names its own alias; a host that has none gets its default."""
-    from dispatchers._instances import fallbacks
+    from dispatchers._config.api import fallbacks
 
     default = adapter()
 
@@ -397,7 +397,7 @@ def test_a_misconfigured_dispatcher_is_an_answer(send_welcome, monkeypatch, way)
     monkeypatch.setenv("DISPATCHERS_TARGET", "nowhere")
     configure({"targets": {"here": {"default": {"backend": "inline"}}}}, target="here")
     monkeypatch.setenv("DISPATCHERS_TARGETS__HERE__DEFAULT__DEADLIN", "3")
-    from dispatchers import _instances
+    from dispatchers._config import api as _instances
 
     _instances.reload()
 
@@ -419,7 +419,7 @@ def test_all_that_is_wrong_with_a_dispatcher_is_told_at_once(send_welcome, monke
     names = [f"UNKNOWN_OPTION_{number}" for number in range(10)]
     for name in names:
         monkeypatch.setenv(f"DISPATCHERS_TARGETS__HERE__DEFAULT__{name}", "3")
-    from dispatchers import _instances
+    from dispatchers._config import api as _instances
 
     _instances.reload()
 
@@ -440,7 +440,8 @@ def test_a_missing_library_is_an_answer(send_welcome):
         answer = send_welcome.options(dispatcher="default").dispatch(1)
     assert answer.ok
 
-    from dispatchers import MissingDependencyError, _dispatching
+    from dispatchers import MissingDependencyError
+    from dispatchers._tasks import calls as _dispatching
 
     def missing(alias: str | None) -> Any:
         raise MissingDependencyError("run pip install 'dispatchers[celery]'")
@@ -720,7 +721,7 @@ def test_a_name_that_could_not_travel_is_refused(name):
 
     def work() -> None: ...
 
-    with pytest.raises(DeclarationError, match="is no name for a task"):
+    with pytest.raises(DeclarationError, match="is not a valid task name"):
         task(name=name)(work)
 
 

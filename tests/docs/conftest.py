@@ -39,9 +39,9 @@ from sybil import Document, Example, Region
 from sybil.parsers.markdown.lexers import FencedCodeBlockLexer
 
 import dispatchers
-from dispatchers._instances import close_all, reload, state
-from dispatchers._layers import Layer
-from dispatchers._registry import table
+from dispatchers._config.api import close_all, reload, state
+from dispatchers._config.layers import Layer
+from dispatchers._config.registry import table
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = re.compile(r"# ([\w./-]+\.(?:py|toml))\n")
@@ -134,9 +134,9 @@ class Page:
         reload()
 
     def imported(self, name: str) -> None:
-        """Import a module of the page anew; pytest imports its own."""
+        """Import a module of the page anew; pytest and a page's Django import their own."""
         path = Path(name)
-        if path.name.startswith(("test_", "conftest")):
+        if path.name.startswith(("test_", "conftest")) or self.path.stem == "django-tasks":
             return
         module = ".".join(path.with_suffix("").parts).removesuffix(".__init__")
         sys.modules.pop(module, None)
@@ -254,7 +254,10 @@ def surroundings() -> dict[str, str]:
     """Variables with which a command finds this Python and its programs, and writes plain text."""
     scripts = sysconfig.get_path("scripts")
     path = os.pathsep.join([scripts, str(Path(sys.executable).parent), os.environ["PATH"]])
-    return {"PATH": path, "NO_COLOR": "1", "COLUMNS": "200", "PYTHONDONTWRITEBYTECODE": "1"}
+    plain = {"NO_COLOR": "1", "COLUMNS": "200", "PYTHONDONTWRITEBYTECODE": "1"}
+    # The plugins of the other libraries installed here take seconds to import.
+    plugins = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_PLUGINS": "dispatchers_pytest"}
+    return {"PATH": path, **plain, **plugins}
 
 
 def restore(explicit: Layer) -> None:
@@ -314,7 +317,13 @@ def nothing_else_configured(folder: Path) -> Iterator[None]:
 @pytest.fixture
 def page(tmp_path: Path) -> Callable[[str], Page]:
     """Makes a page of its path, ready to run."""
-    return lambda name: Page(ROOT / name, tmp_path)
+
+    def ready(name: str) -> Page:
+        if name == "docs/django-tasks.md" and not importlib.util.find_spec("django.tasks"):
+            pytest.importorskip("django_tasks", reason='needs "dispatchers[django-tasks]"')
+        return Page(ROOT / name, tmp_path)
+
+    return ready
 
 
 @pytest.fixture(scope="session")

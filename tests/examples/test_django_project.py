@@ -23,6 +23,8 @@ import pytest
 from dispatchers.http import PATH
 from dispatchers.testing.servers import MissingServerError, free_port, redis_url
 
+pytestmark = pytest.mark.slow  # whole projects, processes by the dozen
+
 PROJECT = Path(__file__).parents[2] / "examples" / "django_project"
 PATIENCE = 60.0
 """Seconds for anything to happen, on a machine that is very busy."""

@@ -21,7 +21,7 @@ from kombu.connection import Connection
 from dispatchers.http import PATH
 from dispatchers.testing.servers import MissingServerError, free_port, redis_url
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="signals")]
 
 PROJECT = Path(__file__).parents[2] / "examples" / "fastapi_project"
 PATIENCE = 60.0

@@ -17,6 +17,8 @@ from redis import Redis
 
 from dispatchers.testing.servers import MissingServerError, free_port, rabbitmq_url, redis_url
 
+pytestmark = pytest.mark.slow  # whole projects, processes by the dozen
+
 SHOP = Path(__file__).parents[2] / "examples" / "shop"
 SERVERS = {
     "redis": redis_url,

@@ -10,7 +10,7 @@ import pytest
 
 from dispatchers import ConfigurationError
 from dispatchers.http import PATH, EndpointSettings, asgi_app, wsgi_app
-from dispatchers.http._call import known_headers
+from dispatchers.http._request import known_headers
 from dispatchers.testing.endpoint import Scene
 
 from .test_conformance import under_uvicorn
@@ -161,9 +161,80 @@ def test_a_mounted_app_knows_its_whole_path(scene):
     assert wsgi(wsgi_app(scene.settings()), scene, b"{}", **path)[0] == "200 OK"
 
 
+def test_a_wsgi_app_may_be_mounted_at_its_own_path_under_a_prefix(scene):
+    """SCRIPT_NAME has a prefix and a part of the endpoint's path, or the whole of it."""
+    part_of = {"SCRIPT_NAME": "/api/dispatchers", "PATH_INFO": "/run", "CONTENT_LENGTH": "2"}
+    whole = {"SCRIPT_NAME": f"/api{PATH}", "PATH_INFO": "", "CONTENT_LENGTH": "2"}
+
+    assert wsgi(wsgi_app(scene.settings()), scene, b"{}", **part_of)[0] == "200 OK"
+    assert wsgi(wsgi_app(scene.settings()), scene, b"{}", **whole)[0] == "200 OK"
+
+
 def test_headers_may_come_in_any_form():
     """A mapping in any case, or pairs; what stands twice is one value."""
     pairs = [("AUTHORIZATION", "a"), ("authorization", "b"), ("X-Other", "c")]
 
     assert known_headers(pairs) == {"authorization": "a, b"}
     assert known_headers({"Content-Type": "x"}) == {"content-type": "x"}
+
+
+@pytest.mark.parametrize(
+    ("path", "root"),
+    [
+        (f"/queue{PATH}", "/queue"),  # Starlette's mount, uvicorn --root-path
+        (f"/queue/{PATH}", "/queue/"),
+        (PATH, "/queue"),  # a server that has taken the prefix off
+        (f"/a/b{PATH}", "/a/b"),
+        (PATH, PATH),
+        (f"/api{PATH}", f"/api{PATH.rpartition('/')[0]}"),  # mounted at a part of its own path
+        (f"/api{PATH}", f"/api{PATH}"),
+        (f"/api{PATH}/", f"/api{PATH}"),  # as Starlette's mounts are called
+    ],
+)
+def test_an_asgi_app_may_be_mounted_under_a_prefix(scene, path, root):
+    """The path below `root_path` is the endpoint's."""
+    scope = http_scope(scene, root_path=root) | {"path": path}
+
+    sent = asgi(asgi_app(scene.settings()), [part(scene.body, False)], scope=scope)
+
+    assert sent[0]["status"] == 204
+
+
+@pytest.mark.parametrize(
+    ("path", "root"),
+    [("/queue/other", "/queue"), (f"/queue/other{PATH}", "/queue"), (f"{PATH}/other", PATH)],
+)
+def test_an_asgi_app_answers_for_no_other_path(scene, path, root):
+    """A mount does not make other paths the endpoint's."""
+    scope = http_scope(scene, root_path=root) | {"path": path}
+
+    sent = asgi(asgi_app(scene.settings()), [part(scene.body, False)], scope=scope)
+
+    assert sent[0]["status"] == 404
+
+
+def test_a_wsgi_app_may_be_mounted_under_a_prefix(scene):
+    """SCRIPT_NAME is the mount's; what is below it is the endpoint's path."""
+    mounted = {"SCRIPT_NAME": "/queue", "PATH_INFO": PATH, "CONTENT_LENGTH": "2"}
+
+    assert wsgi(wsgi_app(scene.settings()), scene, b"{}", **mounted)[0] == "200 OK"
+
+
+def test_it_works_below_uvicorn_s_root_path_and_starlette_s_mount(scene):
+    """Over the wire, one within the other."""
+    from starlette.applications import Starlette
+    from starlette.routing import Mount
+
+    app = Starlette(routes=[Mount("/queue", asgi_app(scene.settings()))])
+    lines = "".join(f"{n}: {v}\r\n" for n, v in scene.headers())
+    statuses = []
+    for to, root in ((f"/queue{PATH}", ""), (f"/queue{PATH}", "/outer")):
+        with (
+            under_uvicorn(app, root_path=root) as port,
+            socket.create_connection(("127.0.0.1", port), 60) as client,
+        ):
+            head = f"POST {to} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(scene.body)}\r\n{lines}"
+            client.sendall(head.encode() + b"\r\n" + scene.body)
+            statuses.append(client.recv(100)[:12])
+
+    assert statuses == [b"HTTP/1.1 204"] * 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from socketserver import ThreadingMixIn
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -48,13 +48,29 @@ class TestCoroutine(EndpointConformance):
             thread.join()
 
 
+class Switch:
+    """The application of the case, on one server for all of them: uvicorn ends in 0.2 s."""
+
+    async def __call__(self, scope, receive, send):
+        await self.app(scope, receive, send)
+
+
 class TestASGI(EndpointConformance):
     """Under uvicorn."""
 
+    @classmethod
+    def setup_class(cls):
+        cls.switch, cls.server = Switch(), ExitStack()
+        cls.port = cls.server.enter_context(under_uvicorn(cls.switch, lifespan="off"))
+
+    @classmethod
+    def teardown_class(cls):
+        cls.server.close()
+
     @contextmanager
     def serving(self, settings: EndpointSettings) -> Iterator[Send]:
-        with under_uvicorn(asgi_app(settings)) as port:
-            yield partial(wire, "127.0.0.1", port)
+        self.switch.app = asgi_app(settings)
+        yield partial(wire, "127.0.0.1", self.port)
 
 
 class TestWSGI(EndpointConformance):
@@ -83,8 +99,8 @@ class Quiet(WSGIRequestHandler):
 
 
 @contextmanager
-def under_uvicorn(app) -> Iterator[int]:
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, ws="none")
+def under_uvicorn(app, **more) -> Iterator[int]:
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_config=None, ws="none", **more)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

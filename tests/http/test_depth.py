@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatchers.http._depth import is_deeper
+from dispatchers.http._json_depth import is_deeper
 
 VALUES = st.recursive(
     st.none() | st.integers() | st.text(),

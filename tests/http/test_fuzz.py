@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dispatchers.http import PATH, Answer, Endpoint, EndpointSettings
-from dispatchers.http._call import NAMES
+from dispatchers.http._request import NAMES
 from dispatchers.testing.endpoint import Issuer, Scene
 from dispatchers.testing.endpoint._scene import SECRETS
 from dispatchers.testing.journal import Journal

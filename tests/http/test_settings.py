@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 import dispatchers
 from dispatchers import ConfigurationError, configure
-from dispatchers._state import reload
+from dispatchers._config.lifecycle import reload
 from dispatchers.http import Endpoint, EndpointSettings, OidcSettings, SignatureSettings
 
 SECRET = "a-secret-that-is-long-enough"
@@ -140,13 +140,13 @@ def test_the_start_up_check_covers_it():
     """C12: `dispatchers.check` and `dispatchers doctor` raise what the endpoint would."""
     configure({"endpoint": {"worker": True}, "targets": {"t": {"default": "null"}}}, target="t")
 
-    with pytest.raises(ConfigurationError, match="trusts nobody"):
+    with pytest.raises(ConfigurationError, match="trusts no caller"):
         dispatchers.check()
 
 
 def test_the_schema_describes_it():
     """For editors."""
-    from dispatchers._instances import settings_schema
+    from dispatchers._config.api import settings_schema
 
     schema = settings_schema()["properties"]["endpoint"]
 
@@ -221,7 +221,7 @@ def test_the_deployment_check_refuses_insecure():
     """A flag for development."""
     found = messages(True, insecure=True, dead_letters="sqlite:/tmp/x.sqlite3")
 
-    assert found["endpoint: insecure = true trusts everybody who can reach it"] == "error"
+    assert found["endpoint: insecure = true trusts every caller that can reach it"] == "error"
 
 
 def test_a_deployment_needs_a_dead_letter_store():

@@ -6,12 +6,14 @@ that what an adapter does around its client is judged as well.
 
 from __future__ import annotations
 
+import json
 import socket
 import socketserver
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
 
@@ -23,10 +25,12 @@ from dispatchers import (
     DispatchRequest,
     DispatchStatus,
     ErrorCategory,
+    RejectedError,
     Sent,
+    Stats,
 )
-from dispatchers._contract import Item
-from dispatchers._envelope import decode
+from dispatchers._dispatch.protocol import Item
+from dispatchers._models.envelope import decode
 from dispatchers.backends.inline import InlineDispatcher
 from dispatchers.backends.memory import MemoryDispatcher, MemoryOptions
 from dispatchers.testing import Harness
@@ -150,7 +154,8 @@ class InlineHarness(Harness):
         del dispatcher
 
 
-# A queue behind a socket: 4 bytes of length, an envelope; the answer is `+` or `=`, and an id.
+# A queue behind a socket: 4 bytes of length, an envelope; the answer is `+` or `=` and an
+# id, or `!` and a category.
 
 
 class Broker(socketserver.ThreadingTCPServer):
@@ -168,9 +173,14 @@ class Broker(socketserver.ThreadingTCPServer):
         self.thread.start()
 
     def take(self, body: bytes) -> bytes:
-        """Keep an envelope; what to answer."""
+        """Keep an envelope; what to answer. An empty one asks for the figures."""
+        if not body:
+            return json.dumps([stats[:6] for stats in self.queue.stats()]).encode()
         request = decode(body)
-        sent = self.queue._send(request, body, timeout=1.0)
+        try:
+            sent = self.queue._send(request, body, timeout=1.0)
+        except RejectedError as exc:
+            return b"!" + exc.category.value.encode()
         return (b"+" if sent.status == "accepted" else b"=") + request.id.encode()
 
     def stop(self) -> None:
@@ -241,6 +251,8 @@ class SocketDispatcher(BaseDispatcher):
                 answer = self.exchanged(connection, body, until)
             except (OSError, EOFError) as exc:
                 raise SentInPartError(type(exc).__name__) from exc
+        if answer[:1] == b"!":
+            raise RejectedError(ErrorCategory(answer[1:].decode()), "the broker refused it")
         known = answer[:1] == b"="
         return Sent(request.id, DispatchStatus.DUPLICATE if known else DispatchStatus.ACCEPTED)
 
@@ -263,6 +275,12 @@ class SocketDispatcher(BaseDispatcher):
                 raise EOFError("closed by the server")
             data += part
         return data[4:]
+
+    def _stats(self, *, timeout: float) -> Sequence[Stats]:
+        until = monotonic() + timeout
+        with self.connected(until) as connection:
+            found = json.loads(self.exchanged(connection, b"", until))
+        return [Stats(*each, at=datetime.now(UTC)) for each in found]
 
     def _category(self, exc: Exception) -> ErrorCategory | None:
         cause = exc.__cause__ if isinstance(exc, SentInPartError) else exc

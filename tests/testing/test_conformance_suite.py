@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dispatchers.testing import DispatcherConformance, Harness, Journal
+from dispatchers.testing import DispatcherConformance, Harness, Journal, tasks
 from dispatchers.testing.conformance import _tools
 
 from .broken_adapters import BROKEN
@@ -25,9 +25,12 @@ SOUND = (ShelfHarness, SocketHarness, InlineHarness)
 
 
 @pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What does not happen is not waited for as long as on a slow machine."""
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Wait less for what does not happen; what a broken worker leaves in the context goes."""
     monkeypatch.setattr(_tools, "PATIENCE", 1.0)
+    before = tasks.COLOR.get()
+    yield
+    tasks.COLOR.set(before)
 
 
 @pytest.mark.parametrize(

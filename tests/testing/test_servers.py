@@ -10,6 +10,7 @@ import subprocess
 import pytest
 
 from dispatchers.testing import servers
+from dispatchers.testing.processes import family
 from dispatchers.testing.servers import MissingServerError, RabbitMQServer, RedisServer, answers
 
 REQUIRED = bool(os.environ.get("DISPATCHERS_REQUIRE_SERVICES"))
@@ -52,6 +53,7 @@ def test_a_removed_server_leaves_nothing() -> None:
 
 
 @needs_rabbitmq
+@pytest.mark.slow
 def test_a_private_rabbitmq_starts_again_and_leaves_no_port_mapper() -> None:
     """It starts, survives a stop and a start on its port, and takes its port mapper with it."""
     with RabbitMQServer() as server:
@@ -78,3 +80,28 @@ def test_a_named_server_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISPATCHERS_TEST_REDIS_URL", "redis://elsewhere:1/2")
 
     assert servers.redis_url() == "redis://elsewhere:1/2"
+
+
+@needs_rabbitmq
+@pytest.mark.slow
+def test_a_paused_server_answers_nothing_more_and_a_resumed_one_at_once() -> None:
+    """Pause and resume are in force when they return."""
+    with RabbitMQServer() as server:
+        for _ in range(3):
+            assert server.pid is not None
+            server.pause()
+            assert all(each.is_stopped for each in family(server.pid))
+            server.resume()
+            assert server.answers()
+
+
+@needs_redis
+def test_a_killed_server_has_gone_when_it_returns() -> None:
+    """Nothing of its family is left that could answer."""
+    with RedisServer() as server:
+        assert server.pid is not None
+        pid = server.pid
+        server.kill()
+
+        assert family(pid) == []
+        assert not server.answers()

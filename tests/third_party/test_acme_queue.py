@@ -74,7 +74,7 @@ def test_the_wheel_holds_the_package_and_its_entry_point(installed: Path) -> Non
 def test_it_is_listed_with_its_owner(installed: Path, tmp_path: Path) -> None:
     """The registry finds it by its entry point and says whose it is."""
     code = (
-        "from dispatchers._registry import backends\n"
+        "from dispatchers._config.registry import backends\n"
         "[acme] = [each for each in backends() if each.name == 'acme']\n"
         "print(acme.owner, acme.state, acme.cls.capabilities.durable)"
     )
@@ -88,7 +88,7 @@ def test_it_loads_by_its_name(installed: Path, tmp_path: Path) -> None:
     """`load_backend` gives the class, and imports it only then."""
     code = (
         "import sys\n"
-        "from dispatchers._registry import load_backend\n"
+        "from dispatchers._config.registry import load_backend\n"
         "assert 'acme_queue' not in sys.modules\n"
         "print(load_backend('acme').__qualname__)"
     )
@@ -108,7 +108,7 @@ def test_it_is_configured_and_works(installed: Path, tmp_path: Path) -> None:
 def test_without_it_the_error_says_so(tmp_path: Path) -> None:
     """A name that nobody has is an error with the known names."""
     code = (
-        "from dispatchers._registry import load_backend\n"
+        "from dispatchers._config.registry import load_backend\n"
         "try:\n    load_backend('acme')\n"
         "except ValueError as exc:\n    print(exc)"
     )

@@ -32,6 +32,7 @@ from dispatchers import (
     DispatchResponses,
     DispatchStatus,
     ErrorCategory,
+    FailedResponses,
     IdempotencyStore,
     Outcome,
     Reason,
@@ -205,7 +206,7 @@ print(response.result)  # type: ignore[attr-defined]
 responses = batch.dispatch()
 assert_type(responses[0], DispatchResponse)
 assert_type(responses[1:], DispatchResponses)
-assert_type(responses.failed, DispatchResponses)
+assert_type(responses.failed, FailedResponses)
 assert_type(responses.raise_for_error(), DispatchResponses)
 assert_type([each.ok for each in responses], list[bool])
 as_sequence: Sequence[DispatchResponse] = responses
@@ -340,8 +341,8 @@ def handler(number: int) -> None:
 
 
 classify(OSError, "permanent")
-classify(OSError, "sometimes")  # type: ignore[arg-type]
-classify(int, "permanent")  # type: ignore[arg-type]
+classify(OSError, "sometimes")  # type: ignore[call-overload]
+classify(int, "permanent")  # type: ignore[call-overload]
 
 
 class Store:

@@ -11,7 +11,7 @@ with the application whose workers shall run them::
 from ._dispatcher import CeleryDispatcher
 from ._native import NativeTask, adopt, native
 from ._options import CeleryOptions
-from ._tasks import register
+from ._worker import register
 
 __all__ = [
     "CeleryDispatcher",

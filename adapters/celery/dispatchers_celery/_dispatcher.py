@@ -3,41 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from time import monotonic
 from typing import Any
 
+from kombu.entity import Queue
+
 from dispatchers import (
-    BaseDispatcher,
     Capabilities,
-    ConfigurationError,
-    DeadLetterStore,
-    DispatchFailure,
     DispatchRequest,
     DispatchStatus,
     ErrorCategory,
+    PublishingDispatcher,
     RejectedError,
     Sent,
-    Worker,
-    WorkerOptions,
+    Stats,
+    queue_stats,
 )
-from dispatchers.stores import dead_letters
+from dispatchers.delivery import Eager, failed
+from dispatchers.native import arguments
+from dispatchers.stores import count_dead
 
-from ._app import Application
+from ._broker import Broker
+from ._connection import BATCH_SIZE, KombuPublisher, Publisher
 from ._errors import category_of, is_certainly_unsent
-from ._link import Link, Message, ReturnedError
-from ._links import Links
-from ._message import NATIVE, message_of
+from ._message import Draft, draft_of
 from ._options import CeleryOptions
+from ._rabbitmq import RabbitPublisher
 
 __all__ = ["CeleryDispatcher"]
 
-Item = tuple[DispatchRequest, bytes]
-AT_ONCE = 100
-"""Messages in one pipeline, or under way without a confirm."""
 
-
-class CeleryDispatcher(BaseDispatcher):
+class CeleryDispatcher(PublishingDispatcher[Draft | Eager]):
     """Hands work over to the workers of a Celery application: `ACCEPTED`.
 
     RabbitMQ has confirmed the message and routed it to a queue; Redis has answered the command that
@@ -57,6 +53,7 @@ class CeleryDispatcher(BaseDispatcher):
     name = "celery"
     contract = 1
     library = "celery"
+    worker = "dispatchers_celery._worker:CeleryWorker"
     capabilities = Capabilities(
         delay=True,
         priority=True,
@@ -67,116 +64,84 @@ class CeleryDispatcher(BaseDispatcher):
         durable=True,
         worker=True,
         dead_letters=True,
+        stats=True,
     )
+    batch_size = BATCH_SIZE
     Options = CeleryOptions
     options: CeleryOptions
+    redelivery_cure = (
+        "shorten it, or raise visibility_timeout or consumer_timeout, and `window` with it"
+    )
 
     def __init__(
         self, options: CeleryOptions | None = None, *, alias: str | None = None, **settings: object
     ) -> None:
         super().__init__(options, alias=alias, **settings)
-        self.application = Application(self.options, self.alias)
-        self.capabilities = self._exactly()
-        self._links = Links(
-            self.application, confirm=self.options.confirm, mandatory=self.options.mandatory
-        )
+        self.broker = Broker(self.options, self.alias)
+        kind = RabbitPublisher if self.broker.kind == "amqp" else KombuPublisher
+        self.publisher: Publisher = kind(self.broker)
+        # Of this instance: two dispatchers may lead to applications with different brokers.
+        self.capabilities = self._exact_capabilities()
 
-    def _exactly(self) -> Capabilities:
-        """What this application and its broker can do."""
-        application, options = self.application, self.options
-        volatile = application.transport in ("memory", "filesystem")
+    def _exact_capabilities(self) -> Capabilities:
+        """Return what this application and its broker can do."""
+        broker = self.broker
         return self.capabilities.model_copy(
             update={
-                "priority": application.has_priorities,
-                "confirmed": options.confirm or application.transport != "amqp",
-                "durable": not volatile,
-                "dead_letters": options.dead_letters is not None,
+                "priority": broker.has_priorities,
+                "confirmed": self.options.confirm or broker.kind != "amqp",
+                "durable": not broker.is_volatile,
+                "runs_here": broker.is_eager,
             }
         )
 
     # Handing over.
 
-    def _send(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:
-        if NATIVE in request.headers and self.application.app.conf.task_always_eager:
-            return self._eagerly(request)
-        result = self._send_many([(request, body)], timeout=timeout)[0]
-        if isinstance(result, Exception):
-            raise result
-        return result
+    def _prepare(self, request: DispatchRequest, body: bytes) -> Draft | Eager:
+        if self.broker.is_eager:
+            return Eager(request, body)
+        queue, options = self._destination(request)
+        return draft_of(self.broker, request, body, queue, options)
 
-    def _eagerly(self, request: DispatchRequest) -> Sent:
-        """One of Celery's own tasks in an application that runs them in the call."""
-        payload: Any = request.payload
-        task = self.application.app.tasks.get(request.task)
-        if task is None:
-            message = f"no task {request.task!r} in the application, which runs tasks in the call"
-            raise RejectedError(ErrorCategory.NOT_FOUND, message)
-        result = task.apply(args=payload["args"], kwargs=payload["kwargs"], throw=False)
-        if not result.failed():
-            return Sent(result.id, DispatchStatus.EXECUTED)
-        error = DispatchFailure(
-            category=ErrorCategory.HANDLER,
-            retryable=False,
-            exception_type=type(result.result).__name__,
-            message=f"task {request.task!r} failed with {type(result.result).__name__}",
-        )
-        return Sent(result.id, DispatchStatus.FAILED, error=error, exception=result.result)
+    def _destination(self, request: DispatchRequest) -> tuple[Queue, dict[str, Any]]:
+        """Return the queue: the request's, the dispatcher's, or the one the application routes to.
 
-    def _send_many(self, items: Sequence[Item], *, timeout: float) -> Sequence[Sent | Exception]:
-        messages = [self._message_or_error(request, body) for request, body in items]
-        good = [message for message in messages if not isinstance(message, Exception)]
-        answers = iter(self.publish(good, timeout=timeout))
-        return [
-            message if isinstance(message, Exception) else _result(message, next(answers))
-            for message in messages
-        ]
-
-    def _message_or_error(self, request: DispatchRequest, body: bytes) -> Message | Exception:
-        try:
-            return self._message(request, body)
-        except RejectedError as exc:
-            return exc
-
-    def _message(self, request: DispatchRequest, body: bytes) -> Message:
-        name = self.queue_of(request) or self.application.default_queue
-        queue = self.application.queue(name)
-        if queue is None:
+        Raises:
+            RejectedError: It is declared nowhere.
+        """
+        broker, name = self.broker, self.queue_of(request)
+        if name is None:
+            return broker.route(request)
+        if (queue := broker.queue(name)) is None:
             raise RejectedError(
                 ErrorCategory.NOT_FOUND,
                 f"no queue {name!r} in the application or in `queues` of {self.alias!r}: "
-                f"there are {', '.join(sorted(self.application.known))}",
+                f"there are {', '.join(sorted(broker.known))}",
             )
-        return message_of(self.application, request, body, queue)
+        return queue, {}
 
-    def publish(self, messages: Sequence[Message], *, timeout: float) -> list[Exception | None]:
-        """Publish messages; None for each that the broker has, else why it has it not.
+    def _publish(
+        self, messages: Sequence[Draft | Eager], timeout: float
+    ) -> Sequence[Sent | Exception]:
+        # An application is eager or not as a whole: no batch holds both kinds.
+        eager = [each for each in messages if isinstance(each, Eager)]
+        if eager:
+            return [each.run(self.options, self._apply) for each in eager]
+        good = [each for each in messages if isinstance(each, Draft)]
+        return self.publisher.publish(good, monotonic() + timeout)
 
-        Raises:
-            RejectedError: There is no connection: nothing was handed over.
-        """
-        if not messages:
-            return []
-        until = monotonic() + timeout
-        answers: list[Exception | None] = []
-        with self._links.lent(timeout) as link:
-            for start in range(0, len(messages), AT_ONCE):
-                if link.usable:
-                    answers += self._published(link, messages[start : start + AT_ONCE], until)
-        untried = RejectedError(ErrorCategory.UNAVAILABLE, "the connection failed before its turn")
-        return [*answers, *[untried] * (len(messages) - len(answers))]
-
-    def _published(
-        self, link: Link, messages: Sequence[Message], until: float
-    ) -> list[Exception | None]:
-        """What came back is tried once more, its queue declared again: someone deleted it."""
-        answers = link.publish(messages, until)
-        returned = [n for n, each in enumerate(answers) if isinstance(each, ReturnedError)]
-        if returned:
-            link.forget_queues()
-            again = link.publish([messages[n] for n in returned], until)
-            for place, answer in zip(returned, again, strict=True):
-                answers[place] = answer
-        return answers
+    def _apply(self, request: DispatchRequest) -> Sent:
+        """Run one of Celery's own tasks in Celery's way."""
+        args, kwargs = arguments(request)
+        task = self.broker.app.tasks.get(request.task)
+        if task is None:
+            message = f"no task {request.task!r} in the application, which runs tasks in the call"
+            raise RejectedError(ErrorCategory.NOT_FOUND, message)
+        # As Celery's own eager mode runs it: an exception becomes the result's.
+        result = task.apply(args=args, kwargs=kwargs, throw=False)
+        if result.failed():
+            return failed(request.task, result.result, result.id)
+        return Sent(result.id, DispatchStatus.EXECUTED)
 
     def _category(self, exc: Exception) -> ErrorCategory | None:
         return category_of(exc)
@@ -186,41 +151,30 @@ class CeleryDispatcher(BaseDispatcher):
 
     # The rest.
 
+    @property
+    def redelivery_window(self) -> float:
+        return self.broker.window
+
     def _check(self) -> None:
-        """A run that takes longer than the redelivery window is begun again while it goes on."""
-        from dispatchers import catalogue
+        self.broker.check()
 
-        window = self.application.window
-        for task in catalogue.all():
-            if (task.time_limit or 0) > window:
-                raise ConfigurationError(
-                    f"task {task.name!r} may run for {task.time_limit} s, and after {window:.0f} s "
-                    f"the broker of {self.alias!r} gives its work to another worker: shorten it, "
-                    "or raise visibility_timeout or consumer_timeout, and `window` with it"
-                )
+    def _probe(self, *, timeout: float) -> Sequence[str]:
+        until = monotonic() + timeout
+        self.publisher.probe(timeout)
+        return tuple(self.publisher.problems(sorted(self.broker.known), until - monotonic()))
 
-    def _probe(self, *, timeout: float) -> None:
-        with self._links.lent(timeout):
-            pass
+    def _stats(self, *, timeout: float) -> Sequence[Stats]:
+        sizes = self.publisher.sizes(sorted(self.broker.known), timeout)
+        delayed = {name: held for name, (_, held) in sizes.items() if held is not None}
+        return queue_stats(
+            waiting={name: size for name, (size, _) in sizes.items()},
+            # None is unknown: RabbitMQ keeps what it holds back in queues of the delay, not in
+            # these.
+            delayed=delayed if self.broker.uses_redis else None,
+            dead=count_dead(self.letters),
+            queues=sizes,
+        )
 
     def _close(self, timeout: float) -> int:
-        self._links.close()
+        self.publisher.close()
         return 0
-
-    def _dead_letters(self) -> DeadLetterStore | None:
-        return self.letters
-
-    @cached_property
-    def letters(self) -> DeadLetterStore | None:
-        """The configured store for work that failed for good."""
-        spec = self.options.dead_letters
-        return None if spec is None else dead_letters(spec)
-
-    def _worker(self, options: WorkerOptions) -> Worker:
-        from ._worker import CeleryWorker
-
-        return CeleryWorker(self, options)
-
-
-def _result(message: Message, answer: Exception | None) -> Sent | Exception:
-    return Sent(message.id) if answer is None else answer

@@ -6,24 +6,16 @@ from typing import Any
 
 from celery import Celery
 
-from dispatchers import (
-    ConfigurationError,
-    DispatchFailure,
-    DispatchRequest,
-    DispatchResponse,
-    DispatchStatus,
-    ErrorCategory,
-    Task,
-    get_dispatcher,
-)
+from dispatchers import Task
+from dispatchers.native import NativeCall
 
-from ._message import NATIVE
+from ._worker import add_tasks
 
 __all__ = ["NativeTask", "adopt", "native"]
 
 
 def native(task: Any, *, dispatcher: str = "default", **options: Any) -> NativeTask:
-    """A task that somebody already has in Celery, to be dispatched to without rewriting it.
+    """Dispatch to a task that is in Celery already, without rewriting it.
 
     Its message is the one that `delay` writes; what it does with it, retries included, is Celery's.
 
@@ -38,59 +30,11 @@ def native(task: Any, *, dispatcher: str = "default", **options: Any) -> NativeT
     return NativeTask(task if isinstance(task, str) else str(task.name), dispatcher, options)
 
 
-class NativeTask:
+class NativeTask(NativeCall):
     """Dispatches one of Celery's own tasks; made by `native`."""
 
-    def __init__(self, name: str, dispatcher: str, options: dict[str, Any]) -> None:
-        self.name = name
-        """Its name in Celery."""
-        self._dispatcher = dispatcher
-        self._options = options
-
-    def request(self, *args: Any, **kwargs: Any) -> DispatchRequest:
-        """The request that `dispatch` would hand over.
-
-        Raises:
-            ValidationError: An option does not fit, or JSON would change an argument.
-        """
-        headers = {**self._options.get("headers", {}), NATIVE: "1"}
-        payload = {"args": list(args), "kwargs": kwargs}
-        values = {**self._options, "task": self.name, "headers": headers, "payload": payload}
-        return DispatchRequest.model_validate(values)
-
-    def dispatch(self, *args: Any, **kwargs: Any) -> DispatchResponse:
-        """Hand it over, and say what became of it. Never raises an `Exception`."""
-        try:
-            request = self.request(*args, **kwargs)
-            found = get_dispatcher(self._dispatcher)
-        except Exception as exc:  # noqa: BLE001 - C1
-            return self._refused(exc)
-        return found.dispatch(request)
-
-    async def adispatch(self, *args: Any, **kwargs: Any) -> DispatchResponse:
-        """The same without blocking the event loop."""
-        try:
-            request = self.request(*args, **kwargs)
-            found = get_dispatcher(self._dispatcher)
-        except Exception as exc:  # noqa: BLE001 - C1
-            return self._refused(exc)
-        return await found.adispatch(request)
-
-    def _refused(self, exc: Exception) -> DispatchResponse:
-        wrong = isinstance(exc, ConfigurationError)  # which is a ValueError as well
-        invalid = isinstance(exc, ValueError | TypeError) and not wrong
-        return DispatchResponse(
-            request_id="",
-            dispatcher=self._dispatcher,
-            backend="celery",
-            status=DispatchStatus.REJECTED,
-            error=DispatchFailure(
-                category=ErrorCategory.INVALID if invalid else ErrorCategory.CONFIGURATION,
-                retryable=False,
-                exception_type=type(exc).__name__,
-                message=f"task {self.name!r}: {exc}",
-            ),
-        )
+    backend = "celery"
+    honoured = NativeCall.honoured | {"headers"}
 
 
 def adopt(task: Task[..., Any], app: Celery) -> Any:
@@ -98,8 +42,8 @@ def adopt(task: Task[..., Any], app: Celery) -> Any:
 
     A task that was Celery's and is now ours keeps its name. Its workers take messages of both
     kinds, those of its former life with plain arguments as well, so that producers and workers can
-    be changed one at a time, and changed back. Plain messages are settled and retried as Celery
-    does.
+    be changed one at a time, and changed back. A plain message is a run like any other: attempts,
+    back-off, `Retry`, `Discard` and hooks apply, and its result is stored as Celery does.
 
     Args:
         task: The task, declared with `@task(name="the name it had")`.
@@ -109,6 +53,7 @@ def adopt(task: Task[..., Any], app: Celery) -> Any:
     Raises:
         LookupError: `register(app)` was not called.
     """
+    add_tasks(app)
     found = app.tasks.get(task.name)
     if found is None:
         raise LookupError(f"task {task.name!r} is not in the application: call register(app) first")

@@ -13,78 +13,82 @@ from google.cloud import tasks_v2
 
 from dispatchers import DispatchStatus, ErrorCategory, RejectedError, Sent
 
+from ._connection import Connection, OwnClient
 from ._errors import is_duplicate, refuses_batches
-from ._link import Link, OwnClient
 
-__all__ = ["send_many"]
-
-AT_ONCE = 100
+BATCH_SIZE = 100
 """Tasks of one call: `BatchCreateTasksRequest.requests`."""
-BYTES = 3 * 1024 * 1024
+BATCH_BYTES = 3 * 1024 * 1024
 """Bytes of one call; gRPC servers take 4 MiB unless they say otherwise."""
 
 BatchRequest: Any = tasks_v2.BatchCreateTasksRequest.pb()
 Answer = Sent | Exception
+Open = Connection | OwnClient
 
 
-def send_many(link: Link | OwnClient, messages: Sequence[Any], until: float) -> list[Answer]:
+def send_many(connection: Open, messages: Sequence[Any], until: float) -> list[Answer]:
     """Hand tasks over, those of one queue in calls of up to a hundred.
 
     Args:
-        link: A connection that is ready.
+        connection: A connection that is ready.
 
-        messages: Each a `CreateTaskRequest`, or the exception that is its answer already.
+        messages: Each a `CreateTaskRequest`.
 
         until: When to stop, of the monotonic clock.
 
     Returns:
         An answer for each, in order.
     """
-    answers: list[Answer | None] = [m if isinstance(m, Exception) else None for m in messages]
-    for places in _chunks(messages):
-        chunk = [messages[place] for place in places]
-        for place, answer in zip(places, _chunk(link, chunk, until), strict=True):
-            answers[place] = answer
-    return [answer for answer in answers if answer is not None]
+    # A plain call: its error says more than one that is wrapped in an operation.
+    if len(messages) == 1:
+        return [_single(connection, messages[0], until)]
+    answers: dict[int, Answer] = {}
+    for indexes in _chunks(messages):
+        chunk = [messages[index] for index in indexes]
+        answers.update(zip(indexes, _chunk(connection, chunk, until), strict=True))
+    return [answers[index] for index in range(len(messages))]
 
 
 def _chunks(messages: Sequence[Any]) -> list[list[int]]:
-    """Places of messages that go into one call."""
+    """Return the indexes of messages that go into one call."""
     full: list[list[int]] = []
     filling: dict[str, tuple[list[int], int]] = {}
-    for place, message in enumerate(messages):
-        if isinstance(message, Exception):
-            continue
-        places, size = filling.get(message.parent, ([], 0))
+    for index, message in enumerate(messages):
+        indexes, size = filling.setdefault(message.parent, ([], 0))
         more: int = message.ByteSize()
-        if len(places) == AT_ONCE or (places and size + more > BYTES):
-            full.append(places)
-            places, size = [], 0
-        filling[message.parent] = ([*places, place], size + more)
-    return full + [places for places, _ in filling.values()]
+        if len(indexes) == BATCH_SIZE or (indexes and size + more > BATCH_BYTES):
+            full.append(indexes)
+            indexes, size = [], 0
+        indexes.append(index)  # in place: copying would cost the square of a batch's length
+        filling[message.parent] = indexes, size + more
+    return full + [indexes for indexes, _ in filling.values()]
 
 
-def _chunk(link: Link | OwnClient, messages: Sequence[Any], until: float) -> Iterable[Answer]:
+def _chunk(connection: Open, messages: Sequence[Any], until: float) -> Iterable[Answer]:
     left = until - monotonic()
     if left <= 0:
+        # An error of its own: nothing of this chunk was sent, while a timeout of the client's is
+        # unknown.
         late = RejectedError(ErrorCategory.TIMEOUT, "the deadline passed before its turn")
         return [late] * len(messages)
     try:
-        return _batch(link, messages, left)
+        return _batch(connection, messages, left)
     except api.GoogleAPICallError as exc:
+        # A service or an emulator without the batch call takes them one by one.
         if refuses_batches(exc):
-            return _at_the_same_time(link, messages, until)
+            return _at_the_same_time(connection, messages, until)
         return [exc] * len(messages)
 
 
-def _batch(link: Link | OwnClient, messages: Sequence[Any], timeout: float) -> list[Answer]:
+def _batch(connection: Open, messages: Sequence[Any], timeout: float) -> list[Answer]:
     until = monotonic() + timeout
     batch = BatchRequest(parent=messages[0].parent, requests=messages)
-    operation: Any = link.client.batch_create_tasks(
+    # Without the client's own retries: a lost reply could have the batch made twice.
+    operation: Any = connection.client.batch_create_tasks(
         tasks_v2.BatchCreateTasksRequest.wrap(batch),
         retry=None,
         timeout=timeout,
-        metadata=link.metadata,
+        metadata=connection.metadata,
     )
     if not operation.operation.done:
         _await(operation, until)
@@ -92,12 +96,13 @@ def _batch(link: Link | OwnClient, messages: Sequence[Any], timeout: float) -> l
 
 
 def _await(operation: Any, until: float) -> None:
-    """An operation that goes on; what is not known of it in time is not known."""
+    """Wait for an operation that goes on; without its end in time, its answers are unknown."""
     try:
         operation.result(timeout=max(0.001, until - monotonic()))
     except TimeoutError as exc:
         raise api.DeadlineExceeded("the batch was still under way at the deadline") from exc
     except api.GoogleAPICallError:
+        # An operation that names the refused ones has made the others: each gets its own answer.
         if not operation.metadata or not operation.metadata.failed_requests:
             raise
 
@@ -107,6 +112,7 @@ def _answers(operation: Any, messages: Sequence[Any]) -> list[Answer]:
     if operation.operation.HasField("error") and not failed:
         error = operation.operation.error
         return [_error(error.code, error.message)] * len(messages)
+    # The response lists only tasks that were made, in order: the refused ones leave no gap.
     made = iter(_names(operation))
     return [
         _refused(failed[place], message.task.name) if place in failed else Sent(next(made, None))
@@ -136,18 +142,18 @@ def _told(exc: Exception, name: str) -> Answer:
     return Sent(name, DispatchStatus.DUPLICATE) if is_duplicate(exc) else exc
 
 
-def _at_the_same_time(
-    link: Link | OwnClient, messages: Sequence[Any], until: float
-) -> list[Answer]:
-    """A call for each, all under way at once; over transports other than gRPC one by one."""
-    create: Any = getattr(link.client.transport, "create_task", None)
+def _at_the_same_time(connection: Open, messages: Sequence[Any], until: float) -> list[Answer]:
+    """Make a call for each, all under way at once; without gRPC one after the other."""
+    create: Any = getattr(connection.client.transport, "create_task", None)
     if not hasattr(create, "future"):
-        return [_single(link, message, until) for message in messages]
+        return [_single(connection, message, until) for message in messages]
     calls = [
         create.future(
             tasks_v2.CreateTaskRequest.wrap(message),
             timeout=max(0.001, until - monotonic()),
-            metadata=(*link.metadata, to_grpc_metadata((("parent", message.parent),))),
+            # The client's method would add the routing header; its bare stub, which can begin many
+            # calls at once, does not.
+            metadata=(*connection.metadata, to_grpc_metadata((("parent", message.parent),))),
         )
         for message in messages
     ]
@@ -163,16 +169,16 @@ def _awaited(call: Any, name: str) -> Answer:
         return _told(api.from_grpc_error(exc), name)
 
 
-def _single(link: Link | OwnClient, message: Any, until: float) -> Answer:
+def _single(connection: Open, message: Any, until: float) -> Answer:
     left = until - monotonic()
     if left <= 0:
         return RejectedError(ErrorCategory.TIMEOUT, "the deadline passed before its turn")
     try:
-        task = link.client.create_task(
+        task = connection.client.create_task(
             tasks_v2.CreateTaskRequest.wrap(message),
             retry=None,
             timeout=left,
-            metadata=link.metadata,
+            metadata=connection.metadata,
         )
     except api.GoogleAPICallError as exc:
         return _told(exc, message.task.name)

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
-from functools import cached_property
 from time import monotonic
 from typing import Any, Never
 
@@ -15,33 +12,30 @@ from google.api_core import exceptions as api
 from google.cloud import tasks_v2
 
 from dispatchers import (
-    BaseDispatcher,
     Capabilities,
     ConfigurationError,
-    DeadLetterStore,
     DispatchRequest,
-    DispatchStatus,
     ErrorCategory,
+    PublishingDispatcher,
     Sent,
+    Stats,
     WorkerOptions,
 )
-from dispatchers.stores import dead_letters
 
 from ._batch import send_many
-from ._errors import category_of, is_certainly_unsent, is_duplicate
-from ._gate import calling
-from ._link import Link, OwnClient, open_link
+from ._broker import Broker
+from ._connection import gate
+from ._endpoint import check_against_endpoint
+from ._errors import category_of, is_certainly_unsent
 from ._message import LONGEST, MAX_SIZE, Messages
 from ._options import CloudTasksOptions
+from ._stats import figures
 
-__all__ = ["CloudTasksDispatcher"]
-
-Item = tuple[DispatchRequest, bytes]
 FATAL = (api.DeadlineExceeded, api.ServiceUnavailable, api.Cancelled)
-"""After these nobody knows what has become of the connection."""
+"""After these it is unknown what has become of the connection."""
 
 
-class CloudTasksDispatcher(BaseDispatcher):
+class CloudTasksDispatcher(PublishingDispatcher[Any]):
     """Hands work over to a queue of Google Cloud Tasks: `ACCEPTED` once it has answered.
 
     The queue pushes it to the worker's HTTP endpoint, `dispatchers.http`, until that acknowledges.
@@ -70,6 +64,7 @@ class CloudTasksDispatcher(BaseDispatcher):
         confirmed=True,
         durable=True,
         dead_letters=True,
+        stats=True,
         max_size=MAX_SIZE,
     )
     Options = CloudTasksOptions
@@ -79,68 +74,22 @@ class CloudTasksDispatcher(BaseDispatcher):
         self, options: CloudTasksOptions | None = None, *, alias: str | None = None, **settings: Any
     ) -> None:
         super().__init__(options, alias=alias, **settings)
-        has_letters = self.options.dead_letters is not None
-        self.capabilities = self.capabilities.model_copy(update={"dead_letters": has_letters})
-        self._messages = Messages(self.options)
-        self._lock = threading.RLock()
-        self._open: tuple[int, Link | OwnClient] | None = None
-        self._inherited: object = None  # a parent's channel: letting go of it hangs the child
+        self.messages = Messages(self.options)
+        self.broker = Broker(self.options)
 
-    # Handing over.
+    def _prepare(self, request: DispatchRequest, body: bytes) -> Any:
+        return self.messages.message(request, body, request.queue or self.options.queue)
 
-    def _send(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:
+    def _publish(self, messages: Sequence[Any], timeout: float) -> Sequence[Sent | Exception]:
         until = monotonic() + timeout
-        message = self._messages.message(request, body, self._queue(request))
-        link = self._link(timeout)
-        with calling(), link.ready(until - monotonic()):
-            try:
-                task = link.client.create_task(
-                    tasks_v2.CreateTaskRequest.wrap(message),
-                    retry=None,
-                    timeout=max(0.001, until - monotonic()),
-                    metadata=link.metadata,
-                )
-            except api.GoogleAPICallError as exc:
-                return self._answer(exc, link, message.task.name)
-        return Sent(task.name)
-
-    def _answer(self, exc: Exception, link: Link | OwnClient, name: str) -> Sent:
-        if is_duplicate(exc):
-            return Sent(name, DispatchStatus.DUPLICATE)
-        if isinstance(exc, FATAL):
-            link.retire()
-        raise exc
-
-    def _send_many(self, items: Sequence[Item], *, timeout: float) -> Sequence[Sent | Exception]:
-        until = monotonic() + timeout
-        link = self._link(timeout)
-        with calling(), link.ready(until - monotonic()):
-            messages = [self._message_or_error(request, body) for request, body in items]
-            answers = send_many(link, messages, until)
+        connection = self.broker.connection(timeout)
+        # Through the gate, as no fork may happen during a call of gRPC's.
+        with gate.entered(), connection.ready(until - monotonic()):
+            answers = send_many(connection, messages, until)
+        # The next dispatch begins on a new channel: this one may be stuck behind a dead peer.
         if any(isinstance(answer, FATAL) for answer in answers):
-            link.retire()
+            connection.retire()
         return answers
-
-    def _message_or_error(self, request: DispatchRequest, body: bytes) -> Any:
-        try:
-            return self._messages.message(request, body, self._queue(request))
-        except Exception as exc:  # noqa: BLE001 - each has an answer of its own
-            return exc
-
-    def _queue(self, request: DispatchRequest) -> str:
-        return request.queue or self.options.queue
-
-    def _link(self, timeout: float) -> Link | OwnClient:
-        """This process's connection: a channel does not survive a fork."""
-        found = self._open
-        if found is None or found[0] != os.getpid() or not found[1].is_alive():
-            with calling(), self._lock:  # in this order: no fork happens under the lock
-                found = self._open
-                if found is None or found[0] != os.getpid() or not found[1].is_alive():
-                    if found is not None and found[0] != os.getpid():
-                        self._inherited = found
-                    found = self._open = os.getpid(), open_link(self.options, timeout)
-        return found[1]
 
     def _category(self, exc: Exception) -> ErrorCategory | None:
         return category_of(exc)
@@ -148,49 +97,43 @@ class CloudTasksDispatcher(BaseDispatcher):
     def _maybe_sent(self, exc: Exception) -> bool:
         return not is_certainly_unsent(exc)
 
-    # The rest.
+    @property
+    def redelivery_window(self) -> float:
+        """Seconds that a delivery may take at most, whatever the queue's settings."""
+        return LONGEST
 
     def _check(self) -> None:
-        """A run that takes longer than a delivery may is begun again while it goes on."""
-        from dispatchers import catalogue
-
+        # The call itself is looked for, not a version: it came with 2.25.
         if not hasattr(tasks_v2, "BatchCreateTasksRequest"):
             raise ConfigurationError(
                 "google-cloud-tasks is older than 2.25: pip install --upgrade "
-                "'dispatchers[cloud_tasks]'"
+                "'dispatchers[cloud-tasks]'"
             )
-        for task in catalogue.all():
-            if (task.time_limit or 0) > LONGEST:
-                raise ConfigurationError(
-                    f"task {task.name!r} may run for {task.time_limit} s, and the queue of "
-                    f"{self.alias!r} delivers it again after {LONGEST:.0f} s: shorten it"
-                )
+        check_against_endpoint(self.options, self.alias)
 
     def _probe(self, *, timeout: float) -> None:
-        """Ask for the queue; whoever may only dispatch is answered, too."""
-        link = self._link(timeout)
-        name = self._messages.parent(self.options.queue)
-        with calling(), link.ready(timeout), suppress(api.PermissionDenied):
-            link.client.get_queue(name=name, retry=None, timeout=timeout, metadata=link.metadata)
+        """Ask for the queue; an account that may only dispatch is answered, too."""
+        connection = self.broker.connection(timeout)
+        name = self.messages.parent(self.options.queue)
+        with gate.entered(), connection.ready(timeout), suppress(api.PermissionDenied):
+            connection.client.get_queue(
+                name=name, retry=None, timeout=timeout, metadata=connection.metadata
+            )
+
+    def _stats(self, *, timeout: float) -> Sequence[Stats]:
+        connection = self.broker.connection(timeout)
+        # Each queue once, in the order of the options: the default may be listed again.
+        queues = dict.fromkeys((self.options.queue, *self.options.queues))
+        names = {queue: self.messages.parent(queue) for queue in queues}
+        with gate.entered(), connection.ready(timeout):
+            return figures(connection, names, timeout, self.letters)
 
     def _close(self, timeout: float) -> int:
-        with self._lock:
-            found, self._open = self._open, None
-        if found is not None and found[0] == os.getpid():
-            found[1].retire()
+        self.broker.close()
         return 0
-
-    def _dead_letters(self) -> DeadLetterStore | None:
-        return self.letters
-
-    @cached_property
-    def letters(self) -> DeadLetterStore | None:
-        """The configured store for work that failed for good."""
-        spec = self.options.dead_letters
-        return None if spec is None else dead_letters(spec)
 
     def _worker(self, options: WorkerOptions) -> Never:
         raise ConfigurationError(
-            f"the queue of {self.alias!r} pushes its work to {self._messages.url}: serve "
+            f"the queue of {self.alias!r} pushes its work to {self.messages.url}: serve "
             "dispatchers.http there, with any web server"
         )

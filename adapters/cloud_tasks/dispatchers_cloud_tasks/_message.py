@@ -13,8 +13,6 @@ from dispatchers import Backoff, DispatchRequest, ErrorCategory, RejectedError
 
 from ._options import CloudTasksOptions
 
-__all__ = ["MAX_SIZE", "Messages", "task_id"]
-
 MAX_SIZE = 1024 * 1024
 """Bytes of a task, headers and all: https://cloud.google.com/tasks/docs/quotas, November 2026."""
 LONGEST = 1800.0
@@ -24,19 +22,20 @@ SLACK = 5.0
 TRACE = frozenset({"traceparent", "tracestate", "baggage"})
 """Headers that travel as HTTP headers too: W3C Trace Context and Baggage."""
 MAX_DOUBLINGS = 16
-"""What the service takes for a queue by default."""
+"""The service's own default for a queue."""
 
 CreateTaskRequest: Any = tasks_v2.CreateTaskRequest.pb()
 
 
 def task_id(request: DispatchRequest) -> str:
-    """What the queue knows the work by: a hash, as names in sequence slow a queue down."""
+    """Return the name of the work: a hash, as sequences slow a queue down."""
+    # The zero byte keeps task and key apart: `a` + `bc` is not `ab` + `c`.
     text = f"{request.task}\0{request.key}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Messages:
-    """Makes messages; what is the same for all work of a queue is made once.
+    """Makes messages from one template per queue.
 
     Args:
         options: The adapter's options.
@@ -45,20 +44,21 @@ class Messages:
     def __init__(self, options: CloudTasksOptions) -> None:
         self._options = options
         self._templates: dict[str, Any] = {}
-        self.place = f"projects/{options.project}/locations/{options.location}"
+        self.location = f"projects/{options.project}/locations/{options.location}"
         self.url = options.worker_url.rstrip("/") + options.path
 
     def parent(self, queue: str) -> str:
-        """The full name of a queue."""
-        return f"{self.place}/queues/{queue}"
+        """Return the full name of a queue."""
+        return f"{self.location}/queues/{queue}"
 
     def message(self, request: DispatchRequest, body: bytes, queue: str) -> Any:
-        """The message for a request.
+        """Return the message for a request.
 
         Raises:
             RejectedError: It would be larger than the service takes.
         """
         message = CreateTaskRequest()
+        # A copy of a template costs a fraction of setting every field anew.
         message.CopyFrom(self._templates.get(queue) or self._template(queue))
         task, options = message.task, self._options
         if options.names == "always" or request.idempotency_key or request.deduplicate:
@@ -74,6 +74,7 @@ class Messages:
             task.dispatch_deadline.FromMilliseconds(round(seconds * 1000))
         if request.max_attempts is not None or request.backoff is not None:
             _retry(task.retry_config, request, options.retry_for)
+        # After everything is set: headers and names count as well.
         _refuse_too_large(task)
         return message
 
@@ -86,29 +87,32 @@ class Messages:
         http.headers["Content-Type"] = "application/json"
         if options.service_account:
             http.oidc_token.service_account_email = options.service_account
-            http.oidc_token.audience = options.audience or options.worker_url
+            http.oidc_token.audience = options.token_audience
         elif options.secret:
             http.headers["Authorization"] = f"Bearer {options.secret.get_secret_value()}"
         message.task.dispatch_deadline.FromMilliseconds(round(options.dispatch_deadline * 1000))
+        # Two threads may both make it: they make the same.
         self._templates[queue] = message
         return message
 
 
 def _carry(headers: Any, request: DispatchRequest) -> None:
-    """Trace context as HTTP headers, if it can be; the envelope has it in any case."""
+    """Carry trace context as HTTP headers where it fits; the envelope has it as well."""
     for name, value in request.headers.items():
+        # HTTP headers take printable ASCII only; the envelope keeps what does not fit.
         if name.lower() in TRACE and value.isascii() and value.isprintable():
             headers[name.lower()] = value
 
 
 def _retry(config: Any, request: DispatchRequest, retry_for: float) -> None:
-    """Attempts and back-off of the work's own.
+    """Set attempts and back-off of the work itself.
 
     The queue drops work once attempts *and* duration are used up, without a trace; the endpoint
     counts attempts itself, and dead-letters. So the duration is long: an endpoint that cannot be
     reached uses up attempts as well.
     """
     waits = request.backoff or Backoff()
+    # -1 is without limit: the endpoint counts attempts itself, and dead-letters.
     config.max_attempts = request.max_attempts or -1
     config.max_retry_duration.FromMilliseconds(round(retry_for * 1000))
     config.min_backoff.seconds = math.ceil(waits.initial)  # "truncated to the nearest second"
@@ -117,7 +121,7 @@ def _retry(config: Any, request: DispatchRequest, retry_for: float) -> None:
 
 
 def _doublings(waits: Backoff) -> int:
-    """How often the wait doubles: the service knows no other factor than 2, or none."""
+    """Return how often the wait doubles: the service knows the factors 2 and 1 only."""
     if waits.factor < 2 or waits.initial == 0:  # noqa: PLR2004 - doubling
         return 0
     needed = math.log2(max(1.0, waits.maximum / waits.initial))

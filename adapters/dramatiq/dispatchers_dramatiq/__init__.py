@@ -8,9 +8,9 @@ tasks with the broker whose workers shall run them::
     register(broker)
 """
 
-from ._actors import register
 from ._dispatcher import DramatiqDispatcher
 from ._native import NativeActor, native
 from ._options import DramatiqOptions
+from ._registration import register
 
 __all__ = ["DramatiqDispatcher", "DramatiqOptions", "NativeActor", "native", "register"]

@@ -6,8 +6,6 @@ from pydantic import Field
 
 from dispatchers import BackendOptions
 
-__all__ = ["DramatiqOptions"]
-
 
 class DramatiqOptions(BackendOptions):
     """Options of `dramatiq`: the broker, or its address."""
@@ -26,4 +24,5 @@ class DramatiqOptions(BackendOptions):
     """RabbitMQ: seconds after which it gives unsettled work to another worker, its
     `consumer_timeout`."""
     eager: bool = False
-    """`StubBroker`: run existing actors in the call, in place of putting them into its queue."""
+    """`StubBroker`: run tasks and existing actors in the call, in place of putting them into its
+    queue."""

@@ -3,51 +3,51 @@
 from __future__ import annotations
 
 import logging
-import threading
 from typing import Any
 
 from dramatiq import Worker
 
-from dispatchers import WorkerOptions
+from dispatchers import WorkerOptions, catalogue
+from dispatchers.delivery import StopFlag
 
-from ._actors import Registration, register
 from ._dispatcher import DramatiqDispatcher
+from ._registration import Registration, register
 
-__all__ = ["DramatiqWorker"]
-
-LOOK = 0.5
+POLL_INTERVAL = 0.5
 """Seconds between two looks at what is left to do."""
+IDLE_LOOKS = 2
+"""Looks that must find nothing: a message may be between two queues at one of them."""
 
 
 class DramatiqWorker:
     """Dramatiq's worker in this process, with a thread for each run.
 
     Args:
-        dispatcher: Whose work it runs.
+        dispatcher: The dispatcher that it works for.
 
-        options: How.
+        options: How to run.
     """
 
     def __init__(self, dispatcher: DramatiqDispatcher, options: WorkerOptions) -> None:
         self._dispatcher = dispatcher
         self._options = options
-        self._broker: Any = dispatcher.place.broker
-        self._stop = threading.Event()  # never waited for under its lock: safe in handlers
+        self._broker: Any = dispatcher.broker.dramatiq
+        self._stop = StopFlag()
 
     def run(self) -> int:
         """Work until stopped."""
         _quiet_pika()
         register(self._broker, self._dispatcher)
+        # Dramatiq's own program does this: middleware such as Prometheus' begins with it.
         self._broker.emit_after("process_boot")
         worker = Worker(
-            self._broker,
-            queues=set(self._queues()),
-            worker_threads=self._options.concurrency,
+            self._broker, queues=set(self._queues()), worker_threads=self._options.concurrency
         )
         worker.start()
         try:
             self._wait()
         finally:
+            # Before the broker is closed: what is settled meanwhile needs the connection.
             worker.stop(timeout=int(self._options.grace * 1000))
             self._broker.close()
         return 0
@@ -57,31 +57,33 @@ class DramatiqWorker:
         self._stop.set()
 
     def _wait(self) -> None:
-        """Until stopped; with `drain`, until all was empty at two looks, one after the other."""
+        """Wait until stopped, or with `drain` until nothing is left."""
         empty = 0
-        while empty < 2 and not self._stop.wait(LOOK):  # noqa: PLR2004 - one may be between them
+        while empty < IDLE_LOOKS and not self._stop.wait(POLL_INTERVAL):
             if self._options.drain:
                 empty = empty + 1 if self._is_idle() else 0
 
     def _queues(self) -> list[str]:
-        from dispatchers import catalogue
-
         if self._options.queues:
             return list(self._options.queues)
         tasks = [task.policy.queue for task in catalogue.all() if task.policy.queue]
-        return list(dict.fromkeys([*self._dispatcher.place.own, *tasks]))
+        return list(dict.fromkeys([*self._dispatcher.broker.own, *tasks]))
 
     def _is_idle(self) -> bool:
         registration = next(m for m in self._broker.middleware if isinstance(m, Registration))
-        held = any(line.held for line in registration.lines.values())
+        held = any(unsettled.held for unsettled in registration.unsettled.values())
         try:
-            return not held and not self._dispatcher.waiting(self._queues())
+            return not held and not self._waiting()
         except Exception:  # noqa: BLE001 - a broker that does not answer may hold something
             return False
 
+    def _waiting(self) -> int:
+        dispatcher = self._dispatcher
+        return dispatcher.publisher.waiting(self._queues(), dispatcher.options.deadline)
+
 
 def _quiet_pika() -> None:
-    """As Dramatiq's own program does: pika tells of each connection's every step at INFO."""
+    """Do as Dramatiq's own program does: pika tells of each connection's every step at INFO."""
     log = logging.getLogger("pika")
-    if log.level == logging.NOTSET:  # who set one wants it
+    if log.level == logging.NOTSET:  # a level that is set is wanted
         log.setLevel(logging.WARNING)

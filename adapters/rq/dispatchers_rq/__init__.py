@@ -3,11 +3,13 @@
 `pip install "dispatchers[rq]"`; `adapters/rq/README.md` says the rest.
 """
 
+from typing import Any
+
 from ._dispatcher import RQDispatcher
+from ._entry import run
+from ._execution import HorseWorker, SimpleWorker
 from ._native import NativeJob, native
 from ._options import RQOptions
-from ._plain import run
-from ._rq_worker import HorseWorker, SimpleWorker
 
 __all__ = [
     "HorseWorker",
@@ -18,3 +20,10 @@ __all__ = [
     "native",
     "run",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Resolve `run.TASK` to `run`: the function path of each job ends with its task's name."""
+    if name.startswith("run."):
+        return run
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

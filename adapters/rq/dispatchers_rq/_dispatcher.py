@@ -4,46 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
-from urllib.parse import urlsplit
-
-from redis import Redis
+from typing import Any, NamedTuple
 
 from dispatchers import (
-    BaseDispatcher,
     Capabilities,
-    ConfigurationError,
     DeadLetterStore,
     DispatchRequest,
     DispatchStatus,
     ErrorCategory,
+    PublishingDispatcher,
     RejectedError,
     Sent,
+    Stats,
     Worker,
     WorkerOptions,
-    run_envelope,
-    run_settings,
 )
-from dispatchers.redis import category_of, is_certainly_unsent
-from dispatchers.stores import dead_letters, load_object
+from dispatchers.delivery import Eager
+from dispatchers.redis import category_of, is_certainly_unsent, within
 
-from ._eager import answer, run_native
-from ._keys import id_of, queue_key
-from ._letters import FailedJobs
-from ._link import Link, Reply
-from ._message import NATIVE, script_args
+from ._broker import Broker
+from ._message import id_of, script_args
+from ._native import run_in_the_call
 from ._options import RQOptions
 from ._scripts import DISPATCH
 
-__all__ = ["RQDispatcher"]
+EAGER = Capabilities(runs_here=True)
+"""With `is_async=False`: work runs in the call."""
+NO_QUEUE, CONFLICT = -1, -2
+BATCH_SIZE = 100
+"""Jobs that are sent before their replies are read: the replies wait in the server's memory."""
 
-Item = tuple[DispatchRequest, bytes]
+
+class Job(NamedTuple):
+    """A request, and the arguments of the script that makes it a job."""
+
+    request: DispatchRequest
+    args: tuple[Any, ...]
 
 
-class RQDispatcher(BaseDispatcher):
-    """Hands work over to RQ's queues: `ACCEPTED` is Redis' answer that job and queue have it.
+class RQDispatcher(PublishingDispatcher["Job | Eager"]):
+    """Hands work over to RQ's queues; `ACCEPTED` is the server's own answer.
 
-    What of it survives the server is the server's setting: see the adapter's README.
+    What survives the server depends on the server's settings: see the adapter's README.
 
     Args:
         options: The validated options; None builds them from `settings`.
@@ -57,8 +59,10 @@ class RQDispatcher(BaseDispatcher):
     """
 
     name = "rq"
+    posix_worker = True
     contract = 1
     library = "rq"
+    worker: str | None = "dispatchers_rq._worker:RQWorkers"
     capabilities = Capabilities(
         delay=True,
         kills=True,
@@ -70,7 +74,9 @@ class RQDispatcher(BaseDispatcher):
         durable=True,
         worker=True,
         dead_letters=True,
+        stats=True,
     )
+    batch_size = BATCH_SIZE
     Options = RQOptions
     options: RQOptions
 
@@ -79,69 +85,62 @@ class RQDispatcher(BaseDispatcher):
     ) -> None:
         super().__init__(options, alias=alias, **settings)
         if self.options.is_async:
-            self.place = self._place()
-            self.link = Link(self.place)
+            self.broker = Broker(self.options, self.alias)
         else:
             self.capabilities = EAGER
 
-    def _place(self) -> str | Redis:
-        """The address, or the client whose settings are taken."""
-        given, url = self.options.connection, self.options.url
-        if (given is None) is (url is None):
-            raise ConfigurationError(
-                f"dispatcher {self.alias!r} (rq): give `connection`, a redis.Redis as "
-                "'package.module:attribute', or `url`, the server's address, and not both"
-            )
-        if url is not None:
-            return url
-        found: Any = load_object("connection", given) if isinstance(given, str) else given
-        return found  # the link says what is wrong with it
-
     # Handing over.
 
-    def _send(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:
+    def _prepare(self, request: DispatchRequest, body: bytes) -> Job | Eager:
         if not self.options.is_async:
-            return self._eagerly(request, body)
-        return self._sent_as(
-            request, self.link.run(DISPATCH, self._args(request, body), timeout=timeout)
-        )
+            return Eager(request, body)
+        return Job(request, self._args(request, body))
 
-    def _eagerly(self, request: DispatchRequest, body: bytes) -> Sent:
-        if NATIVE in request.headers:
-            return run_native(request)
-        return answer(run_envelope(body, settings=run_settings(self.options)))
-
-    def _send_many(self, items: Sequence[Item], *, timeout: float) -> Sequence[Sent | Exception]:
-        if not self.options.is_async:
-            return super()._send_many(items, timeout=timeout)
-        args = [self._args(request, body) for request, body in items]
-        replies = self.link.run_many(DISPATCH, args, timeout=timeout)
-        return [self._result(item[0], reply) for item, reply in zip(items, replies, strict=True)]
-
-    def _result(self, request: DispatchRequest, reply: Reply) -> Sent | Exception:
-        if isinstance(reply, Exception):
-            return reply
-        try:
-            return self._sent_as(request, reply)
-        except RejectedError as exc:
-            return exc
+    def _publish(self, messages: Sequence[Job | Eager], timeout: float) -> list[Sent | Exception]:
+        jobs = [each for each in messages if isinstance(each, Job)]
+        # A dispatcher is eager or not as a whole: no batch holds both kinds.
+        if not jobs:
+            eager = [each for each in messages if isinstance(each, Eager)]
+            return [each.run(self.options, run_in_the_call, repeats=False) for each in eager]
+        with within(timeout):
+            replies = DISPATCH.run_many(self.broker.client, [job.args for job in jobs])
+            durable = self.broker.durability.durable()
+        return [
+            self._result(job.request, reply, durable)
+            for job, reply in zip(jobs, replies, strict=True)
+        ]
 
     def _args(self, request: DispatchRequest, body: bytes) -> tuple[Any, ...]:
-        queue = self.queue_of(request) or self.default_queue
-        return script_args(request, body, queue, declared=queue in self.declared)
+        queue = self.queue_of(request) or self.broker.default_queue
+        # A declared queue is made by its first job, as RQ does; any other must exist already, so
+        # that a misspelt name is refused.
+        declared = queue in self.broker.declared
+        serializer = self.options.serializer
+        return script_args(request, body, queue, declared=declared, serializer=serializer)
 
-    def _sent_as(self, request: DispatchRequest, reply: Any) -> Sent:
-        """What the script's reply says."""
+    def _result(
+        self, request: DispatchRequest, reply: Any, durable: bool | None
+    ) -> Sent | Exception:
+        """Return the answer that the script's reply stands for."""
+        if isinstance(reply, Exception):
+            return reply
         if reply == 1:
-            return Sent(id_of(request))
-        if reply == -1:
-            name = self.queue_of(request) or self.default_queue
-            raise RejectedError(
-                ErrorCategory.NOT_FOUND,
-                f"no queue {name!r} in this Redis or in `queues` of {self.alias!r}, which has "
-                f"{', '.join(sorted(self.declared))}",
-            )
-        return Sent(_text(reply), DispatchStatus.DUPLICATE)
+            return Sent(id_of(request), durable=durable)
+        if reply == NO_QUEUE:
+            return self._no_queue(request)
+        if reply == CONFLICT:
+            message = "other work, with another payload, was dispatched under its idempotency key"
+            return RejectedError(ErrorCategory.CONFLICT, message)
+        return Sent(reply.decode(), DispatchStatus.DUPLICATE, durable=durable)
+
+    def _no_queue(self, request: DispatchRequest) -> RejectedError:
+        name = self.queue_of(request) or self.broker.default_queue
+        declared = ", ".join(sorted(self.broker.declared))
+        return RejectedError(
+            ErrorCategory.NOT_FOUND,
+            f"no queue {name!r} in this Redis or in `queues` of {self.alias!r}, which has "
+            f"{declared}",
+        )
 
     def _category(self, exc: Exception) -> ErrorCategory | None:
         return category_of(exc)
@@ -149,71 +148,30 @@ class RQDispatcher(BaseDispatcher):
     def _maybe_sent(self, exc: Exception) -> bool:
         return not is_certainly_unsent(exc)
 
-    # Queues.
-
-    @property
-    def default_queue(self) -> str:
-        """Where work goes that names no queue: RQ's own word for it, unless configured."""
-        return self.options.queue or "default"
-
-    @cached_property
-    def declared(self) -> frozenset[str]:
-        """The queues that the configuration names; others have to be there already."""
-        return frozenset({self.default_queue, *self.options.queues})
-
-    def queues(self, *, timeout: float) -> list[str]:
-        """The configured queues; where none is, all that this Redis knows."""
-        if self.options.queue or self.options.queues:
-            return sorted(self.declared)
-        from dispatchers.redis import within
-
-        with within(timeout):
-            known = self.link.client.smembers("rq:queues")
-        return sorted({self.default_queue, *(_text(each)[len(queue_key("")) :] for each in known)})
-
     # The rest.
 
-    def _probe(self, *, timeout: float) -> None:
-        if self.options.is_async:
-            from ._probe import probe
+    def _probe(self, *, timeout: float) -> Sequence[str]:
+        return tuple(self.broker.probe(timeout=timeout)) if self.options.is_async else ()
 
-            probe(self, timeout=timeout)
+    def _stats(self, *, timeout: float) -> Sequence[Stats]:
+        return self.broker.stats(timeout=timeout)
 
     def _close(self, timeout: float) -> int:
         if self.options.is_async:
-            self.link.close()
+            self.broker.client.connection_pool.disconnect()
         return 0
 
     def _dead_letters(self) -> DeadLetterStore | None:
-        if not self.options.is_async:
-            return self.letters
-        return self.letters or FailedJobs(self)
+        return self.letters or self._failed_jobs
 
     @cached_property
-    def letters(self) -> DeadLetterStore | None:
-        """The store that is configured beside RQ's failed jobs."""
-        spec = self.options.dead_letters
-        return None if spec is None else dead_letters(spec)
+    def _failed_jobs(self) -> DeadLetterStore | None:
+        # Late: most producers never look at dead letters.
+        from ._dead_letters import FailedJobs
+
+        return FailedJobs(self.broker) if self.options.is_async else None
 
     def _worker(self, options: WorkerOptions) -> Worker:
         if not self.options.is_async:
-            return super()._worker(options)
-        from ._worker import RQWorkers
-
-        return RQWorkers(self, options)
-
-    @property
-    def address(self) -> str:
-        """Host and port, for messages."""
-        if isinstance(self.place, str):
-            return urlsplit(self.place).netloc.rpartition("@")[2]
-        settings = self.place.connection_pool.connection_kwargs
-        return f"{settings.get('host', 'localhost')}:{settings.get('port', 6379)}"
-
-
-EAGER = Capabilities(runs_here=True)
-"""Of work that runs in the call."""
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+            self.worker = None  # the core says that it needs none
+        return super()._worker(options)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from dispatchers import BackendOptions
-
-__all__ = ["RQOptions"]
 
 
 class RQOptions(BackendOptions):
@@ -25,4 +25,8 @@ class RQOptions(BackendOptions):
     horses: bool = True
     """Run each job in a process of its own, as RQ's `Worker` does; off, as its `SimpleWorker`."""
     is_async: bool = True
-    """RQ's word: off, work is run in the call, and no Redis is contacted."""
+    """RQ's setting of that name: off, work is run in the call, and no Redis is contacted."""
+    serializer: Literal["json", "pickle"] = "json"
+    """The format of jobs for RQ's own workers: `pickle` is RQ's default. Ours read both."""
+    unpickle: bool = False
+    """Run RQ's own pickled jobs too: anything that writes to this Redis can then run any code."""

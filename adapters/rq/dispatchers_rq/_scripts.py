@@ -1,39 +1,33 @@
-"""What Redis does in one step, so that nothing is between two places when somebody dies."""
+"""Steps of the server's: nothing is between two places when a process dies."""
 
 from __future__ import annotations
 
-from hashlib import sha1
-
-__all__ = ["DELETE", "DISPATCH", "REAP", "RENEW", "SETTLE", "TAKE", "Script"]
-
-
-class Script:
-    """A Lua script and the hash that Redis knows it by."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-        self.sha = sha1(text.encode(), usedforsecurity=False).hexdigest()
-
+from dispatchers.redis import Script
 
 DISPATCH = Script("""
--- id, queue, is it declared, due in seconds since the epoch or '', key or '',
+-- id, queue, is it declared, due in seconds since the epoch or '', key or '', digest or '',
 -- seconds until RQ forgets it or 0, field, value ...
-local id, queue, due, key, ttl = ARGV[1], ARGV[2], ARGV[4], ARGV[5], tonumber(ARGV[6])
+local id, queue, due, key, digest = ARGV[1], ARGV[2], ARGV[4], ARGV[5], ARGV[6]
+local ttl = tonumber(ARGV[7])
 local job, list = 'rq:job:' .. id, 'rq:queue:' .. queue
 local over = {failed = true, stopped = true, canceled = true}
 if ARGV[3] == '0' and redis.call('SISMEMBER', 'rq:queues', list) == 0 then
     return -1
 end
+local function same(holder)
+    local its = redis.call('HGET', 'rq:job:' .. holder, 'dispatchers_digest')
+    return (digest == '' or not its or its == digest) and holder or -2
+end
 local status = redis.call('HGET', job, 'status')
 if status and not over[status] then
-    return id
+    return same(id)
 end
 if key ~= '' then
     local holder = redis.call('GET', key)
     if holder and holder ~= id then
         local its = redis.call('HGET', 'rq:job:' .. holder, 'status')
         if its and not over[its] then
-            return holder
+            return same(holder)
         end
     end
 end
@@ -48,7 +42,7 @@ if status then
     redis.call('ZREM', 'rq:canceled:' .. origin, id)
     redis.call('DEL', job)
 end
-redis.call('HSET', job, unpack(ARGV, 7))
+redis.call('HSET', job, unpack(ARGV, 8))
 if ttl > 0 then
     redis.call('EXPIRE', job, ttl)
 end
@@ -59,16 +53,15 @@ end
 return 1
 """)
 """Writes a job and pushes it: 1; -1 where there is no such queue; the id of the job that is the
-same work already. The push comes first: where a queue's key is no list, nothing was written."""
+same work already; -2 where that has another payload. The push comes first: where a queue's key is
+no list, nothing was written."""
 
 TAKE = Script("""
--- token, worker, the time as RQ writes it, queue ...
+-- token, worker, the time as RQ writes it, are pickled jobs taken, queue ...
 local clock = redis.call('TIME')
 local now = clock[1] + clock[2] / 1000000
-local soonest = -1
-for n = 4, #ARGV do
-    local queue = ARGV[n]
-    local list, scheduled = 'rq:queue:' .. queue, 'rq:scheduled:' .. queue
+local soonest, left = -1, false
+local function due(queue, list, scheduled)
     for _, id in ipairs(redis.call('ZRANGEBYSCORE', scheduled, '-inf', now, 'LIMIT', 0, 100)) do
         redis.call('ZREM', scheduled, id)
         if redis.call('EXISTS', 'rq:job:' .. id) == 1 then
@@ -76,33 +69,89 @@ for n = 4, #ARGV do
             redis.call('RPUSH', list, id)
         end
     end
-    local id = redis.call('LPOP', list)
-    while id do
-        local job = 'rq:job:' .. id
-        if redis.call('EXISTS', job) == 1 then
-            redis.call('HINCRBY', job, 'dispatchers_deliveries', 1)
-            redis.call('HSET', 'rq:dispatchers:leases:' .. queue, id, ARGV[1] .. ':0')
-            if redis.call('HEXISTS', job, 'dispatchers_attempt') == 1 then
-                redis.call('HSET', job, 'status', 'started', 'started_at', ARGV[3],
-                    'worker_name', ARGV[2])
-                redis.call('ZADD', 'rq:wip:' .. queue, '+inf', id .. ':' .. ARGV[1])
-            end
-            return {queue, id, redis.call('HGETALL', job)}
-        end
-        id = redis.call('LPOP', list)
+end
+local function taken(queue, id, job, ours)
+    redis.call('HINCRBY', job, 'dispatchers_deliveries', 1)
+    redis.call('HSET', 'rq:dispatchers:leases:' .. queue, id, ARGV[1] .. ':0')
+    if ours then
+        redis.call('HSET', job, 'status', 'started', 'started_at', ARGV[3], 'worker_name', ARGV[2])
+        redis.call('ZADD', 'rq:wip:' .. queue, '+inf', id .. ':' .. ARGV[1])
     end
-    local first = redis.call('ZRANGE', scheduled, 0, 0, 'WITHSCORES')
-    if first[2] then
-        local wait = math.ceil((first[2] - now) * 1000)
-        if soonest < 0 or wait < soonest then
-            soonest = math.max(wait, 0)
+    return {queue, id, redis.call('HGETALL', job)}
+end
+local function first(queue, list)
+    local start, size = 0, 1
+    while true do
+        local ids = redis.call('LRANGE', list, start, start + size - 1)
+        for _, id in ipairs(ids) do
+            local job = 'rq:job:' .. id
+            if redis.call('TYPE', job).ok ~= 'hash' then
+                redis.call('LREM', list, 1, id)
+            else
+                local its = redis.call('HMGET', job, 'dispatchers_attempt', 'dispatchers_kind',
+                    'data')
+                local ours, kind = its[1], its[2]
+                if not ours and not kind then
+                    return {id, its[3] or ''}
+                end
+                if ours or kind == 'json' or (kind == 'pickle' and ARGV[4] == '1') then
+                    redis.call('LREM', list, 1, id)
+                    return taken(queue, id, job, ours)
+                end
+                start, left = start + 1, true
+            end
         end
+        if #ids < size then
+            return false
+        end
+        size = 1000
     end
 end
-return soonest
+for n = 5, #ARGV do
+    local queue = ARGV[n]
+    local list, scheduled = 'rq:queue:' .. queue, 'rq:scheduled:' .. queue
+    local kind = redis.call('TYPE', list).ok
+    if kind == 'list' or kind == 'none' then
+        due(queue, list, scheduled)
+        local found = first(queue, list)
+        if found then
+            return found
+        end
+    end
+    local next = redis.call('ZRANGE', scheduled, 0, 0, 'WITHSCORES')
+    if next[2] then
+        local wait = math.max(math.ceil((next[2] - now) * 1000), 0)
+        soonest = soonest < 0 and wait or math.min(soonest, wait)
+    end
+end
+return left and {soonest} or soonest
 """)
-"""Moves what is due, and takes the first job of the first queue that has one, with a lease on it:
-queue, id and the job's hash; else the milliseconds until something is due, or -1."""
+"""Moves what is due, and takes the first job that this worker can read, with a lease on it: queue,
+id and the job's hash. A job of RQ's own that was never looked at is not taken: its id and data.
+Else the milliseconds until something is due, or -1, in a list where jobs were passed by. Elements
+that name no job are dropped, as RQ does."""
+
+CLASSIFY = Script("""
+-- id, kind
+if redis.call('EXISTS', 'rq:job:' .. ARGV[1]) == 1 then
+    redis.call('HSET', 'rq:job:' .. ARGV[1], 'dispatchers_kind', ARGV[2])
+end
+return 1
+""")
+"""Notes the serializer of a job of RQ's own, so that workers which cannot read it pass by."""
+
+ADOPT = Script("""
+-- queue, id, token, the time as RQ writes it, field, value ...
+local queue, id, token, job = ARGV[1], ARGV[2], ARGV[3], 'rq:job:' .. ARGV[2]
+local held = redis.call('HGET', 'rq:dispatchers:leases:' .. queue, id)
+if not held or string.sub(held, 1, #token) ~= token or redis.call('EXISTS', job) == 0 then
+    return false
+end
+redis.call('HSET', job, 'status', 'started', 'started_at', ARGV[4], unpack(ARGV, 5))
+redis.call('ZADD', 'rq:wip:' .. queue, '+inf', id .. ':' .. token)
+return redis.call('HGETALL', job)
+""")
+"""Makes a taken job of RQ's own one of ours, and returns its hash; nothing if the lease is lost."""
 
 RENEW = Script("""
 -- queue, id, token, number
@@ -137,6 +186,7 @@ end
 local function fail(job, id, queue, ttl, words, ...)
     local clock = redis.call('TIME')
     redis.call('ZADD', 'rq:failed:' .. queue, clock[1] + clock[2] / 1000000 + ttl, id)
+    redis.call('HDEL', job, 'dispatchers_deliveries')
     redis.call('HSET', job, 'status', 'failed', ...)
     redis.call('EXPIRE', job, ttl)
     local results = 'rq:results:' .. id
@@ -165,6 +215,7 @@ end
 if action == 'release' or redis.call('EXISTS', job) == 0 then
     return 1
 end
+local dependents = redis.call('EXISTS', job .. ':dependents')
 if action == 'done' then
     forget_key(job, id, number)
     if number == 0 then
@@ -181,15 +232,19 @@ elseif action == 'retry' then
 elseif action == 'return' then
     redis.call('HINCRBY', job, 'dispatchers_deliveries', -1)
     push(job, id, queue, number)
+elseif action == 'leave' then
+    redis.call('HINCRBY', job, 'dispatchers_deliveries', -1)
+    redis.call('HSET', job, 'dispatchers_kind', 'other')
+    redis.call('LPUSH', 'rq:queue:' .. queue, id)
 elseif action == 'lost' then
     push(job, id, queue, 0, true)
 elseif action == 'dead' then
     fail(job, id, queue, number, unpack(ARGV, 6))
 end
-return 1
+return 1 + dependents
 """
 )
-"""What follows from a run and the end of its lease, in one step; 0 where the lease is lost."""
+"""Settles a run and ends its lease: 1, or 2 where other jobs depend on it; 0 where it is lost."""
 
 REAP = Script(
     _PUSH
@@ -232,3 +287,23 @@ redis.call('DEL', 'rq:job:' .. ARGV[2], 'rq:results:' .. ARGV[2])
 return 1
 """)
 """Forgets a failed job; 0 where it is none, any more."""
+
+COUNT = Script("""
+-- queue
+local queue = ARGV[1]
+local clock = redis.call('TIME')
+local now = clock[1] + clock[2] / 1000000
+local list, scheduled = 'rq:queue:' .. queue, 'rq:scheduled:' .. queue
+local due = redis.call('ZCOUNT', scheduled, '-inf', now)
+local oldest = nil
+local head = redis.call('LINDEX', list, 0)
+if head then
+    oldest = redis.call('HGET', 'rq:job:' .. head, 'enqueued_at')
+end
+local first = redis.call('ZRANGE', scheduled, 0, 0, 'WITHSCORES')[2]
+return {redis.call('LLEN', list) + due, redis.call('HLEN', 'rq:dispatchers:leases:' .. queue),
+    redis.call('ZCARD', scheduled) - due, redis.call('ZCARD', 'rq:failed:' .. queue),
+    oldest or '', first and tostring(now - first) or '', tostring(now)}
+""")
+"""Counts a queue: waiting, running, delayed, failed, the time at which the first was enqueued,
+seconds since the first scheduled one was due, the server's time."""

@@ -7,15 +7,24 @@ Django does this around requests; a worker has none. A run inside the dispatch t
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 from django.db import connections
 
 from dispatchers import DispatchRequest, DispatchResponse, Outcome, Run, hooks
 
-__all__ = ["install", "shared"]
+__all__ = ["after_rollback", "install", "restored", "shared"]
 
 MOST = 10_000
 """Ids that are remembered of dispatches that never came to an answer, as Ctrl-C ended them."""
+
+
+after_rollback: ContextVar[list[Callable[[], None]] | None] = ContextVar(
+    "dispatchers_django_after_rollback", default=None
+)
+"""Where a run has a transaction that is rolled back if it fails: what is written after that."""
 
 
 class _Thread(threading.local):
@@ -31,6 +40,7 @@ _thread = _Thread()
 
 def install() -> None:
     """Look after connections from now on."""
+    # Removed first, because `ready` may be called more than once in tests.
     for hook in (_begin, _end, _before, _after):
         hooks.remove(hook)
     hooks.before_dispatch(_begin)
@@ -47,6 +57,22 @@ class shared:  # noqa: N801 - reads as what it says; a class costs less than a g
 
     def __exit__(self, *_: object) -> None:
         _thread.shared = self._before
+
+
+@contextmanager
+def restored(using: str) -> Generator[None]:
+    """Leave this thread's connection as it is found: closed, if the block opened it.
+
+    For threads that Django does not look after, such as the one that renews claims.
+    """
+    connection = connections[using]
+    found = connection.connection
+    try:
+        yield
+    finally:
+        mine = connection.connection is not None and connection.connection is not found
+        if mine and not connection.in_atomic_block:
+            connection.close()
 
 
 def _begin(request: DispatchRequest) -> None:
@@ -69,7 +95,7 @@ def _after(run: Run, outcome: Outcome) -> None:
 
 
 def _close_stale(run: Run) -> None:
-    """Close what is broken or too old, unless a transaction is open, or the caller may use it."""
+    """Close broken and old connections, unless a transaction is open or the caller uses them."""
     if _thread.shared or run.envelope["id"] in _thread.dispatching:
         return
     for connection in connections.all(initialized_only=True):

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import ContextVar
+from functools import partial
 from itertools import groupby
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from asgiref.sync import sync_to_async
-from django.db import DEFAULT_DB_ALIAS, transaction
-from django.db.transaction import TransactionManagementError
+from django.db import DEFAULT_DB_ALIAS, connections, transaction
 
 from dispatchers import (
     BaseDispatcher,
+    ConfigurationError,
     DispatchRequest,
     DispatchResponse,
     DispatchResponses,
@@ -37,8 +38,8 @@ T = TypeVar("T")
 
 DEFERRED = Sent(status=DispatchStatus.DEFERRED, confirmed=False, durable=False)
 
-holding: ContextVar[bool] = ContextVar("dispatchers_django_holding", default=False)
-"""Whether the dispatch under way is one through `OnCommit`."""
+holding: ContextVar[frozenset[str]] = ContextVar("dispatchers_django_holding", default=frozenset())
+"""The databases whose commit the dispatch under way waits for."""
 
 
 class OnCommit:
@@ -50,8 +51,8 @@ class OnCommit:
             user = User.objects.create(...)
             send_welcome.options(dispatcher=OnCommit()).dispatch(user_id=user.pk)
 
-    A request is encoded and checked at once: what does not fit is `REJECTED` while somebody
-    looks, the rest is `DEFERRED`. After a rollback, of a savepoint too, nothing is sent. A failure
+    A request is encoded and checked at once: what does not fit is `REJECTED` in the call,
+    the rest is `DEFERRED`. After a rollback, of a savepoint too, nothing is sent. A failure
     never leaves the commit: the final response goes to `on_result` and to the signal
     `dispatchers_django.signals.dispatched`.
     Outside a transaction there is nothing to wait for: the answer is the final response.
@@ -59,11 +60,15 @@ class OnCommit:
     One object may serve all threads, and the whole life of the process.
 
     Args:
-        using: The alias of the database whose commit counts.
+        using: The alias of the database whose commit counts; None is every database with an open
+            transaction, and the work goes out after the last of their commits.
 
-        on_result: Called with each final response. What it raises is logged, and goes nowhere.
+        on_result: Called with each final response. An exception of its is logged, nothing more.
 
         to: The alias of the dispatcher that gets the work; by default the task's own.
+
+    Raises:
+        TypeError: `on_result` cannot be called.
     """
 
     def __init__(
@@ -73,7 +78,9 @@ class OnCommit:
         *,
         to: str | None = None,
     ) -> None:
-        self._using = using or DEFAULT_DB_ALIAS
+        if on_result is not None and not callable(on_result):
+            raise TypeError(f"on_result is called with responses, not {type(on_result).__name__}")
+        self._using = using
         self._on_result = on_result
         self._to = to
 
@@ -87,7 +94,7 @@ class OnCommit:
         held = self._holder(request)
         if isinstance(held, DispatchResponse):
             return held
-        response = _marked(lambda: held.dispatch(request))
+        response = held.marked(lambda: held.dispatch(request))
         return held.final.get(response.request_id, response)
 
     async def adispatch(self, request: DispatchRequest, /) -> DispatchResponse:
@@ -97,6 +104,7 @@ class OnCommit:
     def dispatch_many(self, requests: Iterable[DispatchRequest], /) -> DispatchResponses:
         """Hold several requests; those of one task go out in one round trip."""
         listed, broken = collected(requests)
+        # Neighbours only, so that the answers stay in the order of the requests.
         groups = [list(group) for _, group in groupby(listed, _task)]
         answers = [each for group in groups for each in self._many(group)]
         if broken is not None:
@@ -108,31 +116,33 @@ class OnCommit:
         return await sync_to_async(self.dispatch_many, thread_sensitive=True)(requests)
 
     def __repr__(self) -> str:
-        return f"<OnCommit {self.alias!r} using {self._using!r}>"
+        return f"<OnCommit {self.alias!r} using {self._using or 'every open transaction'!r}>"
 
     def _many(self, requests: list[DispatchRequest]) -> Sequence[DispatchResponse]:
         held = self._holder(requests[0])
         if isinstance(held, DispatchResponse):
             return [held, *(refused(self.alias, each, _cause(held)) for each in requests[1:])]
-        responses = _marked(lambda: held.dispatch_many(requests))
+        responses = held.marked(lambda: held.dispatch_many(requests))
         return [held.final.get(each.request_id, each) for each in responses]
 
     def _holder(self, request: DispatchRequest) -> Holder | DispatchResponse:
-        """What holds for the task's dispatcher; an answer where there is no such dispatcher."""
+        """Return the holder for the task's dispatcher, or the answer where there is none."""
         try:
             to = get_dispatcher(self._to) if self._to else dispatcher_for(_task(request))
-            return Holder(to, self._using, self._report)
-        except Exception as exc:  # noqa: BLE001 - C1: there is no dispatcher yet that could answer
+            return Holder(to, _open_transactions(self._using), self._report)
+        except Exception as exc:  # noqa: BLE001 - C1: no dispatcher exists yet that could answer
             return refused(self.alias, request, exc)
 
     def _report(self, response: DispatchResponse) -> None:
-        dispatched.send_robust(sender=OnCommit, response=response, using=self._using)
+        using = self._using or DEFAULT_DB_ALIAS
+        # Robust: a receiver that raises must not keep `on_result` from being called.
+        dispatched.send_robust(sender=OnCommit, response=response, using=using)
         if self._on_result is not None:
             self._on_result(response)
 
 
 def _task(request: object) -> str:
-    """The task's name; of what is no request at all, none: the dispatcher says what it thinks."""
+    """Return the task's name; empty for other objects, which the dispatcher refuses."""
     return request.task if isinstance(request, DispatchRequest) else ""
 
 
@@ -141,12 +151,29 @@ def _cause(response: DispatchResponse) -> Exception:
     return RejectedError(response.error.category, response.error.message)
 
 
-def _marked(dispatch: Callable[[], T]) -> T:
-    token = holding.set(True)
-    try:
-        return dispatch()
-    finally:
-        holding.reset(token)
+def _open_transactions(using: str | None) -> list[str]:
+    """Return the databases whose commit counts: the one named, or all with a transaction.
+
+    Raises:
+        ConfigurationError: There is no such database.
+    """
+    if using is not None:
+        if using not in connections.settings:
+            known = ", ".join(map(repr, connections.settings))
+            raise ConfigurationError(
+                f"OnCommit(using={using!r}): there is no such database in settings.DATABASES, "
+                f"which has {known}"
+            )
+        return [using]
+    found = [each.alias for each in connections.all(initialized_only=True) if is_open(each)]
+    return found or [DEFAULT_DB_ALIAS]
+
+
+def is_open(connection: Any) -> bool:
+    """Return whether a transaction is open that is not a `TestCase`'s own."""
+    if connection.in_atomic_block:
+        return any(not block._from_testcase for block in connection.atomic_blocks)
+    return connection.connection is not None and not connection.get_autocommit()
 
 
 class Holder(HoldingDispatcher):
@@ -155,11 +182,19 @@ class Holder(HoldingDispatcher):
     name = "on_commit"
     contract = 1
 
-    def __init__(self, to: BaseDispatcher, using: str, on_result: OnResult) -> None:
+    def __init__(self, to: BaseDispatcher, using: Sequence[str], on_result: OnResult) -> None:
         super().__init__(to, on_result)
         self._using = using
         self.final: dict[str, DispatchResponse] = {}
         """The final responses that are known already, by the request's id."""
+
+    def marked(self, dispatch: Callable[[], T]) -> T:
+        """Call a function as a dispatch that waits for these databases."""
+        token = holding.set(frozenset(self._using))
+        try:
+            return dispatch()
+        finally:
+            holding.reset(token)
 
     def _hold(self, request: DispatchRequest) -> None:
         self._hold_all([request])
@@ -170,23 +205,43 @@ class Holder(HoldingDispatcher):
         return [DEFERRED] * len(items)
 
     def _hold_all(self, requests: Sequence[DispatchRequest]) -> None:
-        connection = transaction.get_connection(self._using)
-        if connection.connection is None and not connection.in_atomic_block:
-            self._release(requests)  # on_commit would connect, only to find no transaction
+        found = [transaction.get_connection(using) for using in self._using]
+        waiting = [each for each in found if each.connection is not None or each.in_atomic_block]
+        if not waiting:  # on_commit would connect, only to find no transaction
+            self._release(requests)
             return
-        try:
-            connection.on_commit(lambda: self._release(requests), robust=True)
-        except TransactionManagementError as exc:
-            raise RejectedError(
-                ErrorCategory.UNSUPPORTED,
-                f"database {self._using!r} is in manual transaction management, which has no "
-                "commit to wait for: use transaction.atomic(), or dispatch after the commit",
-            ) from exc
+        for each in waiting:
+            _refuse_manual(each)
+        left = {each.alias for each in waiting}
+
+        def committed(alias: str) -> None:
+            left.discard(alias)
+            if not left:  # after a rollback of one of them it never gets there
+                self._release(requests)
+
+        for each in waiting:
+            # Robust, as an error in here must not stop the application's other callbacks.
+            each.on_commit(partial(committed, each.alias), robust=True)
 
     def _release(self, requests: Sequence[DispatchRequest]) -> None:
-        token = holding.set(False)
+        # The hand-over itself waits for nothing: a backend on this database writes at once.
+        token = holding.set(frozenset())
         try:
             with shared():
                 self.final.update({each.request_id: each for each in self.release(requests)})
         finally:
             holding.reset(token)
+
+
+def _refuse_manual(connection: Any) -> None:
+    """Refuse a connection whose transactions nothing ends.
+
+    Raises:
+        RejectedError: Django would raise in `on_commit`.
+    """
+    if not connection.in_atomic_block and not connection.get_autocommit():
+        raise RejectedError(
+            ErrorCategory.UNSUPPORTED,
+            f"database {connection.alias!r} is in manual transaction management, which has no "
+            "commit to wait for: use transaction.atomic(), or dispatch after the commit",
+        )

@@ -10,6 +10,8 @@ from django.conf import settings
 from dispatchers import ConfigurationError
 from dispatchers.frameworks import reload, use_settings
 
+from . import _isolation
+
 __all__ = ["NAME", "REST", "TARGET", "follow", "install", "source"]
 
 NAME = "DISPATCHERS"
@@ -19,7 +21,7 @@ REST = "DISPATCHERS_SETTINGS"
 TARGET = "django"
 """The settings module is the target, and this is what it is called."""
 SETUP = "dispatchers_django.setup"
-"""What a worker's process imports, so that Django is set up and the tasks are known."""
+"""The module that a worker imports, so that Django is set up and the tasks are known."""
 KEYS = ("BACKEND", "OPTIONS")
 
 
@@ -28,10 +30,14 @@ def install() -> None:
     use_settings(source, f"settings.{NAME}")
 
 
-def follow(*, setting: str, **_: object) -> None:
-    """Read them again when a test overrides them."""
-    if setting.startswith(NAME):
-        reload()
+def follow(*, setting: str, enter: bool = True, **_: object) -> None:
+    """Read them again when a test overrides any setting: others may be computed from it.
+
+    Dispatchers whose settings stay the same go on.
+    """
+    if setting == NAME:
+        _isolation.overridden(enter=enter)
+    reload()
 
 
 def source() -> Mapping[str, object] | None:
@@ -44,8 +50,10 @@ def source() -> Mapping[str, object] | None:
     if aliases is None and rest is None:
         return None
     found: dict[str, Any] = {**_mapping(rest or {}, REST)}
+    # First: it sets Django up, before which no application's module can be imported.
     found["modules"] = [SETUP, *_modules(found)]
     if aliases is not None:
+        # Only where `DISPATCHERS` is set: without it, the rest may bring its own targets.
         _only_in(found, "target", "targets")
         tables = {alias: _table(alias, given) for alias, given in _mapping(aliases, NAME).items()}
         found |= {"target": TARGET, "targets": {TARGET: tables}}
@@ -70,6 +78,7 @@ def _only_in(rest: Mapping[str, object], *names: str) -> None:
 def _table(alias: str, given: object) -> dict[str, object]:
     """One dispatcher as the core has it: its backend beside its options."""
     table = _mapping(given, f"{NAME}[{alias!r}]")
+    # Before the values: an option beside `OPTIONS` would be ignored without a word.
     for key in table:
         if key not in KEYS:
             raise ConfigurationError(

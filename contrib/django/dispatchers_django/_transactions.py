@@ -17,12 +17,12 @@ from django.db import connections
 from django.db.transaction import Atomic
 
 from dispatchers import DispatchRequest, hooks
+from dispatchers.delivery import say
 
 from ._on_commit import holding
 
 __all__ = ["DispatchInTransactionWarning", "watch"]
 
-log = logging.getLogger("dispatchers")
 
 SETTING = "DISPATCHERS_WARN_IN_TRANSACTION"
 FRAMES = 12
@@ -43,7 +43,7 @@ def watch() -> None:
 
 
 def wanted() -> bool:
-    """What the setting says; without it, whether tests are running."""
+    """Return the setting; without it, whether tests are running."""
     said = getattr(settings, SETTING, None)
     return _running_tests() if said is None else bool(said)
 
@@ -55,6 +55,7 @@ def _running_tests() -> bool:
 def _note_where_transactions_begin() -> None:
     """Have each `atomic` block keep the stack that opened it."""
     enter: Any = Atomic.__enter__
+    # Wrapped already: twice would take the stack twice.
     if hasattr(enter, "_dispatchers_original"):
         return
 
@@ -67,9 +68,12 @@ def _note_where_transactions_begin() -> None:
 
 
 def _look(request: DispatchRequest) -> None:
-    if holding.get() or not wanted():
+    if not wanted():
         return
+    waited_for = holding.get()
     for connection in connections.all(initialized_only=True):
+        if connection.alias in waited_for:
+            continue
         atomic: list[Any] = list(connection.atomic_blocks)
         blocks = [each for each in atomic if not each._from_testcase]
         if blocks:
@@ -90,7 +94,7 @@ def _warn(request: DispatchRequest, alias: str, block: Any) -> None:
     try:
         warnings.warn(message, DispatchInTransactionWarning, stacklevel=2)
     except DispatchInTransactionWarning:  # made an error by a filter, which no dispatch may raise
-        log.warning("%s", message)
+        say(logging.WARNING, "%s", message)
 
 
 def _shown(stack: traceback.StackSummary | None) -> str:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from django.apps import AppConfig
 from django.conf import settings
 from django.core.signals import setting_changed
-from django.utils.module_loading import autodiscover_modules
+from django.utils.module_loading import autodiscover_modules, import_string
 
 from dispatchers import check
 
-from . import _connections, _settings, _transactions
+from . import _connections, _isolation, _settings, _transactions
 
 __all__ = ["DispatchersConfig"]
 
+BACKEND = "dispatchers_django.tasks.DispatcherBackend"
 AT_START = "DISPATCHERS_CHECK_AT_START"
 
 
@@ -36,9 +37,22 @@ class DispatchersConfig(AppConfig):
 
         _settings.install()
         setting_changed.connect(_settings.follow)
+        _isolation.install()
+        _register_task_run()
         _connections.install()
         _transactions.watch()
         checks.register()
+        # Before the check, which compares the tasks with the dispatchers they go through.
         autodiscover_modules("tasks")
         if getattr(settings, AT_START, True):
             check()
+
+
+def _register_task_run() -> None:
+    """Register what runs tasks of `django.tasks`, where a backend of ours is configured.
+
+    A worker may be given such work before it imports a module that declares a task.
+    """
+    backends = getattr(settings, "TASKS", None) or {}
+    if any(each.get("BACKEND") == BACKEND for each in backends.values()):
+        import_string(BACKEND)

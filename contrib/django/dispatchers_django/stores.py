@@ -19,6 +19,8 @@ from django.utils import timezone
 from dispatchers import Claim
 from dispatchers.stores import Watch
 
+from ._connections import restored
+
 if TYPE_CHECKING:
     from . import models
 
@@ -53,7 +55,7 @@ class IdempotencyStore:
 
     def claim(self, key: str, owner: str, ttl: float) -> Claim:
         """Take the key for `ttl` seconds, unless it is done or another's."""
-        name = _digest(key)
+        name = digest(key)
         with self._connected() as using:
             self._purge_now_and_then(using)
             claim = self._claimed(using, name, key, owner, ttl)
@@ -63,18 +65,18 @@ class IdempotencyStore:
 
     def renew(self, key: str, owner: str, ttl: float) -> bool:
         """Hold the key for `ttl` seconds more; false if it is not the owner's any more."""
-        if (_digest(key), owner) in self._within:
-            return True  # nobody else can see, or take, what is not committed
+        if (digest(key), owner) in self._within:
+            return True  # no other process can see, or take, uncommitted rows
         return self._change(key, owner, ttl=ttl)
 
     def complete(self, key: str, owner: str, ttl: float) -> bool:
         """Remember for `ttl` seconds that the work is done; false if it is not the owner's."""
-        self._within.discard((_digest(key), owner))
+        self._within.discard((digest(key), owner))
         return self._change(key, owner, done_until=timezone.now() + timedelta(seconds=ttl))
 
     def release(self, key: str, owner: str) -> bool:
-        """Give the key back, so that the work can run again; false if it is not the owner's."""
-        name = _digest(key)
+        """Release the key, so that the work can run again; false if another has it."""
+        name = digest(key)
         self._within.discard((name, owner))
         with self._connected() as using:
             deleted, _ = _rows(using).filter(key=name, owner=owner, done_until=None).delete()
@@ -84,6 +86,7 @@ class IdempotencyStore:
         model = _model()
         task = key.partition(" ")[0][:255]
         fresh = model(key=name, task=task, owner=owner, ttl=ttl)
+        # One statement decides who is first; an error would end the transaction on PostgreSQL.
         _rows(using).bulk_create([fresh], ignore_conflicts=True)
         row = _rows(using).filter(key=name).first()
         if row is None:  # completed by another, and purged, in between
@@ -97,12 +100,13 @@ class IdempotencyStore:
             return Claim("busy", left)
         same = _rows(using).filter(key=name, owner=row.owner, beat=row.beat)
         values = {"owner": owner, "ttl": ttl, "done_until": None, "changed_at": timezone.now()}
+        # Only if it is still as it was seen: of two that find it abandoned, one gets it.
         taken = same.update(beat=F("beat") + 1, **values)
         return Claim("claimed") if taken == 1 else Claim("busy", 1.0)
 
     def _change(self, key: str, owner: str, **values: Any) -> bool:
         with self._connected() as using:
-            mine = _rows(using).filter(key=_digest(key), owner=owner, done_until=None)
+            mine = _rows(using).filter(key=digest(key), owner=owner, done_until=None)
             values["changed_at"] = timezone.now()
             return mine.update(beat=F("beat") + 1, **values) == 1
 
@@ -112,6 +116,7 @@ class IdempotencyStore:
             due = self._claims % PURGE_EVERY == 1
         if due:
             old = _rows(using).filter(done_until__lte=timezone.now()).order_by("done_until")
+            # Read first: not every database has DELETE with a limit.
             keys = list(old.values_list("key", flat=True)[:PURGED])
             _rows(using).filter(key__in=keys, done_until__lte=timezone.now()).delete()
 
@@ -123,15 +128,8 @@ class IdempotencyStore:
         closes nothing there.
         """
         using = self._given or router.db_for_write(_model())
-        connection = connections[using]
-        found = connection.connection
-        try:
-            with _savepoint(using):
-                yield using
-        finally:
-            mine = connection.connection is not None and connection.connection is not found
-            if mine and not connection.in_atomic_block:
-                connection.close()
+        with restored(using), _savepoint(using):
+            yield using
 
 
 def _savepoint(using: str) -> AbstractContextManager[object]:
@@ -140,7 +138,7 @@ def _savepoint(using: str) -> AbstractContextManager[object]:
     return transaction.atomic(using=using) if inside else nullcontext()
 
 
-def _digest(key: str) -> str:
+def digest(key: str) -> str:
     return sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -2,9 +2,12 @@
 
 from django.urls import path
 
-from .views import endpoint, run
+from .views import endpoint, run, sweep
 
 __all__ = ["urlpatterns"]
 
 app_name = "dispatchers"
-urlpatterns = [path(endpoint().path.lstrip("/"), run, name="run")]
+urlpatterns = [
+    path(endpoint().path.lstrip("/"), run, name="run"),
+    path(endpoint().sweep_path.lstrip("/"), sweep, name="sweep"),
+]

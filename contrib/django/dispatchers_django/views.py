@@ -2,68 +2,139 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any, TypeVar
 
-from django.core.signals import setting_changed
+from asgiref.sync import sync_to_async
+from django.contrib.auth.decorators import login_not_required
+from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.views.decorators.csrf import csrf_exempt
 
-from dispatchers.http import Answer, Endpoint, environ_headers, read_limited
+from dispatchers import Outcome, Reason
+from dispatchers.http import Answer, Endpoint, Push, environ_headers, read_limited
 
-from ._connections import shared
+from ._connections import after_rollback, shared
 
-__all__ = ["arun", "endpoint", "run"]
+__all__ = ["arun", "asweep", "endpoint", "run", "sweep"]
 
+V = TypeVar("V", bound=Callable[..., Any])
 CHUNK = 64 * 1024
+KEPT = frozenset({Reason.SUCCEEDED, Reason.DUPLICATE})
+"""Ends of a run after which its writes stay."""
 CUT_SHORT = Answer(400, (("Content-Type", "application/json"),), b'{"error":"incomplete body"}')
 
 _served: list[Endpoint] = []
 
 
+class _Endpoint(Endpoint):
+    """The endpoint with `ATOMIC_REQUESTS` around each run: a failed one leaves nothing behind.
+
+    Not around the request: claims and dead letters are kept whatever becomes of the run.
+    """
+
+    def run(self, push: Push) -> Outcome:
+        """Run one envelope in a transaction of each database that has `ATOMIC_REQUESTS`."""
+        aliases, later = _atomic_databases(), list[Callable[[], None]]()
+        token = after_rollback.set(later if aliases else None)
+        try:
+            outcome = self._run_in_transactions(push, aliases)
+        finally:
+            after_rollback.reset(token)
+        for each in later:
+            each()
+        return outcome
+
+    def _run_in_transactions(self, push: Push, aliases: list[str]) -> Outcome:
+        with ExitStack() as stack:
+            for alias in aliases:
+                stack.enter_context(transaction.atomic(using=alias))
+            outcome = super().run(push)
+            # A failed run raises nothing here, so that `atomic` alone would commit its writes.
+            for alias in aliases if outcome.reason not in KEPT else ():
+                transaction.set_rollback(True, using=alias)
+            return outcome
+
+    async def arun(self, push: Push) -> Outcome:
+        """Run one envelope; in transactions on a thread, as they cannot be held by a loop."""
+        if not _atomic_databases():
+            return await super().arun(push)
+        return await sync_to_async(self._run_on_thread, thread_sensitive=False)(push)
+
+    def _run_on_thread(self, push: Push) -> Outcome:
+        try:
+            return self.run(push)
+        finally:
+            connections.close_all()  # of a thread that no request looks after
+
+
+def _atomic_databases() -> list[str]:
+    return [alias for alias, each in connections.settings.items() if each.get("ATOMIC_REQUESTS")]
+
+
 def endpoint() -> Endpoint:
-    """The endpoint of this process, made once and again after its settings were overridden.
+    """Return the endpoint of this process, made again after its configuration has changed.
 
     Raises:
         ConfigurationError: Its settings cannot work.
     """
-    if not _served:
-        _served.append(Endpoint())
+    if not _served or not _served[0].is_current:
+        _served[:] = [_Endpoint()]
     return _served[0]
 
 
-def forget(*, setting: str, **_: object) -> None:
-    """Make it anew when a test overrides settings."""
-    if setting.startswith("DISPATCHERS"):
-        _served.clear()
+def _exempt(view: V) -> V:
+    """Take a view out of what Django does for people's browsers: logins, forms, transactions."""
+    # Each database by name: without one, Django exempts from the transactions of `default` only.
+    for alias in connections.settings:
+        view = transaction.non_atomic_requests(using=alias)(view)
+    return csrf_exempt(login_not_required(view))
 
 
-setting_changed.connect(forget)
-
-
-@csrf_exempt
+@_exempt
 def run(request: HttpRequest) -> HttpResponse:
-    """Run what was pushed: under WSGI."""
+    """Run the work that was pushed: under WSGI."""
+    return _handled(request, endpoint().path)
+
+
+@_exempt
+def sweep(request: HttpRequest) -> HttpResponse:
+    """Wake executions of workflows that want a turn: under WSGI, for a scheduler."""
+    return _handled(request, endpoint().sweep_path)
+
+
+@_exempt
+async def arun(request: HttpRequest) -> HttpResponse:
+    """Run the work that was pushed: under ASGI, where sync handlers run on threads."""
+    return await _ahandled(request, endpoint().path)
+
+
+@_exempt
+async def asweep(request: HttpRequest) -> HttpResponse:
+    """Wake executions of workflows that want a turn: under ASGI."""
+    return await _ahandled(request, endpoint().sweep_path)
+
+
+def _handled(request: HttpRequest, path: str) -> HttpResponse:
     served = endpoint()
     if (body := _body(request, served.max_body)) is None:
         return _response(CUT_SHORT)
     headers = environ_headers(request.META)
     with shared():  # Django looks after a request's connections
-        return _response(served.handle(request.method or "", served.path, headers, body))
+        return _response(served.handle(request.method or "", path, headers, body))
 
 
-@csrf_exempt
-async def arun(request: HttpRequest) -> HttpResponse:
-    """Run what was pushed: under ASGI, where sync handlers run on threads."""
+async def _ahandled(request: HttpRequest, path: str) -> HttpResponse:
     served = endpoint()
     if (body := _body(request, served.max_body)) is None:
         return _response(CUT_SHORT)
     headers = environ_headers(request.META)
-    return _response(await served.ahandle(request.method or "", served.path, headers, body))
+    return _response(await served.ahandle(request.method or "", path, headers, body))
 
 
 def _body(request: HttpRequest, limit: int) -> bytes | None:
-    """The body, read no further than needed; None if the client went away in the midst of it.
+    """Read the body, no further than needed; None if the client went away.
 
     Under ASGI Django has read it already, into memory or a temporary file.
     """

@@ -41,8 +41,9 @@ __all__ = [
 ]
 
 State = Mapping[str, Any] | None
-Lifespan = Callable[[Any], AbstractAsyncContextManager[State]]
-"""What `FastAPI(lifespan=...)` takes."""
+# Starlette's own type is a union of two lifespans, with state and without; only Any fits both.
+Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
+"""The type of `FastAPI(lifespan=...)`."""
 OnResult = Callable[[DispatchResponse], Awaitable[object] | object]
 """Called with the final response; on the event loop, so it must not block. May be async."""
 
@@ -58,7 +59,7 @@ def worker_router(
 ) -> APIRouter:
     """The route to which a queue delivers: `app.include_router(worker_router())`.
 
-    On a process that is no worker it answers 404.
+    On a process that is not a worker it answers 404.
 
     Args:
         settings: None reads `[endpoint]` of the configuration.
@@ -73,7 +74,7 @@ def worker_router(
     endpoint = Endpoint(settings)
 
     async def run(request: Request) -> Response:
-        return await _answered(endpoint, request)
+        return await _answered(endpoint, request, endpoint.path)
 
     @asynccontextmanager
     async def checked(_: FastAPI) -> AsyncIterator[None]:
@@ -87,28 +88,30 @@ def worker_router(
     router.add_api_route(
         endpoint.path, run, methods=["POST"], include_in_schema=include_in_schema, **shown
     )
-    router.routes.append(Route(endpoint.path, _Otherwise(endpoint)))
+    router.routes.append(Route(endpoint.path, _Otherwise(endpoint, endpoint.path)))
+    router.routes.append(Route(endpoint.sweep_path, _Otherwise(endpoint, endpoint.sweep_path)))
     return router
 
 
-async def _answered(endpoint: Endpoint, request: Request) -> Response:
+async def _answered(endpoint: Endpoint, request: Request, path: str) -> Response:
     try:
         body = await aread_limited(request.stream(), endpoint.max_body)
     except ClientDisconnect:
-        return Response(status_code=400)  # nobody reads it, and half an envelope is none
+        return Response(status_code=400)  # the client is gone, and half an envelope is none
     headers = scope_headers(request.scope)
-    answer = await endpoint.ahandle(request.method, endpoint.path, headers, body)
+    answer = await endpoint.ahandle(request.method, path, headers, body)
     return Response(answer.body, answer.status, dict(answer.headers))
 
 
 class _Otherwise:
-    """Every other method: FastAPI's own answer would tell a worker from what is none."""
+    """A path with every method: FastAPI's own answer would tell a worker from what is none."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, path: str) -> None:
         self._endpoint = endpoint
+        self._path = path
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answered = await _answered(self._endpoint, Request(scope, receive))
+        answered = await _answered(self._endpoint, Request(scope, receive), self._path)
         await answered(scope, receive, send)
 
 
@@ -137,6 +140,7 @@ def lifespan(
 
     @asynccontextmanager
     async def checked(app: FastAPI) -> AsyncIterator[State]:
+        # On a thread: it imports modules and reaches backends, while the loop may serve others.
         await asyncio.to_thread(check, contact=contact)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(asyncio.to_thread, close_all, timeout)
@@ -226,7 +230,7 @@ class AfterResponse(HoldingDispatcher):
         self._ended = False
 
     def _hold(self, request: DispatchRequest) -> None:
-        with self._lock:  # routes that are no coroutines run on threads, and may start more
+        with self._lock:  # routes that are not coroutines run on threads, and may start more
             if self._ended:
                 raise RejectedError(
                     ErrorCategory.CLOSED, "the response was sent: dispatch directly"
@@ -236,6 +240,7 @@ class AfterResponse(HoldingDispatcher):
     async def end(self) -> None:
         """Hand over what was held, or report it as dropped if the route raised."""
         with self._lock:
+            # Under the lock, so that nothing is added after the list was taken.
             self._ended = True
         if self._requests and self.succeeded:
             await self.arelease(self._requests)

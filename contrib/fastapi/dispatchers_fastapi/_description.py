@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of the worker's route."""
+"""The worker's route in the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Schema = dict[str, Any]
 LOCAL = ("deadline", "deduplicate")
 """Fields that concern only the sender, and do not travel."""
 REQUIRED = ["version", "task", "id", "created_at", "payload"]
-"""What every envelope has."""
+"""Fields that every envelope has."""
 RETRY_AFTER: Schema = {
     "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 0}}
 }
@@ -29,7 +29,7 @@ def described(settings: EndpointSettings) -> dict[str, Any]:
     """Arguments for a route: its body, its answers, and who may call it."""
     return {
         "summary": "Run a piece of work",
-        "description": "Called by a queue. Whether it delivers again, it learns from the status.",
+        "description": "Called by a queue. The queue redelivers depending on the status.",
         "operation_id": "dispatchers_run",
         "tags": ["dispatchers"],
         "responses": _responses(settings),
@@ -39,6 +39,7 @@ def described(settings: EndpointSettings) -> dict[str, Any]:
 
 
 def _body() -> Schema:
+    # From the model itself, so that the document cannot lag behind the envelope.
     schema = DispatchRequest.model_json_schema()
     definitions = schema.pop("$defs")
     for name in LOCAL:
@@ -73,8 +74,8 @@ def _responses(settings: EndpointSettings) -> dict[int | str, Schema]:
     return found
 
 
-DEAD = "It failed for good."
-SETTLED = {200: "Settled: a duplicate, expired or discarded work, or work that failed for good."}
+DEAD = "It failed permanently."
+SETTLED = {200: "Settled: a duplicate, expired or discarded work, or work that failed permanently."}
 AGAIN = {
     409: "Another worker is running it: deliver it again.",
     429: "The task asks for a pause: deliver it again.",
@@ -84,7 +85,7 @@ AGAIN = {
 REFUSED = {
     400: "The body was cut short.",
     401: "Not trusted.",
-    404: "This process is no worker.",
+    404: "This process is not a worker.",
     413: "The body is too large.",
     415: "The body is not sent as JSON, or compressed.",
 }
@@ -112,10 +113,11 @@ def _answer(text: str, schema: Schema) -> Schema:
 
 
 def _schemes(settings: EndpointSettings) -> Sequence[Dependency]:
-    """They describe, and refuse nobody: the endpoint does."""
+    """Return schemes that only describe: the endpoint refuses by itself."""
     found: list[Dependency] = []
     if settings.secrets or settings.oidc:
         about = "A shared secret, or an OIDC token."
+        # `auto_error` would have FastAPI refuse what the endpoint accepts by another of its checks.
         found.append(Depends(HTTPBearer(description=about, auto_error=False)))
     if settings.signatures:
         about = "A signature over the body, as Standard Webhooks writes it."

@@ -10,5 +10,6 @@ pytest.register_assert_rewrite(
 )
 
 from ._suite import DispatcherConformance  # noqa: E402
+from ._worker import WorkerConformance  # noqa: E402
 
-__all__ = ["DispatcherConformance"]
+__all__ = ["DispatcherConformance", "WorkerConformance"]

@@ -54,6 +54,7 @@ class AnswersEach:
         dispatcher = harness.dispatcher()
         requests = [tasks.note.request(journal.path, str(number)) for number in range(20)]
 
+        # An iterator: a batch that looks at its requests twice would find nothing the second time.
         responses = WAYS[way](harness, dispatcher, iter(requests))
 
         assert [each.request_id for each in responses] == [each.id for each in requests]
@@ -78,7 +79,7 @@ class AnswersEach:
 
     @pytest.mark.parametrize("way", WAYS)
     def test_an_empty_batch_is_ok(self, harness: Harness, way: str) -> None:
-        """C1: nothing to hand over is no failure."""
+        """C1: an empty batch is not a failure."""
         responses = WAYS[way](harness, harness.dispatcher(), [])
 
         assert len(responses) == 0
@@ -92,6 +93,7 @@ class AnswersEach:
 
         with told() as good:
             WAYS[way](harness, dispatcher, requests)
+        # Failed ones as well: they take another way through the code.
         with told() as bad, harness.broken(dispatcher, RuntimeError("boom")):
             WAYS[way](harness, dispatcher, requests)
 

@@ -53,6 +53,7 @@ class ServesMany:
     def test_many_threads_share_a_dispatcher(self, harness: Harness, journal: Journal) -> None:
         """C8: every dispatch of many threads is handed over, each once."""
         dispatcher = harness.dispatcher(deadline=10.0)
+        # All at once: threads that start one by one are often done before the next begins.
         start = threading.Barrier(8)
 
         def work(_: int) -> list[DispatchResponse]:
@@ -88,7 +89,7 @@ class ServesMany:
     def test_a_child_forked_during_a_dispatch_works(
         self, harness: Harness, journal: Journal
     ) -> None:
-        """C8: locks that other threads held during the fork block nobody in the child."""
+        """C8: locks that other threads held during the fork do not block the child."""
         dispatcher = harness.dispatcher(deadline=5.0)
         stop = threading.Event()
 
@@ -100,8 +101,10 @@ class ServesMany:
         for thread in threads:
             thread.start()
         try:
+            # Several forks: one may hit a moment at which no lock is held.
             said = [in_child(lambda: _thrice(dispatcher, journal)) for _ in range(5)]
         finally:
+            # In any case, so that a failure leaves no thread behind.
             stop.set()
             for thread in threads:
                 thread.join()
@@ -166,6 +169,7 @@ class ServesMany:
 
             return alone(main())
 
+        # The second loop finds what the first has left: connections of a closed loop, say.
         one_after_the_other = [loop(0), loop(1)]
         with ThreadPoolExecutor(2) as pool:
             at_once = list(pool.map(loop, range(2)))
@@ -229,6 +233,7 @@ def _signalling(nested: list[DispatchResponse]) -> None:
     """Signals that come at odd moments, and stop before the handlers pile up."""
     pause = threading.Event()
     for number in range(1000):
+        # Uneven pauses, so that signals do not keep step with the dispatches.
         pause.wait(0.001 + number % 7 / 3000)
         if len(nested) >= INTERRUPTIONS:
             return
@@ -236,7 +241,7 @@ def _signalling(nested: list[DispatchResponse]) -> None:
 
 
 async def _turns_during(dispatcher: BaseDispatcher, request: DispatchRequest) -> int:
-    """How often the loop came round while a dispatch was under way."""
+    """Return how often the loop turned during a dispatch."""
     dispatch = asyncio.ensure_future(dispatcher.adispatch(request))
     turns = 0
     while not dispatch.done():
@@ -251,6 +256,7 @@ async def _cancelled(
 ) -> None:
     """Cancel a dispatch as it begins, then wait until it is told or patience ends."""
     task = asyncio.ensure_future(dispatcher.adispatch(request))
+    # One turn of the loop, so that the dispatch has begun when it is cancelled.
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.wait([task])

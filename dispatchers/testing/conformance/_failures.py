@@ -16,7 +16,7 @@ from ._tools import log_records, refused_with, send
 
 __all__ = ["StructuredFailures"]
 
-MARK = "the-payload-of-somebody-7f3a"
+MARK = "the-payload-of-a-customer-7f3a"
 
 
 class StructuredFailures:
@@ -48,6 +48,7 @@ class StructuredFailures:
             with harness.broken(dispatcher, exc):
                 answer = send(dispatcher, journal)
             assert answer.error is not None
+            # Only this direction: an adapter may promise less than it knows.
             if answer.error.retryable:
                 assert answer.status is DispatchStatus.REJECTED
 
@@ -72,6 +73,7 @@ class StructuredFailures:
             pytest.skip("the harness configures no secrets")
         dispatcher = harness.dispatcher()
         request = tasks.note.request(journal.path)
+        # As clients do: their errors quote the address, password and all.
         told = f"cannot reach {' or '.join(harness.secrets)}"
 
         with log_records() as records:
@@ -99,7 +101,7 @@ class StructuredFailures:
         assert len(errors) == len(answers)
 
     def test_success_is_not_logged(self, harness: Harness, journal: Journal) -> None:
-        """C4: work that was handed over is no news."""
+        """C4: a successful dispatch writes no log record."""
         dispatcher = harness.dispatcher()
 
         with log_records() as records:

@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 
 from dispatchers import BaseDispatcher, DispatchResponse, DispatchStatus
-from dispatchers.testing import FaultProxy, tasks
+from dispatchers.testing import tasks
+from dispatchers.testing._proxy import FaultProxy
 from dispatchers.testing.harness import Harness
 from dispatchers.testing.journal import Journal
 
-from ._tools import DEADLINE, answered, send
+from ._tools import DEADLINE, answered, opened, send
 
 __all__ = ["NeverHangs", "proxied"]
 
-HASTE = 0.02
+HASTE = 0.01
 """Seconds for those of a hundred calls that are not measured at leisure."""
 FAULTS: dict[str, Callable[[FaultProxy], None]] = {
     "refused": FaultProxy.refuse,
@@ -55,6 +56,7 @@ class NeverHangs:
             def call() -> DispatchResponse:
                 return answered(DEADLINE, lambda: send(dispatcher, journal))
 
+            # The hundredth as well: leaked connections or threads show only after many calls.
             answers = [call(), call(), *_hasty(dispatcher, journal), call()]
 
         assert not any(answers)
@@ -65,7 +67,7 @@ class NeverHangs:
     ) -> None:
         """C2: a connection that worked before costs no more than a new one when it fails."""
         with proxied(harness) as (proxy, dispatcher):
-            assert send(dispatcher, journal).ok
+            opened(dispatcher, journal)
             FAULTS[fault](proxy)
 
             answers = [answered(DEADLINE, lambda: send(dispatcher, journal)) for _ in range(3)]
@@ -108,10 +110,11 @@ class NeverHangs:
             hung = tasks.note.options(dispatcher=dispatcher, deadline=0.1).dispatch(journal.path)
             proxy.heal()
 
-            answers = [send(dispatcher, journal) for _ in range(3)]
+            for _ in range(2):  # the first may meet what is left of the fault
+                send(dispatcher, journal)
+            opened(dispatcher, journal)
 
         assert not hung.ok
-        assert answers[-1].ok
 
     def test_a_backend_that_stalls_costs_the_deadline(
         self, harness: Harness, journal: Journal
@@ -131,7 +134,7 @@ class NeverHangs:
             batch = answered(DEADLINE, lambda: dispatcher.dispatch_many(requests))
 
         assert not any([*answers, later, *batch])
-        assert send(dispatcher, journal).ok
+        opened(dispatcher, journal)
 
     def test_a_requests_own_deadline_rules(self, harness: Harness, journal: Journal) -> None:
         """C2: the deadline of a request beats the dispatcher's."""

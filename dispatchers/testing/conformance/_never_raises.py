@@ -163,7 +163,7 @@ class NeverRaises:
     def test_what_is_no_exception_passes(
         self, harness: Harness, journal: Journal, raised: str
     ) -> None:
-        """C1: KeyboardInterrupt and its like are nobody's answer; afterwards all is well."""
+        """C1: KeyboardInterrupt and its like pass through; afterwards all is well."""
         dispatcher = harness.dispatcher()
 
         with harness.broken(dispatcher, PASSING[raised]), pytest.raises(type(PASSING[raised])):
@@ -172,17 +172,18 @@ class NeverRaises:
         assert send(dispatcher, journal).ok
 
     def test_a_category_that_raises_is_an_answer(self, harness: Harness, journal: Journal) -> None:
-        """C1: an adapter that fails to classify an exception is no reason to raise."""
+        """C1: an adapter that fails to classify an exception must not raise."""
         dispatcher = harness.dispatcher()
+        # Into the instance: the class is shared with the other cases.
         vars(dispatcher)["_category"] = _raise
 
         with harness.broken(dispatcher, RuntimeError("boom")):
-            response = send(dispatcher, journal)
+            response = dispatcher.dispatch(tasks.note.request(journal.path))
 
         assert response.error is not None
 
     def test_a_doubt_that_raises_is_unknown(self, harness: Harness, journal: Journal) -> None:
-        """C1, C3: where `_maybe_sent` itself fails nobody knows, and the answer says so."""
+        """C1, C3: where `_maybe_sent` itself fails the answer is UNKNOWN."""
         dispatcher = harness.dispatcher()
         vars(dispatcher)["_maybe_sent"] = _raise
 
@@ -198,6 +199,7 @@ class NeverRaises:
         try:
             response = send(dispatcher, journal)
         finally:
+            # Hooks are the process's: left in place, they would reach every later case.
             hooks.remove(before)
             hooks.remove(after)
 
@@ -222,6 +224,7 @@ class NeverRaises:
         """C1, C12: with its library gone, `is_available` says no; it does not raise."""
         kind = type(harness.dispatcher())
         members = {"library": "dispatchers_no_such_library"}
+        # A subclass: an import that really fails would stay broken for the cases after it.
         lacking: type[BaseDispatcher] = type(kind.__name__, (kind,), members)
 
         assert kind.is_available() is True

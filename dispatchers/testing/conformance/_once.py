@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dispatchers import DispatchStatus
+from dispatchers import DispatchStatus, ErrorCategory
 from dispatchers.testing import tasks
 from dispatchers.testing.harness import Harness
 from dispatchers.testing.journal import Journal
@@ -51,6 +51,7 @@ class LosesNothing:
         harness.crash(dispatcher)
         run_until(harness, dispatcher, lambda: bool(journal.entries))
 
+        # The first delivery wrote nothing: its worker died before the handler did.
         assert [(each.attempt, each.deliveries) for each in journal.entries] == [(1, 2)]
 
     def test_work_that_kills_its_workers_is_given_up(
@@ -68,6 +69,7 @@ class LosesNothing:
 
         assert journal.entries == []
         assert len(harness.dead(dispatcher)) == 1
+        # By the id in its bytes: how a backend wraps dead letters is its own matter.
         assert request.id.encode() in harness.dead(dispatcher)[0]
 
     def test_a_key_is_never_refused(self, harness: Harness, journal: Journal) -> None:
@@ -86,7 +88,9 @@ class LosesNothing:
             pytest.skip(f"{dispatcher.name} does not deduplicate, and says so")
         keyed = {"dispatcher": dispatcher, "idempotency_key": "same", "deduplicate": True}
 
+        # Held, so that a worker that runs by itself cannot finish the first too early.
         answers = [tasks.held.options(**keyed).dispatch(journal.path) for _ in range(2)]  # type: ignore[arg-type]
+        # The same key of another task is other work.
         another = tasks.other.options(**keyed).dispatch(journal.path)  # type: ignore[arg-type]
         journal.release()
 
@@ -109,16 +113,54 @@ class LosesNothing:
         assert [answer.status for answer in answers] == ["accepted", "duplicate"]
         assert arrived(harness, dispatcher, journal, request.id) == [request.id]
 
+    def test_a_key_with_other_arguments_is_a_conflict(
+        self, harness: Harness, journal: Journal
+    ) -> None:
+        """C10: a key stands for one call; other arguments under it are refused, not left out."""
+        dispatcher = harness.dispatcher()
+        if not dispatcher.capabilities.deduplicate:
+            pytest.skip(f"{dispatcher.name} does not deduplicate, and says so")
+        harness.need("received")
+        keyed = tasks.note.options(dispatcher=dispatcher, idempotency_key="same", deduplicate=True)
+
+        first = keyed.dispatch(journal.path, "one")
+        other = keyed.dispatch(journal.path, "two")
+        same = keyed.dispatch(journal.path, "one")
+
+        assert [first.status, other.status, same.status] == ["accepted", "rejected", "duplicate"]
+        assert other.error is not None
+        assert other.error.category is ErrorCategory.CONFLICT
+
+    def test_a_request_may_be_repeated_after_its_death(
+        self, harness: Harness, journal: Journal
+    ) -> None:
+        """C10: dead-lettered work lets go of its key: the same request is new work."""
+        harness.need("worker", "dead")
+        dispatcher = harness.dispatcher()
+        request = tasks.fail.options(deduplicate=True).request(journal.path, 100)
+        if not dispatcher.capabilities.deduplicate:
+            pytest.skip(f"{dispatcher.name} does not deduplicate, and says so")
+
+        dispatcher.dispatch(request).raise_for_error()
+        run_until(harness, dispatcher, lambda: bool(harness.dead(dispatcher)))
+        before = len(journal.entries)
+        again = dispatcher.dispatch(request)
+
+        assert again.status is DispatchStatus.ACCEPTED
+        run_until(harness, dispatcher, lambda: len(journal.entries) > before)
+
     def test_an_idempotency_store_runs_it_once(self, harness: Harness, journal: Journal) -> None:
         """C10: with a store, work that was handed over twice runs once."""
         harness.need("worker")
         dispatcher = harness.dispatcher(idempotency=harness.idempotency)
+        # The store may outlive the test: another run must find its key free.
         key = f"once {journal.path}"
         keyed = tasks.note.options(dispatcher=dispatcher, idempotency_key=key)
 
         first = keyed.dispatch(journal.path, "once")
         run_until(harness, dispatcher, lambda: bool(journal.texts))
         second = keyed.dispatch(journal.path, "once")
+        # Once this has run, the repetition before it has had its turn.
         last = send(dispatcher, journal, "last")
         run_until(harness, dispatcher, lambda: "last" in journal.texts)
 

@@ -69,12 +69,14 @@ class HonoursOptions:
             return
         for answer in answers.values():
             refused_with(answer, ErrorCategory.UNSUPPORTED)
+        # Refused beforehand: nothing of it may have left.
         assert not harness.has("received") or harness.received(dispatcher) == []
 
     @pytest.mark.parametrize("option", OPTIONS)
     def test_a_waived_option_is_told(self, harness: Harness, journal: Journal, option: str) -> None:
         """C6: where the configuration waives what the backend lacks, the response lists it."""
         need = NEEDS[option]
+        # Also where the backend can do it: then waiving must change nothing.
         dispatcher = harness.dispatcher(waive=[need])
         request = tasks.note.options(**OPTIONS[option]).request(journal.path)
 
@@ -92,11 +94,13 @@ class HonoursOptions:
         later = tasks.note.options(dispatcher=dispatcher, delay=SHORT)
 
         response = later.dispatch(journal.path).raise_for_error()
+        # No sleeping: a worker that runs it too early is caught by its own entry.
         run_until(harness, dispatcher, lambda: bool(journal.texts))
 
         assert response.request is not None
         due = response.request.due
         assert due is not None
+        # Only the lower bound: a loaded machine may be late by any time.
         assert journal.entries[0].at >= due.timestamp() - TICK
 
     def test_work_for_an_instant_waits_for_it(self, harness: Harness, journal: Journal) -> None:

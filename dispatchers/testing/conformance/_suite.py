@@ -22,7 +22,33 @@ from ._same_bytes import SameBytes
 from ._says_what_is_known import SaysWhatIsKnown
 from ._wrong_code import JudgesRuns
 
-__all__ = ["DispatcherConformance"]
+__all__ = ["DispatcherConformance", "Suite"]
+
+
+class Suite:
+    """Fixtures of the cases."""
+
+    @pytest.fixture
+    def harness(self) -> Harness:
+        """The author's harness.
+
+        Raises:
+            NotImplementedError: The fixture was not overridden.
+        """
+        raise NotImplementedError(f"{type(self).__name__} needs a fixture `harness`")
+
+    @pytest.fixture
+    def journal(self, tmp_path: Path) -> Journal:
+        """The journal of one case's handlers."""
+        # In the case's own folder: runs that are late cannot write into another case's.
+        return Journal(tmp_path / "journal")
+
+    @pytest.fixture(autouse=True)
+    def _end(self, harness: Harness) -> Iterator[None]:
+        """Give back what the harness made."""
+        yield
+        # Whatever the case left open: a worker of it would take the next one's work.
+        harness.end()
 
 
 @pytest.mark.dispatchers_unchecked
@@ -38,6 +64,7 @@ class DispatcherConformance(
     LosesNothing,
     JudgesRuns,
     KnowsItself,
+    Suite,
 ):
     """Every rule of the contract that can be judged from outside; each case begins with its number.
 
@@ -55,23 +82,3 @@ class DispatcherConformance(
             def test_durable_work_survives_the_death_of_its_process(self, harness, journal):
                 super().test_durable_work_survives_the_death_of_its_process(harness, journal)
     """
-
-    @pytest.fixture
-    def harness(self) -> Harness:
-        """The author's harness.
-
-        Raises:
-            NotImplementedError: The fixture was not overridden.
-        """
-        raise NotImplementedError(f"{type(self).__name__} needs a fixture `harness`")
-
-    @pytest.fixture
-    def journal(self, tmp_path: Path) -> Journal:
-        """What the handlers of one case did."""
-        return Journal(tmp_path / "journal")
-
-    @pytest.fixture(autouse=True)
-    def _end(self, harness: Harness) -> Iterator[None]:
-        """Give back what the harness made."""
-        yield
-        harness.end()

@@ -1,4 +1,4 @@
-"""What the cases share: waiting, watching, measuring, other processes."""
+"""Tools of the cases: waiting, watching, measuring, other processes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from dispatchers import (
     ErrorCategory,
     hooks,
 )
-from dispatchers._envelope import decode
+from dispatchers._models.envelope import decode
 from dispatchers.testing import tasks
 from dispatchers.testing.harness import Harness
 from dispatchers.testing.journal import Journal
@@ -38,6 +38,7 @@ __all__ = [
     "in_child",
     "label",
     "log_records",
+    "opened",
     "refused_with",
     "run_until",
     "send",
@@ -69,7 +70,7 @@ MARGIN = 0.25
 GLANCE = 0.01
 """Seconds of one wait of many."""
 HOPELESS = 5.0
-"""Seconds beyond a deadline after which nobody waits any more."""
+"""Seconds beyond a deadline after which waiting ends."""
 LATER = 3
 """So much work run one after the other shows that earlier work had its turn."""
 PATIENCE = 20.0
@@ -81,21 +82,32 @@ def send(dispatcher: BaseDispatcher, journal: Journal, text: str = "") -> Dispat
     return tasks.note.options(dispatcher=dispatcher).dispatch(journal.path, text)
 
 
+def opened(dispatcher: BaseDispatcher, journal: Journal) -> DispatchResponse:
+    """Dispatch a note that must arrive: its connection gets what a busy machine needs for it."""
+    return (
+        tasks.note.options(dispatcher=dispatcher, deadline=PATIENCE)
+        .dispatch(journal.path)
+        .raise_for_error()
+    )
+
+
 def answered(deadline: float, call: Callable[[], T]) -> T:
-    """What `call` returns, if it does so within the deadline and the margin (C2).
+    """Return the result of `call`, which must come within the deadline and the margin (C2).
 
     It is called on a thread of its own, so that a call that hangs fails the case and no more. What
-    this thread oversleeps meanwhile, and what one thread was ready to run and got no processor, is
-    the lateness of a busy machine, and forgiven.
+    this thread oversleeps meanwhile, and what the process's threads were ready to run and got no
+    processor, is the lateness of a busy machine, and forgiven.
     """
-    timed: list[tuple[float, T | BaseException]] = []
-    thread = threading.Thread(target=lambda: timed.append(_timed(call)), daemon=True)
+    timed: list[tuple[float, float, T | BaseException]] = []
     queued, before = _queued(), monotonic()
-    thread.start()  # returns late where the new thread collects garbage: it lets nobody else run
+    # A daemon: a call that hangs for ever must not keep the test run from ending.
+    thread = threading.Thread(target=lambda: timed.append(_timed(call, queued)), daemon=True)
+    # Returns late where the new thread collects garbage, which lets no other thread run.
+    thread.start()
     overslept = max(monotonic() - before, _watch(thread, deadline + HOPELESS))
     assert timed, f"no answer after {deadline + HOPELESS:.1f} s, the deadline is {deadline} s"
-    took, answer = timed[0]
-    late = overslept + _longest_wait(queued)
+    took, waited, answer = timed[0]
+    late = overslept + waited
     assert took <= deadline + MARGIN + late, (
         f"answered after {took:.2f} s, the deadline is {deadline} s, the machine {late:.2f} s late"
     )
@@ -112,6 +124,7 @@ def _watch(thread: threading.Thread, seconds: float) -> float:
     while thread.is_alive() and before < until:
         thread.join(GLANCE)
         before, last = monotonic(), before
+        # A wait that takes longer than asked for shows how late the machine wakes its threads.
         longest = max(longest, before - last - GLANCE)
     return longest
 
@@ -128,19 +141,22 @@ def _queued_of(task: Path) -> float:
         return 0.0
 
 
-def _longest_wait(before: dict[str, float]) -> float:
-    """The longest that one thread has waited since."""
-    now = _queued()
-    return max((waited - before.get(name, 0.0) for name, waited in now.items()), default=0.0)
+def _waited(before: dict[str, float]) -> float:
+    """Seconds that threads have waited since, summed: one often waits for what another will do."""
+    return sum(waited - before.get(name, 0.0) for name, waited in _queued().items())
 
 
-def _timed(call: Callable[[], T]) -> tuple[float, T | BaseException]:
+def _timed(
+    call: Callable[[], T], queued: dict[str, float]
+) -> tuple[float, float, T | BaseException]:
+    """Return how long the call took, how long threads waited for a processor, and the answer."""
     started = monotonic()
     try:
         answer: T | BaseException = call()
     except BaseException as exc:  # noqa: BLE001 - raised again on the case's own thread
         answer = exc
-    return monotonic() - started, answer
+    # Read on this thread: what a thread has waited is gone when it ends.
+    return monotonic() - started, _waited(queued), answer
 
 
 def refused_with(response: DispatchResponse, *categories: ErrorCategory) -> None:
@@ -166,12 +182,13 @@ def arrived(
 ) -> list[str]:
     """The request ids of the work that reached the backend so far, looked up or run.
 
-    Where nobody can look into the backend, further work is run after it, one piece after the other:
+    Where the backend cannot be inspected, further work is run after it, one piece after the other:
     what had arrived before has had its turn by then. Work that is `expected` is waited for.
     """
     if harness.has("received"):
         return [decode(body).id for body in harness.received(dispatcher)]
     harness.need("worker")
+    # Several, since workers with a few processes may overtake.
     later = [_ran(harness, dispatcher, journal) for _ in range(LATER)]
     with suppress(NeverHappenedError):
         run_until(harness, dispatcher, lambda: all(journal.of(each) for each in expected))
@@ -202,6 +219,7 @@ def log_records() -> Generator[list[logging.LogRecord]]:
     logger = logging.getLogger("dispatchers")
     handler, level = _Keeping(), logger.level
     logger.addHandler(handler)
+    # Every level: some cases assert that nothing is logged at all.
     logger.setLevel(logging.DEBUG)
     try:
         yield handler.records
@@ -220,7 +238,7 @@ class _Keeping(logging.Handler):
 
 
 def in_child(work: Callable[[], Any]) -> str:
-    """What `work` returns in a forked child, as text; the child then dies by `kill -9`.
+    """Return the text of `work`, run in a forked child that then dies by `kill -9`.
 
     Fails when the child hangs, and skips where the system cannot fork.
     """
@@ -230,6 +248,7 @@ def in_child(work: Callable[[], Any]) -> str:
     child = _forked()
     if child == 0:
         _say_and_die(work, write)
+    # Else reading would not end when the child dies: this process would be a writer, too.
     os.close(write)
     try:
         return _said(read)
@@ -256,6 +275,7 @@ def _say_and_die(work: Callable[[], Any], write: int) -> None:
 
 
 def _said(read: int) -> str:
+    # `read` alone would wait for ever for a child that hangs.
     ready, _, _ = select.select([read], [], [], PATIENCE)
     assert ready, "the child hangs"
     return os.read(read, 65536).decode()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from dispatchers import BaseDispatcher, DispatchRequest, ErrorCategory
+from dispatchers._models.envelope import decode, encode
 from dispatchers.testing import tasks
 from dispatchers.testing.harness import Harness
 from dispatchers.testing.journal import Journal
@@ -40,6 +43,7 @@ class JudgesRuns:
 
         assert journal.texts == ["failed", "failed", "succeeded"]
         assert [entry.attempt for entry in journal.entries] == [1, 2, 3]
+        # An attempt of its own each: a redelivery of the same one would count deliveries instead.
         assert {entry.deliveries for entry in journal.entries} == {1}
 
     def test_a_handler_may_ask_for_another_attempt(
@@ -53,6 +57,7 @@ class JudgesRuns:
 
         first, second = journal.entries
         assert (first.attempt, second.attempt) == (1, 2)
+        # In the call nothing waits: the caller would.
         if not dispatcher.capabilities.runs_here:
             assert second.at - first.at >= PAUSE
 
@@ -63,6 +68,7 @@ class JudgesRuns:
 
         response = tasks.discard.options(dispatcher=dispatcher).dispatch(journal.path)
         run_until(harness, dispatcher, lambda: "discarded" in journal.texts)
+        # Work that comes after it has run, so that another attempt would have shown by now.
         last = send(dispatcher, journal, "last")
         run_until(harness, dispatcher, lambda: bool(journal.of(last.request_id)))
 
@@ -82,6 +88,32 @@ class JudgesRuns:
         assert [entry.attempt for entry in journal.entries] == [1, 2, 3]
         assert request.id.encode() in harness.dead(dispatcher)[0]
 
+    def test_what_a_request_carries_survives_each_attempt(
+        self, harness: Harness, journal: Journal
+    ) -> None:
+        """C9: headers, context, key, times and limits are on the last attempt as on the first."""
+        dispatcher = _retrying(harness)
+        request = _laden(journal, 2)
+
+        dispatcher.dispatch(request)
+        run_until(harness, dispatcher, lambda: journal.texts[2:] != [])
+
+        # Without the two fields that concern the sender only, and do not travel.
+        sent = json.loads(request.model_dump_json(exclude={"deadline", "deduplicate"}))
+        assert [entry.attempt for entry in journal.entries] == [1, 2, 3]
+        assert [json.loads(text) for text in journal.texts] == [sent] * 3
+
+    def test_a_dead_letter_holds_what_was_sent(self, harness: Harness, journal: Journal) -> None:
+        """C9: the envelope of a dead letter is the one that was handed over, for its replay."""
+        harness.need("dead")
+        dispatcher = _retrying(harness)
+        request = _laden(journal, 99)
+
+        dispatcher.dispatch(request)
+        run_until(harness, dispatcher, lambda: bool(harness.dead(dispatcher)))
+
+        assert decode(harness.dead(dispatcher)[0]) == decode(encode(request))
+
     @pytest.mark.parametrize("foreign", FOREIGN)
     def test_what_is_not_understood_is_handed_back(
         self, harness: Harness, journal: Journal, foreign: str
@@ -93,6 +125,7 @@ class JudgesRuns:
             refused_with(dispatcher.dispatch(request), *NOT_UNDERSTOOD)
             return
         harness.need("received", "worker", "stepping")
+        # A backend may also check beforehand: a refusal in the call loses nothing either.
         if not (response := dispatcher.dispatch(request)).ok:
             refused_with(response, *NOT_UNDERSTOOD)
             return
@@ -153,3 +186,15 @@ def _until_it_has_been_looked_at(
     """Work dispatched later has run, so what came before had its turn."""
     last = send(dispatcher, journal, "last").raise_for_error()
     run_until(harness, dispatcher, lambda: bool(journal.of(last.request_id)))
+
+
+def _laden(journal: Journal, times: int) -> DispatchRequest:
+    """A request with all that every backend carries."""
+    return tasks.carry.options(
+        headers={"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "é": ""},
+        context={"tenant": [1, None, {"é": 2.5}]},
+        idempotency_key="the key",
+        expires=timedelta(days=1),
+        time_limit=60,
+        max_attempts=3,
+    ).request(journal.path, times)

@@ -39,7 +39,7 @@ class Attack:
     settings: Callable[[Scene], dict[str, Any]] = _as_they_are
     """Settings that differ."""
     warm: bool = False
-    """Somebody with a good token was there before, so that the keys are cached."""
+    """A request with a good token came before, so that the keys are cached."""
 
 
 def _token(name: str, make: Callable[[Scene], str], status: int = 401, **more: Any) -> Attack:
@@ -76,12 +76,13 @@ def _unsigned(algorithm: str) -> Callable[[Scene], str]:
 
 
 def _confused(scene: Scene) -> str:
-    """Signed with the public key, which everybody has, as if it were a shared secret."""
+    """Signed with the public key, which is public, as if it were a shared secret."""
     public = (
         scene.issuer.keys["one"]
         .public_key()
         .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     )
+    # By hand: PyJWT refuses a public key in the place of a secret.
     return _by_hand(
         scene,
         {"alg": "HS256", "kid": "one", "typ": "JWT"},
@@ -91,6 +92,7 @@ def _confused(scene: Scene) -> str:
 
 def _own_key(scene: Scene) -> str:
     """The token brings the key that it is signed with."""
+    # A verifier that trusts `jwk` or `jku` takes the attacker's word for the key.
     key = rsa_key("attacker")
     jwk = RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
     return scene.issuer.token(key=key, headers={"jwk": jwk, "jku": "http://127.0.0.1:1/keys"})
@@ -102,6 +104,7 @@ def _changed_claims(scene: Scene) -> str:
 
 
 def _huge_number(scene: Scene) -> str:
+    # Put into the text afterwards: Python's JSON would write Infinity.
     claims = json.dumps(scene.issuer.claims(exp="EXP")).replace('"EXP"', "1e999")
     start = f"{_segment({'alg': 'RS256', 'kid': 'one'})}.{_segment(claims.encode())}"
     signer = RSAAlgorithm(hash_alg=RSAAlgorithm.SHA256)
@@ -118,6 +121,7 @@ def _withdrawn(scene: Scene) -> Request:
 def _in_mood(mood: Any) -> Callable[[Scene], str]:
     def make(scene: Scene) -> str:
         token = scene.issuer.token()
+        # After the token is made, which needs no key server.
         scene.issuer.mood = mood
         return token
 
@@ -133,12 +137,14 @@ def _key_server(name: str, mood: str) -> Attack:
 
 
 def _unknown_while_down(scene: Scene) -> str:
+    # The keys are cached by now: only the unknown id makes the endpoint ask again.
     scene.issuer.mood = "down"
     return scene.issuer.token(headers={"kid": "other"})
 
 
 def _twice(scene: Scene) -> Request:
     whole = scene.headers(scene.issuer.token())
+    # Servers join repeated headers or take either one: proxy and worker could each read another.
     return [*whole, ("Authorization", "Bearer forged.forged.forged")], scene.body
 
 
@@ -184,6 +190,7 @@ def _split_elsewhere(scene: Scene) -> Request:
     body = b"1700000000." + scene.body
     now = str(int(time.time()))
     signature = sign(body, id="msg_1", key=KEYS["first"], timestamp=int(now))
+    # The signed text stays the same, and is read as another id, time and body.
     moved = {**signature, "webhook-id": f"msg_1.{now}", "webhook-timestamp": "1700000000"}
     return [*scene.headers(None), *moved.items()], scene.body
 
@@ -215,7 +222,7 @@ def _of_claims() -> Iterator[Attack]:
     yield _at("from the future", 60, "iat")
     yield _at("not valid yet", 60, "nbf")
     yield _claims("no expiry", exp=None)
-    yield _claims("an expiry that is no number", exp="tomorrow")
+    yield _claims("an expiry that is not a number", exp="tomorrow")
     yield _token("an expiry beyond all numbers", _huge_number)
     yield _claims("other audience", aud="https://other.example")
     yield _claims("no audience", aud=None)

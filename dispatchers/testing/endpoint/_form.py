@@ -1,4 +1,4 @@
-"""What a request must look like before anything is done with it."""
+"""Cases on the form of a request."""
 
 from __future__ import annotations
 
@@ -60,6 +60,7 @@ class ReadsLittle:
     def test_a_large_body_is_refused(self, serve: Serving, scene: Scene) -> None:
         """413 beyond `max_body`, and up to it all is well."""
         with serve(scene.settings(max_body=4096)) as send:
+            # Exactly the limit: one byte more is refused.
             fits = scene.note("x" * (4096 - len(scene.note(""))))
             good = send("POST", PATH, scene.headers(), fits)
             large = send("POST", PATH, scene.headers(), scene.note("y" * 4096))
@@ -99,6 +100,7 @@ class ReadsLittle:
         """The answer is the same whatever the body is and whichever tasks there are."""
         bodies = [scene.body, b"{}", b"", scene.foreign("no.such.task"), b"[" * 500]
         with serve(scene.settings()) as send:
+            # Nested too deep, empty, unknown: each would be told apart by a body that was read.
             answers = [send("POST", PATH, scene.headers(None), body) for body in bodies]
 
         assert {(answer.status, answer.body) for answer in answers} == {

@@ -54,11 +54,12 @@ class Issuer:
 
     @property
     def keys_url(self) -> str:
-        """Where the keys are."""
+        """Return the address of the keys."""
         return f"http://127.0.0.1:{self._server.server_port}/keys"
 
     def close(self) -> None:
         """Stop serving."""
+        # First: answers that are slow on purpose must not delay the end.
         self._over.set()
         self._server.shutdown()
         self._thread.join()
@@ -133,7 +134,7 @@ def _handler(issuer: Issuer) -> type[BaseHTTPRequestHandler]:
             issuer.fetches += 1
             try:
                 _answer(self, issuer)
-            except OSError:  # whoever asked has hung up
+            except OSError:  # the client has hung up
                 self.close_connection = True
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name
@@ -154,11 +155,13 @@ def _answer(request: BaseHTTPRequestHandler, issuer: Issuer) -> None:
             request.send_header("Location", "/elsewhere")
             request.end_headers()
         case "slow":
+            # On the event, so that the end of the test ends the wait.
             issuer.wait(20)
             _send(request, document)
         case "drip":
             _drip(request, issuer, document)
         case "huge":
+            # Still valid JSON: only a limit on its size refuses it.
             _send(request, document[:-1] + b" " * 2**20 + b"}")
         case "garbage":
             _send(request, b"<html>" + document)

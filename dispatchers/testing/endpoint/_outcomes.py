@@ -1,4 +1,4 @@
-"""What becomes of work, and the status that says so."""
+"""Cases on outcomes and the status that reports each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from dispatchers import DeadLetter
-from dispatchers._request import new_id
+from dispatchers._models.fields import new_id
 from dispatchers.http import EndpointSettings
 from dispatchers.stores import dead_letters
 from dispatchers.testing import tasks
@@ -31,6 +31,7 @@ PATIENCE = 30.0
 
 def letter_of(body: bytes) -> DeadLetter | None:
     """The dead letter of an envelope, if there is one."""
+    # The store of this process has the letters of other cases as well.
     known = dead_letters("memory").list(limit=10_000)
     return next((each for each in known if each.body == body), None)
 
@@ -130,12 +131,13 @@ class SaysWhatBecame:
         assert letter_of(body) is not None
 
     def test_deep_json_is_no_envelope(self, serve: Serving, scene: Scene) -> None:
-        """Beyond `max_depth` nothing is parsed; marks within texts are no levels."""
+        """Beyond `max_depth` nothing is parsed; brackets within texts do not count."""
         deep: Any = "x"
         for _ in range(60):
             deep = [deep]
         bodies = [
             scene.foreign("dispatchers.testing.note", payload={"journal": deep}),
+            # A text full of brackets and quotes: counting must follow the escapes.
             scene.note('["\\' * 100),
         ]
         with serve(scene.settings(max_depth=50)) as send:
@@ -170,6 +172,7 @@ class SaysWhatBecame:
         self, serve: Serving, scene: Scene
     ) -> None:
         """C11: a worker of the next version may be on its way."""
+        # In the bytes: this version's model cannot be made with another number.
         body = scene.body.replace(b'{"version":1,', b'{"version":2,')
         with serve(scene.settings(skew_grace=300.0)) as send:
             answer = scene.push(send, body)
@@ -195,7 +198,7 @@ class SaysWhatBecame:
     def test_a_count_that_is_none_is_the_first(
         self, serve: Serving, scene: Scene, count: str
     ) -> None:
-        """A header is anybody's text."""
+        """A header may hold any text."""
         with serve(scene.settings()) as send:
             answer = scene.push(send, X_CloudTasks_TaskRetryCount=count.encode().decode("latin-1"))
 
@@ -259,7 +262,9 @@ class SaysWhatBecame:
             ThreadPoolExecutor() as pool,
         ):
             first = pool.submit(scene.push, send, body)
+            # Once the first one runs: sent at the same time, either may be the one that is refused.
             begun(scene)
+            # While the first one is still held.
             second = scene.push(send, body)
             scene.journal.release()
             status = first.result(PATIENCE).status
@@ -271,7 +276,7 @@ class SaysWhatBecame:
     def test_an_idempotency_store_that_is_down_hands_back(
         self, serve: Serving, scene: Scene
     ) -> None:
-        """Nobody knows whether it ran."""
+        """It is unknown whether it ran."""
         with serve(scene.settings(idempotency=DOWN)) as send:
             answer = scene.push(send)
 

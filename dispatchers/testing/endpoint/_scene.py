@@ -1,4 +1,4 @@
-"""What an endpoint is tried with: somebody to trust, work to push, and what became of it."""
+"""The scene of an endpoint's cases: a trusted issuer, work to push, its journal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dispatchers import DispatchRequest
-from dispatchers._envelope import encode
+from dispatchers._models.envelope import encode
 from dispatchers.http import (
     PATH,
     Answer,
@@ -16,7 +16,7 @@ from dispatchers.http import (
     SignatureSettings,
     sign,
 )
-from dispatchers.http._call import Headers
+from dispatchers.http._request import Headers
 from dispatchers.testing import tasks
 from dispatchers.testing.journal import Journal
 
@@ -36,7 +36,7 @@ FETCH_TIMEOUT = 0.5
 
 
 class Scene:
-    """A worker's settings that trust everybody who may be trusted, and requests to it."""
+    """A worker's settings that trust every kind of caller, and requests to it."""
 
     def __init__(self, issuer: Issuer, journal: Journal) -> None:
         self.issuer = issuer
@@ -51,6 +51,7 @@ class Scene:
             "signatures": SignatureSettings.model_validate({"keys": KEYS}),
             "oidc": self.oidc(),
             "dead_letters": "memory",
+            # Dead at once: a case need not wait for an unknown task to be given up.
             "skew_grace": 0.0,
         }
         return EndpointSettings(**{**own, **changes})
@@ -61,6 +62,7 @@ class Scene:
             "audience": AUDIENCE,
             "emails": EMAIL,
             "keys_url": self.issuer.keys_url,
+            # Without a floor, so that a case which rotates keys need not wait for it.
             "refresh_floor": 0.0,
             "fetch_timeout": 5.0,
         }

@@ -52,5 +52,5 @@ class EndpointConformance(ReadsLittle, TrustsFew, SaysWhatBecame):
 
     @pytest.fixture
     def scene(self, issuer: Issuer, tmp_path: Path) -> Scene:
-        """What the endpoint is tried with."""
+        """Return the scene of a case."""
         return Scene(issuer, Journal(tmp_path / "journal"))

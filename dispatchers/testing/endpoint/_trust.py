@@ -1,4 +1,4 @@
-"""Whom an endpoint trusts, and whom it does not."""
+"""Cases on authentication."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ class TrustsFew:
         """Every attack gets its status, a generic body, and runs nothing."""
         with serve(scene.settings(**attack.settings(scene))) as send:
             if attack.warm:
+                # The body is none: it fills the cache of keys, and runs nothing.
                 send("POST", PATH, scene.headers(scene.issuer.token()), b"{}")
             headers, body = attack.make(scene)
             answer = send("POST", PATH, headers, body)
@@ -57,6 +58,7 @@ class TrustsFew:
             answers = [send("POST", PATH, scene.headers(token), scene.body) for _ in range(3)]
 
         assert [answer.status for answer in answers] == [204, 204, 204]
+        # Three requests, one fetch: an issuer must not be asked for each token.
         assert scene.issuer.fetches == 1
 
     def test_a_new_key_is_good_at_once(self, serve: Serving, scene: Scene) -> None:
@@ -72,6 +74,7 @@ class TrustsFew:
         """The keys are fetched again no sooner than `refresh_floor` after the last time."""
         with serve(scene.settings(oidc=scene.oidc(refresh_floor=300.0))) as send:
             send("POST", PATH, scene.headers(scene.issuer.token()), scene.body)
+            # Different ids: a cache of unknown ones would not help.
             forged = [scene.issuer.token(headers={"kid": f"made-up-{n}"}) for n in range(5)]
             answers = [send("POST", PATH, scene.headers(token), scene.body) for token in forged]
 
@@ -102,7 +105,7 @@ class TrustsFew:
         assert [answer.status for answer in answers] == [204, 204]
 
     def test_a_replay_runs_once(self, serve: Serving, scene: Scene) -> None:
-        """What was settled is acknowledged again, since its answer may be lost, and not run."""
+        """Settled work is acknowledged again and not run, since its answer may have been lost."""
         headers = scene.signed(scene.body, id=f"msg_{time.time_ns()}")
         with serve(scene.settings()) as send:
             first = send("POST", PATH, headers, scene.body)
@@ -113,7 +116,8 @@ class TrustsFew:
         assert scene.journal.texts == ["ran"]
 
     def test_two_senders_may_use_the_same_ids(self, serve: Serving, scene: Scene) -> None:
-        """A message of one is no replay of the other's."""
+        """A message of one is not a replay of the other's."""
+        # Unlike in any other run: the replay store may outlive the test.
         same = f"msg_{time.time_ns()}"
         with serve(scene.settings()) as send:
             answers = [
@@ -129,6 +133,7 @@ class TrustsFew:
         headers = scene.signed(body, id=f"msg_{time.time_ns()}")
         again = [*headers, ("X-CloudTasks-TaskRetryCount", "1")]
         with serve(scene.settings()) as send:
+            # Not settled, so that its signature must not be remembered as used.
             first = send("POST", PATH, headers, body)
             second = send("POST", PATH, again, body)
 
@@ -156,7 +161,7 @@ class TrustsFew:
         assert answer.status == 204
 
     def test_a_replay_store_that_is_down_runs_nothing(self, serve: Serving, scene: Scene) -> None:
-        """Nobody knows whether it was there before: it is handed back."""
+        """It is unknown whether it was there before: it is handed back."""
         signatures = SignatureSettings.model_validate(
             {"keys": KEYS, "replay": "dispatchers.testing.endpoint._stores:Down"}
         )
@@ -167,7 +172,7 @@ class TrustsFew:
         assert scene.journal.texts == []
 
     def test_insecure_trusts_everybody(self, serve: Serving, scene: Scene) -> None:
-        """Only where somebody has said so."""
+        """Only by explicit setting."""
         settings = EndpointSettings(worker=True, insecure=True)
         with serve(settings) as send:
             answer = send("POST", PATH, scene.headers(None), scene.body)

@@ -7,7 +7,7 @@ from http.client import HTTPConnection
 from typing import cast
 
 from dispatchers.http import Answer
-from dispatchers.http._call import Headers
+from dispatchers.http._request import Headers
 
 __all__ = ["wire"]
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from celery import Celery
+from celery.app.task import Context
 from celery.exceptions import Ignore, Reject
 from celery.exceptions import Retry as CeleryRetry
 from dispatchers_celery import CeleryDispatcher
+from dispatchers_celery._delivery import run
 from dispatchers_celery._message import Received
-from dispatchers_celery._tasks import _run
+from dispatchers_celery._redis_consumer import move_due
 
 from dispatchers.stores import dead_letters
 from dispatchers.testing import Harness
@@ -30,7 +32,7 @@ def application(url: str, queue: str, **settings: Any) -> Celery:
 
 
 class CeleryHarness(Harness):
-    """One queue, and what was taken out of it and not settled yet."""
+    """One queue, and the messages that were taken and are not settled yet."""
 
     scheme = "redis"
 
@@ -40,6 +42,7 @@ class CeleryHarness(Harness):
         self.app = application(url, self.queue, **settings)
         self.letters = f"sqlite:{folder / 'dead.db'}"
         self.held: list[Any] = []
+        self.given_back = False
         self._open()
 
     def _open(self) -> None:
@@ -62,11 +65,17 @@ class CeleryHarness(Harness):
 
     def _fetch(self) -> None:
         """Take everything that is there, unsettled, as a worker does that holds work back."""
+        if self.url.startswith("redis"):
+            move_due(self.channel, [self.queue])
         while (message := self.app.amqp.queues[self.queue](self.channel).get()) is not None:
             self.held.append(message)
 
     def received(self, dispatcher: Any) -> list[bytes]:
         self._fetch()
+        until = time.monotonic() + 5
+        while self.given_back and not self.held and time.monotonic() < until:
+            time.sleep(0.05)  # the broker holds it, and tells of it when it is due
+            self._fetch()
         return [str(message.decode()[0][0]).encode() for message in self.held]
 
     def run_next(self, dispatcher: Any) -> object:
@@ -74,12 +83,12 @@ class CeleryHarness(Harness):
         message = self._due()
         if message is None:
             return None
-        text = str(message.decode()[0][0])
         try:
-            _run(Received.read(text, message.headers, message.delivery_info), dispatcher)
+            run(_received(message), dispatcher)
         except Reject:
             message.reject(requeue=True)
         except (Ignore, CeleryRetry):
+            self.given_back = True
             message.ack()
         except Exception:  # noqa: BLE001 - a failure: Celery acknowledges, and records it
             message.ack()
@@ -114,12 +123,11 @@ class CeleryHarness(Harness):
         """
         self._fetch()
         for message in list(self.held):
-            text = str(message.decode()[0][0])
-            received = Received.read(text, message.headers, _info(message))
-            if received.uncounted:
+            received = _received(message)
+            if received.is_uncounted:
                 self.held.remove(message)
                 with contextlib.suppress(Ignore):
-                    _run(received, dispatcher)
+                    run(received, dispatcher)
                 message.ack()
 
     def close(self) -> None:
@@ -130,6 +138,8 @@ class CeleryHarness(Harness):
         self.connection.close()
 
 
-def _info(message: Any) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = message.delivery_info or {}
-    return found
+def _received(message: Any) -> Received:
+    """Return a message as a worker reads it."""
+    args, kwargs, _ = message.decode()
+    context = Context(message.headers, delivery_info=message.delivery_info)
+    return Received.read(context, message.headers["task"], args, kwargs)

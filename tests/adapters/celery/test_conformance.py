@@ -24,6 +24,7 @@ class TestRabbitMQ(DispatcherConformance):
         return CeleryHarness(shared_rabbitmq, tmp_path)
 
 
+@pytest.mark.slow  # as TestRabbitMQ but for the type of the queue
 class TestQuorumQueue(DispatcherConformance):
     """RabbitMQ counts deliveries itself there."""
 
@@ -35,7 +36,7 @@ class TestQuorumQueue(DispatcherConformance):
 class MemoryHarness(CeleryHarness):
     without = {
         "network": "kombu's memory transport is in this process",
-        "stall": "kombu's memory transport waits for nobody",
+        "stall": "kombu's memory transport never waits",
         "processes": "kombu's memory transport is in this process",
         "crash": "work in memory dies with its process",
     }

@@ -122,7 +122,7 @@ class CloudTasksHarness(Harness):
         def call(*args: object, **kwargs: object) -> Any:
             raise exc
 
-        client = dispatcher._link(PATIENCE).client
+        client = dispatcher.broker.connection(PATIENCE).client
         client.create_task = client.batch_create_tasks = call
         try:
             yield

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import subprocess
 import sys
 import threading
@@ -12,6 +10,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from google.protobuf import duration_pb2
+
+from dispatchers.testing import processes
 
 PREFIX = "DISPATCHERS_TARGETS__DEV__DEFAULT__"
 PATIENCE = 60.0
@@ -92,10 +92,10 @@ class Service:
         self._gone()
 
     def pause(self) -> None:
-        os.kill(self.process.pid, signal.SIGSTOP)
+        processes.pause(self.process.pid)
 
     def resume(self) -> None:
-        os.kill(self.process.pid, signal.SIGCONT)
+        processes.resume(self.process.pid)
 
     def stop(self) -> None:
         """As by Ctrl-C."""

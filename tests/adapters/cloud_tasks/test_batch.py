@@ -28,7 +28,7 @@ def dispatcher(standin: StandIn, client: Any) -> Any:
 def counted(dispatcher: CloudTasksDispatcher) -> list[int]:
     """The sizes of the batch calls that are made from now on."""
     dispatcher.check(contact=True)
-    client: Any = dispatcher._open[1].client  # type: ignore[index]
+    client: Any = dispatcher.broker.connection(5.0).client
     real, sizes = client.batch_create_tasks, []
 
     def call(request: Any, **more: Any) -> Any:
@@ -86,12 +86,12 @@ def test_a_failure_within_a_batch_is_its_own(
     standin: StandIn, dispatcher: CloudTasksDispatcher
 ) -> None:
     """The service refuses one of three by its index."""
-    far = dispatcher._messages.message(tasks.note.request("/x"), b"{}", "default")
+    far = dispatcher.messages.message(tasks.note.request("/x"), b"{}", "default")
     far.task.schedule_time.FromSeconds(4_000_000_000)
     good = [
-        dispatcher._messages.message(tasks.note.request("/x"), b"{}", "default") for _ in range(2)
+        dispatcher.messages.message(tasks.note.request("/x"), b"{}", "default") for _ in range(2)
     ]
-    link = dispatcher._link(5.0)
+    link = dispatcher.broker.connection(5.0)
     with link.ready(5.0):
         answers: list[Any] = send_many(link, [good[0], far, good[1]], monotonic() + 5.0)
 

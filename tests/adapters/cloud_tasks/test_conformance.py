@@ -14,6 +14,7 @@ from .harness import CloudTasksHarness
 from .service import Service
 
 FORKS = "a child forked while other threads dispatch hangs in gRPC now and then (grpcio 1.85)"
+NAMES = "the service knows a key as a task's name, for an hour beyond its end, and no more of it"
 ONE_COUNT = "a push queue has one count, of attempts and deliveries alike"
 
 
@@ -45,3 +46,15 @@ class TestCloudTasks(DispatcherConformance):
     @pytest.mark.xfail(reason=ONE_COUNT)
     def test_deliveries_are_no_attempts(self, harness: Harness, journal: Journal) -> None:
         super().test_deliveries_are_no_attempts(harness, journal)
+
+    @pytest.mark.xfail(reason=NAMES)
+    def test_a_key_with_other_arguments_is_a_conflict(
+        self, harness: Harness, journal: Journal
+    ) -> None:
+        super().test_a_key_with_other_arguments_is_a_conflict(harness, journal)
+
+    @pytest.mark.xfail(reason=NAMES)
+    def test_a_request_may_be_repeated_after_its_death(
+        self, harness: Harness, journal: Journal
+    ) -> None:
+        super().test_a_request_may_be_repeated_after_its_death(harness, journal)

@@ -147,7 +147,7 @@ def _dead(path: Path) -> Any:
         (["cloud_tasks", "min_backoff=-1"], "min_backoff: "),
         (["cloud_tasks", "worker_url=8000"], "worker_url: "),
         (["cloud_tasks", "target=my-target"], "target: "),
-        (["cloud_tasks", "queues=a/b"], "'a/b' is no name"),
+        (["cloud_tasks", "queues=a/b"], "'a/b' is not a name"),
         (["cloud_tasks", "host=0.0.0.0"], "not the loopback"),
         (["cloud_tasks", 'misbehave={"explode": 1}'], "explode"),
         (["cloud_tasks", "queues=,"], "queues names none"),

@@ -16,7 +16,7 @@ from google.auth.credentials import AnonymousCredentials
 from google.cloud import tasks_v2
 from google.cloud.tasks_v2.services.cloud_tasks.transports import CloudTasksRestTransport
 
-from dispatchers import DispatchStatus, ErrorCategory
+from dispatchers import ConfigurationError, DispatchStatus, ErrorCategory
 from dispatchers.testing import tasks
 
 from .web import Web
@@ -84,11 +84,12 @@ def test_a_code_of_grpc_has_its_category(standin: StandIn, code: str) -> None:
     standin.misbehave(fail=2, code=code)
 
     single = tasks.note.options(dispatcher=dispatcher).dispatch("/nowhere")
-    request = tasks.note.request("/nowhere")
-    many = dispatcher.dispatch_many([request])[0]
+    requests = [tasks.note.request("/nowhere") for _ in range(2)]
+    many, other = dispatcher.dispatch_many(requests)
     dispatcher.close()
 
     assert (single.status, single.error and single.error.category) == CODES[code]
+    assert other.ok == many.ok
     if code == "UNIMPLEMENTED":  # then one by one
         assert many.ok
     elif code != "ALREADY_EXISTS":  # a batch as a whole is no duplicate
@@ -207,3 +208,59 @@ def test_a_paused_queue_takes_work(standin: StandIn, client: Any) -> None:
 
     assert response.ok
     assert len(standin.tasks("default")) == 1
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_client_that_cannot_be_made_is_rejected(
+    standin: StandIn, monkeypatch: pytest.MonkeyPatch, many: bool
+) -> None:
+    """C3: what fails while the client is made was certainly not sent."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError("no such universe domain")
+
+    monkeypatch.setattr(tasks_v2, "CloudTasksClient", broken)
+    dispatcher = dispatcher_for(standin)
+    request = tasks.note.request("/x")
+
+    response = dispatcher.dispatch_many([request])[0] if many else dispatcher.dispatch(request)
+
+    assert response.status is REJECTED
+    assert response.error.category is ErrorCategory.CONFIGURATION
+    assert "could not be made: ValueError" in response.error.message
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("worker_url", "https://"),
+        ("worker_url", "https:///run"),
+        ("worker_url", "https://:443"),
+        ("worker_url", "worker.example"),
+        ("worker_url", "https://worker:99999"),
+        ("worker_url", "https://wor ker"),
+        ("worker_url", "https://user:pass@worker"),
+        ("worker_url", "https://worker?x=1"),
+        ("worker_url", "https://worker#x"),
+        ("audience", ""),
+        ("audience", "  "),
+        ("service_account", ""),
+        ("service_account", "worker"),
+        ("service_account", True),
+        ("secret", ""),
+        ("token", " "),
+        ("project", " "),
+        ("location", "eu/west"),
+        ("queue", "a queue"),
+        ("path", "run"),
+        ("path", "/run?x=1"),
+        ("client", object()),
+        ("client", "shop.gcp:client"),
+    ],
+)
+def test_an_option_that_cannot_work_is_refused_at_start(
+    standin: StandIn, option: str, value: object
+) -> None:
+    """C12: every option is checked by the constructor, which names it."""
+    with pytest.raises(ConfigurationError, match=option):
+        dispatcher_for(standin, **{option: value})

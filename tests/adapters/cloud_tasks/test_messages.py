@@ -19,11 +19,11 @@ from dispatchers import (
     DispatchStatus,
     ErrorCategory,
     WorkerOptions,
-    _instances,
     catalogue,
     get_dispatcher,
     task,
 )
+from dispatchers._config import api as _instances
 from dispatchers.http import PATH
 from dispatchers.testing import tasks
 
@@ -191,9 +191,9 @@ def test_the_size_limit_is_exact(paused: StandIn) -> None:
 
 
 def _size(standin: StandIn, dispatcher: CloudTasksDispatcher, request: DispatchRequest) -> int:
-    from dispatchers._envelope import encode
+    from dispatchers._models.envelope import encode
 
-    message = dispatcher._messages.message(request, encode(request), "default")
+    message = dispatcher.messages.message(request, encode(request), "default")
     return int(message.task.ByteSize())
 
 

@@ -10,8 +10,8 @@ from uuid import uuid4
 
 import dramatiq
 from dispatchers_dramatiq import DramatiqDispatcher, register
-from dispatchers_dramatiq._actors import Registration
-from dispatchers_dramatiq._place import _with_host
+from dispatchers_dramatiq._broker import _with_virtual_host
+from dispatchers_dramatiq._registration import Registration
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.brokers.redis import RedisBroker
 from dramatiq.brokers.stub import StubBroker
@@ -62,12 +62,12 @@ class Steps:
                 pass
 
     def _is_empty(self, thread: Any) -> bool:
-        arrive(thread.consumer.inner)
-        before = len(thread.consumer.line.held)
+        arrive(thread.consumer.inner, thread.queue_name)
+        before = len(thread.consumer.unsettled.held)
         message = next(thread.consumer)
         if message is not None:
             thread.handle_message(message)
-        return message is None and len(thread.consumer.line.held) == before
+        return message is None and len(thread.consumer.unsettled.held) == before
 
     def run_next(self) -> Any:
         self.fetch()
@@ -75,14 +75,14 @@ class Steps:
             item = self.worker.work_queue.get_nowait()
         except Empty:
             return None
-        self.thread.process_message(item.message)
+        self.thread.process_message(message_of(item))
         return item
 
     def messages(self) -> list[Any]:
         self.fetch()
-        waiting = [item.message for item in self.worker.work_queue.queue]
+        waiting = [message_of(item) for item in self.worker.work_queue.queue]
         for thread in self.consumers.values():
-            waiting += [each[2] for each in thread.consumer.line.delayed]
+            waiting += [each[2] for each in thread.consumer.unsettled.delayed]
         return waiting
 
     def close(self) -> None:
@@ -91,10 +91,15 @@ class Steps:
                 thread.consumer.close()
 
 
-def arrive(inner: Any) -> None:
+def message_of(item: Any) -> Any:
+    """Return the message of an entry of the work queue: a pair before Dramatiq 2.1."""
+    return item[1] if isinstance(item, tuple) else item.message
+
+
+def arrive(inner: Any, queue: str) -> None:
     """RabbitMQ: what lies in the queue is sent before a later question is answered."""
     if channel := getattr(inner, "channel", None):
-        channel.queue_declare(inner.queue_name, passive=True)
+        channel.queue_declare(queue, passive=True)
 
 
 class DramatiqHarness(Harness):
@@ -167,7 +172,7 @@ class RedisHarness(DramatiqHarness):
         broker = self.broker
         broker.client.zadd(f"{self.namespace}:__heartbeats__", {broker.broker_id: 1})
         broker.broker_id = str(uuid4())
-        steps.registration.lines.clear()
+        steps.registration.unsettled.clear()
 
     def dead(self, dispatcher: BaseDispatcher) -> list[bytes]:
         found = self.broker.client.hvals(f"{self.namespace}:{self.queue}.XQ.msgs")
@@ -187,7 +192,7 @@ class RabbitHarness(DramatiqHarness):
         super().__init__(folder)
 
     def new_broker(self, **parameters: Any) -> Any:
-        return RabbitmqBroker(url=_with_host(self.url))
+        return RabbitmqBroker(url=_with_virtual_host(self.url))
 
     @property
     def upstream(self) -> tuple[str, int]:
@@ -196,9 +201,7 @@ class RabbitHarness(DramatiqHarness):
     def connect(self, host: str, port: int, **options: Any) -> DramatiqDispatcher:
         credentials = self.broker.parameters.credentials
         address = f"{credentials.username}:{credentials.password}@{host}:{port}"
-        return DramatiqDispatcher(
-            url=f"amqp://{address}", **{"queue": self.queue, "deadline": 2.0, **options}
-        )
+        return DramatiqDispatcher(url=f"amqp://{address}", **{"queue": self.queue, **options})
 
     def die(self, steps: Steps) -> None:
         for thread in steps.consumers.values():

@@ -12,7 +12,7 @@ from dispatchers_dramatiq import DramatiqDispatcher, native, register
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.encoder import PickleEncoder
 
-from dispatchers import override, task
+from dispatchers import ConfigurationError, override, task
 from dispatchers.testing import Journal, tasks
 
 
@@ -121,13 +121,14 @@ def test_the_payload_is_nowhere_in_a_workers_words(
 
 
 def test_pickled_messages_are_refused(broker: Any) -> None:
-    """C5: nothing is ever pickled."""
+    """C5, C12: nothing is ever pickled, and the start-up check says so."""
     before = dramatiq.get_encoder()
     dramatiq.set_encoder(PickleEncoder())
+    dispatcher = DramatiqDispatcher(broker=broker, queue="native")
     try:
-        response = tasks.note.options(
-            dispatcher=DramatiqDispatcher(broker=broker, queue="native")
-        ).dispatch("/nowhere")
+        response = tasks.note.options(dispatcher=dispatcher).dispatch("/nowhere")
+        with pytest.raises(ConfigurationError, match="set a JSONEncoder"):
+            dispatcher.check()
     finally:
         dramatiq.set_encoder(before)
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -211,6 +212,7 @@ def test_work_that_kills_its_worker_runs_again(place: Place) -> None:
     assert [entry.deliveries for entry in journal.entries] == [1, 2, 2]
 
 
+@pytest.mark.slow
 def test_work_that_always_kills_its_worker_is_given_up(place: Place) -> None:
     """C10: beyond `max_deliveries` it is a dead letter, and not run any more."""
     journal = place.journal()
@@ -317,7 +319,8 @@ def test_what_a_stopping_worker_had_not_begun_is_no_delivery(fresh: Place) -> No
     fresh.until(lambda: len(journal.texts) == 2)
     for _ in range(2):
         work.slow.options(dispatcher=fresh.dispatcher).dispatch(journal.path, 0.0)
-    fresh.until(lambda: fresh.dispatcher.waiting([fresh.queue]) == 0 or fresh.kind == "redis")
+    publisher = fresh.dispatcher.publisher
+    fresh.until(lambda: publisher.waiting([fresh.queue], 5.0) == 0 or fresh.kind == "redis")
 
     worker.terminate()
     worker.wait(PATIENCE)
@@ -325,6 +328,86 @@ def test_what_a_stopping_worker_had_not_begun_is_no_delivery(fresh: Place) -> No
     fresh.until(lambda: journal.texts.count("ended") == 4)
 
     assert {entry.deliveries for entry in journal.entries} == {1}
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
+def test_a_signal_to_the_whole_group_cuts_no_run(fresh: Place, number: signal.Signals) -> None:
+    """C9: as a terminal sends it: what runs is finished, once, and the worker ends with 0."""
+    journal = fresh.journal()
+    work.slow.options(dispatcher=fresh.dispatcher).dispatch(journal.path, 1.0)
+    worker = fresh.start()
+    fresh.until(lambda: "began" in journal.texts)
+
+    os.killpg(worker.pid, number)
+    code = worker.wait(PATIENCE)
+    fresh.start("--drain").wait(PATIENCE)
+
+    assert code == 0
+    assert journal.texts == ["began", "ended"]
+
+
+def test_delayed_work_stands_in_nobodys_way(fresh: Place) -> None:
+    """More of it than Dramatiq prefetches keeps neither what is due now nor what is due soon."""
+    journal = fresh.journal()
+    note = work.note.options(dispatcher=fresh.dispatcher, deadline=30)
+    far = note.options(delay=timedelta(hours=1))
+    many = [far.request(journal.path, "far") for _ in range(2500)]
+    assert fresh.dispatcher.dispatch_many(many).ok
+    note.options(delay=timedelta(seconds=1)).dispatch(journal.path, "soon").raise_for_error()
+
+    fresh.start("--concurrency", "1")
+    note.dispatch(journal.path, "now").raise_for_error()
+    fresh.until(lambda: len(journal.texts) == 2)
+
+    assert sorted(journal.texts) == ["now", "soon"]
+
+
+def test_every_end_of_a_run_is_an_outcome(place: Place) -> None:
+    """What is no `Exception` is tried again and dead-lettered like any other failure."""
+    place.revive()
+    journal = place.journal()
+
+    response = work.odd.options(dispatcher=place.dispatcher).dispatch(journal.path)
+    place.until(lambda: dead_letters(place.letters).get(response.request_id) is not None)
+
+    assert journal.texts == ["ran", "ran"]
+
+
+def test_a_swallowed_time_limit_is_no_success(place: Place) -> None:
+    """The run that goes on beyond its limit has failed, whatever it catches."""
+    place.revive()
+    journal = place.journal()
+
+    response = work.deaf.options(dispatcher=place.dispatcher).dispatch(journal.path)
+    place.until(lambda: dead_letters(place.letters).get(response.request_id) is not None)
+
+    assert journal.texts == ["began", "returned"]
+
+
+def test_async_runs_of_a_thread_share_a_loop(place: Place) -> None:
+    """A client that a module keeps is not found on a closed loop by the second run."""
+    place.revive()
+    journal = place.journal()
+
+    for _ in range(6):
+        work.loop.options(dispatcher=place.dispatcher).dispatch(journal.path).raise_for_error()
+    place.until(lambda: len(journal.texts) == 6)
+
+    assert set(journal.texts) == {"same"}
+
+
+def test_context_variables_do_not_leak(place: Place) -> None:
+    """Each run has a context of its own."""
+    place.revive()
+    journal = place.journal()
+
+    for _ in range(6):
+        work.leak.options(dispatcher=place.dispatcher).dispatch(journal.path).raise_for_error()
+    place.until(lambda: len(journal.texts) == 6)
+
+    assert set(journal.texts) == {"nothing"}
 
 
 def test_draining_ends_when_there_is_nothing_left(fresh: Place) -> None:

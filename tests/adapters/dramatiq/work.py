@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import threading
 import time
+from contextvars import ContextVar
 
 from dispatchers import Backoff, Discard, Retry, current_run, task
 from dispatchers.testing import Journal
@@ -72,3 +75,44 @@ def converted(path: str, text: str = "default") -> None:
     """A task that was an actor once; its messages have plain arguments, or an envelope."""
     with open(path, "a") as file:  # noqa: PTH123 - outside of a run there is no journal
         file.write(f"{text}\n")
+
+
+class OddEnd(BaseException):
+    """No `Exception`, and none of those that end a process."""
+
+
+@task(name="dramatiq_tests.odd", max_attempts=2, backoff=Backoff(initial=0))
+def odd(journal: str) -> None:
+    Journal(journal).write("ran")
+    raise OddEnd
+
+
+@task(name="dramatiq_tests.deaf", time_limit=1, max_attempts=1)
+def deaf(journal: str) -> None:
+    """Swallow the time limit, as a bare `except` does."""
+    Journal(journal).write("began")
+    end = time.monotonic() + 5
+    while time.monotonic() < end:
+        try:
+            time.sleep(0.02)
+        except BaseException:  # noqa: BLE001 - which is what this is about
+            break
+    Journal(journal).write("returned")
+
+
+_loops: dict[int, int] = {}
+_seen: ContextVar[str] = ContextVar("dramatiq_tests_seen", default="nothing")
+
+
+@task(name="dramatiq_tests.loop")
+async def loop(journal: str) -> None:
+    """Note whether this thread has had another event loop before."""
+    own = id(asyncio.get_running_loop())
+    same = _loops.setdefault(threading.get_ident(), own) == own
+    Journal(journal).write("same" if same else "another")
+
+
+@task(name="dramatiq_tests.leak")
+def leak(journal: str) -> None:
+    Journal(journal).write(_seen.get())
+    _seen.set("what an earlier run has set")

@@ -57,7 +57,7 @@ def through(proxy: FaultProxy) -> Any:
 
 
 def failure(client: Any, key: str, seconds: float = 0.5) -> tuple[Exception, float]:
-    """What a push raises, and how long that takes."""
+    """Return the exception of a push, and the seconds it took."""
     started = time.monotonic()
     with pytest.raises((OSError, client_library.RedisError)) as caught, within(seconds):
         client.rpush(key, "x")
@@ -209,7 +209,7 @@ def test_a_client_is_taken_with_its_settings(private_redis: RedisServer) -> None
 
 
 def test_what_has_no_address_is_refused(shared_redis: str) -> None:
-    """Sentinel finds its server at connecting, by clients that nobody bounds."""
+    """Sentinel finds its server at connecting, by clients without a bound."""
     sentinel = Sentinel([("127.0.0.1", free_port())])
 
     with pytest.raises(ConfigurationError, match="one address"):
@@ -272,3 +272,51 @@ def test_many_slow_replies_are_bounded_together() -> None:
         with pytest.raises(client_library.TimeoutError):
             answered(0.7, execute)
         client.close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost",
+        "localhost:6379",
+        "REDIS://localhost",
+        "amqp://localhost",
+        "redis+sentinel://host/0",
+        "redis://a:1,b:2/0",
+        "redis://host:/0",
+        "redis://host/shop",
+        "redis://host/0/1",
+        "redis://host/0?dbb=3",
+        "redis://host/0?max_connections=many",
+        "redis://host/0#shop",
+        "redis://:supersecret/x@host/0",
+        "redis://:supersecret#x@host/0",
+        "redis://:supersecret?x@host/0",
+        "redis://:super:secret:9x@host:supersecret/0",
+    ],
+)
+def test_an_address_that_would_be_misread_is_refused(url: str) -> None:
+    """C12: an address is used as it is or refused, and no part of it is shown."""
+    with pytest.raises(ConfigurationError, match="no address of a Redis: ") as caught:
+        bounded_client(url)
+
+    assert "supersecret" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("redis://", {}),
+        ("redis://host", {"host": "host"}),
+        ("redis://host:1/2", {"host": "host", "port": 1, "db": 2}),
+        ("redis://u:p%2Fw@[::1]:1/2?client_name=me", {"password": "p/w", "client_name": "me"}),
+        ("unix:///run/redis.sock?db=3", {"path": "/run/redis.sock", "db": 3}),
+        ("rediss://host?ssl_cert_reqs=none", {"ssl_cert_reqs": "none"}),
+    ],
+)
+def test_an_address_is_used_as_it_is(url: str, expected: dict[str, object]) -> None:
+    """Each part that redis-py understands reaches the connection."""
+    settings = bounded_client(url).connection_pool.connection_kwargs
+
+    assert {key: settings.get(key) for key in expected} == expected

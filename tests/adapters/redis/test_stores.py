@@ -43,6 +43,23 @@ def letters(place: str) -> RedisDeadLetters:
 # Claims.
 
 
+def test_claims_are_listed(claims: RedisIdempotencyStore) -> None:
+    """A store lists the keys that are done or running, with their end, and no other."""
+    for key in ("t:done", "t:running", "t:gone"):
+        claims.claim(key, f"owner of {key}", 60.0)
+    claims.complete("t:done", "owner of t:done", 60.0)
+    claims.release("t:gone", "owner of t:gone")
+
+    found = {each.key: each for each in claims.claims()}
+
+    assert {key: each.state for key, each in found.items()} == {
+        "t:done": "done",
+        "t:running": "running",
+    }
+    assert found["t:running"].owner == "owner of t:running"
+    assert all(each.until is not None for each in found.values())
+
+
 def test_the_first_owner_gets_the_key(claims: RedisIdempotencyStore) -> None:
     """C10: one owner runs the work, another is told when to look again."""
     first, second = claims.claim("k", "a", 10), claims.claim("k", "b", 10)
@@ -149,7 +166,7 @@ def test_a_repeated_delivery_runs_once(place: str) -> None:
     def count() -> None:
         runs.append(1)
 
-    from dispatchers._envelope import encode
+    from dispatchers._models.envelope import encode
 
     body = encode(count.request())
     settings = RunSettings(idempotency=idempotency(place))
@@ -157,6 +174,23 @@ def test_a_repeated_delivery_runs_once(place: str) -> None:
 
     assert reasons == ["succeeded", "duplicate", "duplicate"]
     assert runs == [1]
+
+
+def test_a_key_with_other_arguments_is_a_conflict(place: str) -> None:
+    """C10: two machines share the store, and what was done under the key was another call."""
+
+    @task(name="shop.keyed_in_redis")
+    def mail(address: str) -> None:
+        """Nothing."""
+
+    from dispatchers._models.envelope import encode
+
+    keyed = mail.options(idempotency_key="w-42")
+    settings = RunSettings(idempotency=idempotency(place))
+    bodies = [encode(keyed.request(address)) for address in ("a", "b", "a")]
+    reasons = [run_envelope(body, settings=settings).reason.value for body in bodies]
+
+    assert reasons == ["succeeded", "conflict", "duplicate"]
 
 
 def test_a_server_that_is_down_is_told_in_time() -> None:

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -16,8 +17,7 @@ import pytest
 import redis
 import rq
 from dispatchers_rq import RQDispatcher, SimpleWorker
-from dispatchers_rq._runs import run_taken
-from dispatchers_rq._taken import Leases, Taken
+from dispatchers_rq._leases import Leases, Taken
 from rq import Queue
 from rq.job import Job
 from rq.registry import FailedJobRegistry
@@ -29,15 +29,17 @@ from dispatchers import (
     DispatchRequest,
     DispatchStatus,
     ErrorCategory,
+    override,
     task,
 )
 from dispatchers.testing import FaultProxy, Journal, tasks
+from dispatchers.testing.conformance._tools import answered
 from dispatchers.testing.servers import RedisServer
 
-from .harness import RQHarness, forget
+from .harness import RQHarness, forget, run_job
 
 _made: list[RQDispatcher] = []
-PATIENCE = 30.0
+TIMEOUT = 30.0
 
 
 def dispatcher_of(url: str, **options: Any) -> RQDispatcher:
@@ -53,13 +55,13 @@ def _close_all(request: pytest.FixtureRequest) -> Iterator[None]:
     while _made:
         dispatcher = _made.pop()
         if "private_redis" not in request.fixturenames:
-            forget(dispatcher.link.client, *dispatcher.declared)
+            forget(dispatcher.broker.client, *dispatcher.broker.declared)
         dispatcher.close()
 
 
 def ids_in(dispatcher: RQDispatcher) -> list[str]:
     """The ids of all jobs that are in the queue."""
-    found = dispatcher.link.client.lrange(f"rq:queue:{dispatcher.default_queue}", 0, -1)
+    found = dispatcher.broker.client.lrange(f"rq:queue:{dispatcher.broker.default_queue}", 0, -1)
     return [number.decode() for number in found]
 
 
@@ -71,11 +73,8 @@ def as_rq_sees_it(dispatcher: RQDispatcher, number: str | None) -> Job:
 
 
 def step(dispatcher: RQDispatcher) -> Any:
-    """What became of the next job, run as a worker runs it."""
-    leases = Leases(dispatcher.link, dispatcher.options)
-    taken = leases.take([dispatcher.default_queue], "a test")
-    assert isinstance(taken, Taken)
-    return run_taken(taken, leases, dispatcher, bool)
+    """Run the next job as a worker does, and return its outcome."""
+    return run_job(dispatcher, dispatcher.broker.default_queue)
 
 
 def test_redis_killed_in_mid_burst_loses_nothing(private_redis: RedisServer) -> None:
@@ -101,7 +100,7 @@ def test_redis_killed_in_mid_burst_loses_nothing(private_redis: RedisServer) -> 
     private_redis.kill()
     before = len(accepted)
     private_redis.start()
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + TIMEOUT
     while len(accepted) <= before + 10 and time.monotonic() < end:
         time.sleep(0.05)
     stop.set()
@@ -129,7 +128,7 @@ while True:
 def test_a_producer_killed_in_mid_burst_loses_nothing(shared_redis: str) -> None:
     """C9: what a process was told to be ACCEPTED is there after its `kill -9`, whole."""
     dispatcher = dispatcher_of(shared_redis)
-    command = [sys.executable, "-c", BURST, shared_redis, dispatcher.default_queue]
+    command = [sys.executable, "-c", BURST, shared_redis, dispatcher.broker.default_queue]
 
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as producer:
         assert producer.stdout is not None
@@ -139,7 +138,7 @@ def test_a_producer_killed_in_mid_burst_loses_nothing(shared_redis: str) -> None
 
     there = ids_in(dispatcher)
     assert set(said) <= set(there)
-    assert all(dispatcher.link.client.exists(f"rq:job:{number}") for number in there)
+    assert all(dispatcher.broker.client.exists(f"rq:job:{number}") for number in there)
 
 
 def test_redis_restarted_between_two_calls_costs_no_dispatch(private_redis: RedisServer) -> None:
@@ -218,7 +217,7 @@ def test_a_cut_batch_leaves_in_doubt_what_has_no_reply(shared_redis: str, tmp_pa
 
 @pytest.mark.parametrize("options", [{"queues": ["mail-of-tests"]}, {"queue": "mail-of-tests"}])
 def test_a_mistyped_queue_is_refused(shared_redis: str, options: dict[str, Any]) -> None:
-    """A queue that nobody has named or used is refused, not created."""
+    """A queue that was never named or used is refused, not created."""
     dispatcher = dispatcher_of(shared_redis, **options)
     name = f"mial-{uuid4().hex}"
 
@@ -228,7 +227,7 @@ def test_a_mistyped_queue_is_refused(shared_redis: str, options: dict[str, Any])
     assert response.error is not None
     assert response.error.category is ErrorCategory.NOT_FOUND
     assert "mail-of-tests" in response.error.message
-    assert not dispatcher.link.client.sismember("rq:queues", f"rq:queue:{name}")
+    assert not dispatcher.broker.client.sismember("rq:queues", f"rq:queue:{name}")
 
 
 def test_a_queue_that_rq_knows_is_taken(shared_redis: str) -> None:
@@ -237,7 +236,7 @@ def test_a_queue_that_rq_knows_is_taken(shared_redis: str) -> None:
     other = dispatcher_of(shared_redis)
     tasks.note.options(dispatcher=other).dispatch("/nowhere").raise_for_error()
 
-    name = other.default_queue
+    name = other.broker.default_queue
     response = tasks.note.options(dispatcher=dispatcher, queue=name).dispatch("/nowhere")
 
     assert response.ok
@@ -252,17 +251,17 @@ def test_rq_sees_a_job_of_its_own_kind(shared_redis: str) -> None:
     response = limited.dispatch("/nowhere", "a-secret")
     job = as_rq_sees_it(dispatcher, response.task_id)
 
-    assert job.func_name == "dispatchers_rq.run"
+    assert job.func_name == f"dispatchers_rq.run.{tasks.note.name}"
     assert job.description == tasks.note.name
     assert "a-secret" not in str(job)
-    assert (job.get_status(), job.origin) == ("queued", dispatcher.default_queue)
+    assert (job.get_status(), job.origin) == ("queued", dispatcher.broker.default_queue)
     assert job.timeout == 8
     assert job.func.__name__ == "run"
 
 
 def test_failed_work_is_among_rqs_failed_jobs(shared_redis: str) -> None:
     """RQ lists it with a reason; to us it is a letter, to be edited, and replayed under its id."""
-    from dispatchers.cli._letters import Found, Graveyard, replay
+    from dispatchers.cli._dead_letters import Found, LetterStore, replay
 
     dispatcher = dispatcher_of(shared_redis)
     once = tasks.fail.options(dispatcher=dispatcher, max_attempts=1)
@@ -274,11 +273,12 @@ def test_failed_work_is_among_rqs_failed_jobs(shared_redis: str) -> None:
     job = as_rq_sees_it(dispatcher, response.task_id)
     result = job.latest_result()
     listed = FailedJobRegistry(
-        queue=Queue(dispatcher.default_queue, connection=job.connection)
+        queue=Queue(dispatcher.broker.default_queue, connection=job.connection)
     ).get_job_ids()
     letter = letters.list(task=tasks.fail.name)[0]
     edited = letters.edit(letter.id, letter.body.replace(b":9", b":0"))
-    replayed = replay(Found(Graveyard(dispatcher, letters), letters.get(letter.id) or letter))
+    with override(default=dispatcher):
+        replayed = replay(Found(LetterStore("default", letters), letters.get(letter.id) or letter))
     job.connection.close()
 
     assert listed == [response.task_id]
@@ -315,7 +315,7 @@ def test_work_is_remembered_when_it_is_done(shared_redis: str, tmp_path: Path) -
         journal = Journal(tmp_path / f"{keep}.journal")
         first = keyed.dispatch(journal.path)
         step(dispatcher)
-        ttl = dispatcher.link.client.ttl(f"rq:job:{first.task_id}")
+        ttl = dispatcher.broker.client.ttl(f"rq:job:{first.task_id}")
 
         assert keyed.dispatch(journal.path).status == expected
         assert ttl == (-2 if keep == 0 else pytest.approx(keep, abs=5))
@@ -339,7 +339,7 @@ def test_a_retry_waits_for_a_redis_that_is_gone(private_redis: RedisServer, tmp_
     private_redis.keeps = "always"
     private_redis.start()
     _server[:] = [private_redis]
-    dispatcher = dispatcher_of(private_redis.url, lease=PATIENCE)
+    dispatcher = dispatcher_of(private_redis.url, lease=TIMEOUT)
     journal = Journal(tmp_path / "journal")
     interrupted.options(dispatcher=dispatcher).dispatch(journal.path).raise_for_error()
     back = threading.Timer(1.0, private_redis.start)
@@ -357,8 +357,8 @@ def test_a_lost_lease_settles_nothing(shared_redis: str) -> None:
     """C10: what was given to another worker meanwhile is that worker's."""
     dispatcher = dispatcher_of(shared_redis)
     tasks.note.options(dispatcher=dispatcher).dispatch("/nowhere").raise_for_error()
-    leases = Leases(dispatcher.link, dispatcher.options)
-    queue = dispatcher.default_queue
+    leases = Leases(dispatcher.broker.client, dispatcher.options)
+    queue = dispatcher.broker.default_queue
     lost = leases.take([queue], "one")
     assert isinstance(lost, Taken)
     leases._reap(queue, lost.id.encode(), f"{lost.token}:0".encode())
@@ -373,17 +373,17 @@ def test_a_lost_lease_settles_nothing(shared_redis: str) -> None:
 
 
 def test_a_lease_that_is_renewed_is_not_taken_away(shared_redis: str) -> None:
-    """An observer gives back only what nobody has renewed for a lease's length, by its clock."""
+    """An observer gives back only what was not renewed for a lease's length, by its clock."""
     dispatcher = dispatcher_of(shared_redis, lease=1.0)
     for _ in range(2):
         tasks.note.options(dispatcher=dispatcher).dispatch("/nowhere").raise_for_error()
-    mine, observer = (Leases(dispatcher.link, dispatcher.options) for _ in range(2))
-    queue = dispatcher.default_queue
+    mine, observer = (Leases(dispatcher.broker.client, dispatcher.options) for _ in range(2))
+    queue = dispatcher.broker.default_queue
     alive, dead = mine.take([queue], "alive"), mine.take([queue], "dead")
     assert isinstance(alive, Taken)
     assert isinstance(dead, Taken)
 
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + TIMEOUT
     while not ids_in(dispatcher) and time.monotonic() < end:
         assert mine.renew(alive)
         observer.observe([queue])
@@ -394,7 +394,7 @@ def test_a_lease_that_is_renewed_is_not_taken_away(shared_redis: str) -> None:
 
 
 def test_the_users_connection_is_left_as_it_is(shared_redis: str) -> None:
-    """Bounds are set on connections of our own; text in place of bytes is no matter."""
+    """Bounds are set on connections of our own; text in place of bytes changes nothing."""
     client: Any = redis.Redis.from_url(shared_redis, decode_responses=True, socket_timeout=77)
     before = dict(client.connection_pool.connection_kwargs)
     queue = f"broker-{uuid4().hex}"
@@ -411,7 +411,7 @@ def test_the_users_connection_is_left_as_it_is(shared_redis: str) -> None:
 def test_a_plain_worker_runs_our_jobs_by_rqs_rules(shared_redis: str, tmp_path: Path) -> None:
     """`rq worker` with the JSON serializer: success, another attempt, and failure, are RQ's own."""
     dispatcher = dispatcher_of(shared_redis)
-    queue = dispatcher.default_queue
+    queue = dispatcher.broker.default_queue
     journal = Journal(tmp_path / "journal")
     tasks.note.options(dispatcher=dispatcher).dispatch(journal.path, "x").raise_for_error()
     again = tasks.fail.options(dispatcher=dispatcher).dispatch(journal.path, 2)
@@ -443,9 +443,9 @@ def test_the_check_names_workers_that_are_rqs_alone(
     """C12: such a worker needs the JSON serializer, and keeps nothing when it is killed."""
     dispatcher = dispatcher_of(shared_redis)
     client = redis.Redis.from_url(shared_redis)
-    place = Queue(dispatcher.default_queue, connection=client)
+    place = Queue(dispatcher.broker.default_queue, connection=client)
     plain = rq.SimpleWorker([place], connection=client)
-    ours = SimpleWorker(dispatcher, [dispatcher.default_queue])
+    ours = SimpleWorker(dispatcher, [dispatcher.broker.default_queue])
     plain.register_birth()
     ours.register_birth()
 
@@ -479,3 +479,110 @@ def test_an_id_of_other_letters_is_taken(shared_redis: str) -> None:
     assert response.ok
     assert as_rq_sees_it(dispatcher, response.task_id).id == response.task_id
     assert os.fspath(str(response.task_id)).isascii()
+
+
+def test_one_key_with_another_payload_is_a_conflict(shared_redis: str) -> None:
+    """C10: a duplicate is the same work; other work under its key was not done."""
+    dispatcher = dispatcher_of(shared_redis)
+    keyed = tasks.note.options(dispatcher=dispatcher, idempotency_key=uuid4().hex)
+    first, same, other = (keyed.dispatch("/nowhere", word) for word in ("a", "a", "b"))
+
+    assert first.status is DispatchStatus.ACCEPTED
+    assert same.status is DispatchStatus.DUPLICATE
+    assert other.status is DispatchStatus.REJECTED
+    assert other.error is not None
+    assert other.error.category is ErrorCategory.CONFLICT
+    assert len(ids_in(dispatcher)) == 1
+
+
+@pytest.mark.parametrize("size", [12_000])
+def test_a_batch_of_any_size_keeps_its_deadline(shared_redis: str, size: int) -> None:
+    """C2: what there was no time for was certainly not handed over; the rest is known."""
+    dispatcher = dispatcher_of(shared_redis, deadline=0.3)
+    requests = [tasks.note.request("/nowhere") for _ in range(size)]
+
+    responses = answered(0.3, lambda: dispatcher.dispatch_many(requests))
+
+    there = set(ids_in(dispatcher))
+    assert {each.status for each in responses} <= {
+        DispatchStatus.ACCEPTED,
+        DispatchStatus.REJECTED,
+        DispatchStatus.UNKNOWN,
+    }
+    for each in responses:
+        if each.status is not DispatchStatus.UNKNOWN:
+            assert each.ok is (each.request_id in there)
+
+
+def test_durable_is_not_said_where_it_is_known_to_be_false(private_redis: RedisServer) -> None:
+    """C9: a server that evicts accepted work has it, and may lose it; the check says so."""
+    client = redis.Redis(port=private_redis.port)
+    kept = tasks.note.options(dispatcher=dispatcher_of(private_redis.url)).dispatch("/nowhere")
+    client.config_set("maxmemory", "1gb")
+    client.config_set("maxmemory-policy", "allkeys-lru")
+    client.close()
+    dispatcher = dispatcher_of(private_redis.url)
+
+    evicted = tasks.note.options(dispatcher=dispatcher).dispatch("/nowhere")
+    many = dispatcher.dispatch_many([tasks.note.request("/nowhere") for _ in range(2)])
+    dispatcher.check(contact=True)
+
+    assert (kept.ok, kept.durable) == (True, True)
+    assert (evicted.ok, evicted.durable) == (True, False)
+    assert [each.durable for each in many] == [False, False]
+    assert any("noeviction" in each for each in dispatcher.warnings)
+
+
+def test_a_replica_is_refused_at_the_start(private_redis: RedisServer) -> None:
+    """C12: it would reject every dispatch."""
+    client = redis.Redis(port=private_redis.port)
+    client.replicaof("127.0.0.1", "1")
+    client.close()
+
+    with pytest.raises(ConfigurationError, match="master"):
+        dispatcher_of(private_redis.url).check(contact=True)
+
+
+@pytest.mark.parametrize("url", ["localhost", "redis+sentinel://:secret@host/0", "redis://h/x"])
+def test_a_misread_address_is_refused_by_name(url: str) -> None:
+    """C12: alias and option are named, and no part of the address."""
+    with pytest.raises(ConfigurationError, match=r"'mail' \(rq\): url: ") as caught:
+        RQDispatcher(url=url, alias="mail")
+
+    assert "secret" not in str(caught.value)
+
+
+def test_figures_of_a_queue(shared_redis: str) -> None:
+    """Counts of waiting, running, delayed and failed work, and the age of the oldest."""
+    dispatcher = dispatcher_of(shared_redis, queues=["figures-of-none"])
+    work = tasks.note.options(dispatcher=dispatcher)
+    failing = tasks.fail.options(dispatcher=dispatcher, max_attempts=1)
+    failing.dispatch("/nowhere/journal", 9)
+    step(dispatcher)
+    for options in ({}, {}, {}, {"delay": timedelta(hours=1)}):
+        work.options(**options).dispatch("/nowhere").raise_for_error()
+    leases = Leases(dispatcher.broker.client, dispatcher.options)
+    leases.take([dispatcher.broker.default_queue], "a test")
+
+    none, found = sorted(dispatcher.stats(), key=lambda each: each.waiting or 0)
+
+    assert (found.waiting, found.running, found.delayed, found.dead) == (2, 1, 1, 1)
+    assert found.oldest is not None
+    assert 0 < found.oldest < 60
+    assert (none.queue, none.waiting, none.oldest) == ("figures-of-none", 0, 0.0)
+
+
+@pytest.mark.parametrize("name", ["status", "data", "dispatchers_attempt", "timeout", "meta"])
+def test_names_of_callers_cannot_collide_with_rqs_fields(
+    shared_redis: str, tmp_path: Path, name: str
+) -> None:
+    """Headers and context are the envelope's, whatever they are called."""
+    dispatcher = dispatcher_of(shared_redis)
+    journal = Journal(tmp_path / "journal")
+    work = tasks.note.options(dispatcher=dispatcher, headers={name: "-1"}, context={name: 7})
+
+    work.dispatch(journal.path).raise_for_error()
+    outcome = step(dispatcher)
+
+    assert outcome.ok
+    assert len(journal.entries) == 1

@@ -2,112 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import os
 import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
 from dispatchers_rq import RQDispatcher, native
 from dispatchers_rq._worker import refuse_unknown
 
-from dispatchers import ConfigurationError, override
-from dispatchers.testing import Journal
+from dispatchers import ConfigurationError, WorkerOptions, override
 
-from .harness import forget
+from .harness import TIMEOUT, Place, forget, work
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="RQ's workers fork")
-
-HERE = Path(__file__).parent
-PATIENCE = 60.0
-
-
-def _module() -> Any:
-    spec = importlib.util.spec_from_file_location("rq_work", HERE / "work.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["rq_work"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-work = _module()
-
-
-class Place:
-    """A queue, its configuration in a folder, and workers on it."""
-
-    def __init__(self, url: str, folder: Path) -> None:
-        self.folder = folder
-        self.queue = f"worker-{uuid4().hex}"
-        self.url = url
-        self.options = {
-            "url": url,
-            "queue": self.queue,
-            "lease": 2.0,
-            "deadline": 5.0,
-            "max_deliveries": 3,
-        }
-        (folder / "rq_work.py").write_text((HERE / "work.py").read_text())
-        lines = [f"{key} = {json.dumps(value)}" for key, value in self.options.items()]
-        config = 'tasks = ["rq_work"]\ntarget = "t"\n[targets.t.default]\nbackend = "rq"\n'
-        (folder / "dispatchers.toml").write_text(config + "\n".join(lines) + "\n")
-        self.dispatcher = RQDispatcher(**self.options)  # type: ignore[arg-type]
-        letters = self.dispatcher._dead_letters()
-        assert letters is not None
-        self.letters = letters
-        self.workers: list[subprocess.Popen[bytes]] = []
-
-    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
-        """A worker, with a log that a failing test shows."""
-        command = [sys.executable, "-m", "dispatchers", "worker", "--concurrency", "1", *arguments]
-        with (self.folder / "worker.log").open("ab") as log:
-            worker = subprocess.Popen(
-                command,
-                cwd=self.folder,
-                env={**os.environ, "PYTHONPATH": str(self.folder)},
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        self.workers.append(worker)
-        return worker
-
-    def kill(self) -> None:
-        """`kill -9` of every worker and its children."""
-        for worker in self.workers:
-            if worker.poll() is None:
-                os.killpg(worker.pid, signal.SIGKILL)
-                worker.wait()
-
-    def status(self, number: str | None) -> str:
-        """RQ's word for what became of a job."""
-        return str((self.dispatcher.link.client.hget(f"rq:job:{number}", "status") or b"").decode())
-
-    def journal(self) -> Journal:
-        return Journal(self.folder / f"{uuid4().hex}.journal")
-
-    def log(self) -> str:
-        return (self.folder / "worker.log").read_text()
-
-    def until(self, true: Callable[[], bool]) -> None:
-        end = time.monotonic() + PATIENCE
-        while not true():
-            assert time.monotonic() < end, self.log()[-4000:]
-            time.sleep(0.02)
-
-    def close(self) -> None:
-        self.kill()
-        forget(self.dispatcher.link.client, self.queue)
-        self.dispatcher.close()
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +66,7 @@ def test_work_that_kills_its_process_runs_again(place: Place) -> None:
     assert [entry.deliveries for entry in journal.entries] == [1, 2, 2]
 
 
+@pytest.mark.slow
 def test_work_that_always_kills_its_process_is_given_up(place: Place) -> None:
     """C10: beyond `max_deliveries` it is a dead letter, and not run any more."""
     journal = place.journal()
@@ -220,25 +131,25 @@ def test_a_worker_stops_when_it_is_told_to(place: Place) -> None:
 
     worker.terminate()
 
-    assert worker.wait(PATIENCE) == 0
+    assert worker.wait(TIMEOUT) == 0
     assert journal.texts == ["began", "ended"]
     place.start()
 
 
 def test_a_run_is_told_that_the_worker_stops(place: Place) -> None:
-    """C8: also in a process of its own; what it gives back is no attempt."""
+    """C8: also in a process of its own; work that it gives back is not an attempt."""
     journal = place.journal()
     worker = place.workers[-1]
     work.patient.options(dispatcher=place.dispatcher).dispatch(journal.path)
     place.until(lambda: "began" in journal.texts)
 
     worker.terminate()
-    code = worker.wait(PATIENCE)
+    code = worker.wait(TIMEOUT)
     stopped = journal.texts
     worker = place.start()
     place.until(lambda: len(journal.texts) == 3)
     worker.terminate()
-    worker.wait(PATIENCE)
+    worker.wait(TIMEOUT)
 
     assert code == 0
     assert stopped == ["began", "stops"]
@@ -261,14 +172,14 @@ def test_draining_ends_when_there_is_nothing_left(fresh: Place) -> None:
 
     drained = fresh.start("--drain")
 
-    assert drained.wait(PATIENCE) == 0, fresh.log()
+    assert drained.wait(TIMEOUT) == 0, fresh.log()
     assert sorted(journal.texts) == [str(number) for number in range(5)]
 
 
 def test_a_worker_that_is_killed_loses_nothing(fresh: Place) -> None:
     """C9: `kill -9` of the worker in mid-run: another one has the work when the lease is over.
 
-    The process that ran the job is killed as well, which is no more in the worker's group.
+    The process that ran the job is killed as well, which is not in the worker's group.
     """
     journal = fresh.journal()
     fresh.start()
@@ -285,7 +196,7 @@ def test_a_worker_that_is_killed_loses_nothing(fresh: Place) -> None:
 
 
 def test_work_of_a_live_process_is_not_given_away(fresh: Place) -> None:
-    """A lease is renewed by whoever runs: a run that outlives its worker is not run twice."""
+    """C10: a run that outlives its worker renews its lease itself, and is not run twice."""
     journal = fresh.journal()
     fresh.start()
     response = work.slow.options(dispatcher=fresh.dispatcher).dispatch(journal.path, 6.0)
@@ -307,7 +218,7 @@ def test_what_outlasts_the_grace_goes_back(fresh: Place) -> None:
 
     worker.terminate()
 
-    assert worker.wait(PATIENCE) == 0, fresh.log()
+    assert worker.wait(TIMEOUT) == 0, fresh.log()
     assert fresh.status(response.task_id) == "queued"
 
 
@@ -339,10 +250,153 @@ def test_several_queues_are_served_in_their_order(fresh: Place) -> None:
 
     drained = fresh.start("--drain", "--queues", f"{fresh.queue},{low}")
 
-    assert drained.wait(PATIENCE) == 0, fresh.log()
-    forget(both.link.client, low)
+    assert drained.wait(TIMEOUT) == 0, fresh.log()
+    forget(both.broker.client, low)
     both.close()
     assert journal.texts == ["False0", "False1", "False2", "True0", "True1", "True2"]
+
+
+@pytest.mark.parametrize("horses", [True, False])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_every_process_cuts_no_run(
+    shared_redis: str, tmp_path: Path, horses: bool, number: signal.Signals
+) -> None:
+    """C9: systemd and terminals signal all processes at once: what runs is finished, exit 0."""
+    place = Place(shared_redis, tmp_path, horses=horses)
+    journal = place.journal()
+    worker = place.start()
+    work.slow.options(dispatcher=place.dispatcher).dispatch(journal.path, 1.5)
+    place.until(lambda: "began" in journal.texts)
+
+    for process in {worker.pid, *descendants(worker.pid)}:
+        os.kill(process, number)
+    code = worker.wait(TIMEOUT)
+    place.close()
+
+    assert code == 0, place.log()
+    assert journal.texts == ["began", "ended"]
+
+
+def descendants(pid: int) -> set[int]:
+    """The processes below one, on Linux."""
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    children = {int(each) for each in found}
+    return children.union(*map(descendants, children))
+
+
+@pytest.mark.parametrize("horses", [True, False])
+def test_a_tasks_own_processes_behave_as_usual(
+    shared_redis: str, tmp_path: Path, horses: bool
+) -> None:
+    """A pool ends, a child can be terminated, and a fork that returns does not settle the run."""
+    place = Place(shared_redis, tmp_path, horses=horses)
+    journal, forked = place.journal(), place.journal()
+    work.pools.options(dispatcher=place.dispatcher).dispatch(journal.path)
+    response = work.forks.options(dispatcher=place.dispatcher).dispatch(forked.path)
+    drained = place.start("--drain")
+
+    code = drained.wait(TIMEOUT)
+    log, status = place.log(), place.status(response.task_id)
+    place.close()
+
+    assert code == 0, log
+    assert journal.texts == ["3 -15"]
+    assert forked.texts == ["ended"]
+    assert status == "finished"
+    assert "another is started" not in log
+
+
+@pytest.mark.parametrize("horses", [True, False])
+def test_printed_text_is_in_the_log_once(
+    shared_redis: str, tmp_path: Path, horses: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RQ ends a job's process without writing what is in its buffer."""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    place = Place(shared_redis, tmp_path, horses=horses)
+    for text in ("first-text", "second-text"):
+        work.prints.options(dispatcher=place.dispatcher).dispatch(text)
+    place.start("--drain").wait(TIMEOUT)
+    log = place.log()
+    place.close()
+
+    assert (log.count("first-text"), log.count("second-text")) == (1, 1)
+
+
+def test_a_killed_run_takes_its_processes_along(fresh: Place) -> None:
+    """C8: they are in its group, and end with it."""
+    journal = fresh.journal()
+    fresh.start()
+
+    response = work.orphans.options(dispatcher=fresh.dispatcher).dispatch(journal.path)
+    fresh.until(lambda: fresh.letters.get(response.request_id) is not None)
+
+    fresh.until(lambda: not any(is_alive(int(pid)) for pid in journal.texts))
+    assert len(journal.texts) == 3
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process runs; a zombie has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_runs_in_one_process_share_a_loop_and_no_context(shared_redis: str, tmp_path: Path) -> None:
+    """With `horses = false`: a client of a module is used again, a context variable is not."""
+    place = Place(shared_redis, tmp_path, horses=False)
+    context, loops = place.journal(), place.journal()
+    for _ in range(3):
+        work.contextual.options(dispatcher=place.dispatcher).dispatch(context.path)
+        work.looped.options(dispatcher=place.dispatcher).dispatch(loops.path)
+
+    code = place.start("--drain").wait(TIMEOUT)
+    place.close()
+
+    assert code == 0, place.log()
+    assert context.texts == ["clean"] * 3
+    assert loops.texts == ["1"] * 3
+
+
+@pytest.mark.parametrize("horses", [True, False])
+def test_a_swallowed_time_limit_is_a_failure(
+    shared_redis: str, tmp_path: Path, horses: bool
+) -> None:
+    """C10: `except Exception` around it does not make a success of a run that was cut."""
+    place = Place(shared_redis, tmp_path, horses=horses)
+    journal = place.journal()
+    response = work.swallows.options(dispatcher=place.dispatcher).dispatch(journal.path)
+    place.start("--drain").wait(TIMEOUT)
+
+    letter = place.letters.get(response.request_id)
+    place.close()
+
+    assert journal.texts == ["swallowed"]
+    assert letter is not None
+
+
+@pytest.mark.parametrize("horses", [True, False])
+def test_an_odd_end_of_a_run_is_an_outcome(shared_redis: str, tmp_path: Path, horses: bool) -> None:
+    """C9: an exception that is no `Exception` loses nothing: it ends as a dead letter."""
+    place = Place(shared_redis, tmp_path, horses=horses)
+    response = work.odd.options(dispatcher=place.dispatcher).dispatch(place.journal().path)
+    place.start()
+
+    place.until(lambda: place.letters.get(response.request_id) is not None)
+    letter = place.letters.get(response.request_id)
+    place.close()
+
+    assert letter is not None
+    assert letter.reason == "too_many_deliveries"
+
+
+def test_a_system_without_fork_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows: words in place of an AttributeError, before anything is started."""
+    monkeypatch.delattr(os, "fork")
+    dispatcher = RQDispatcher(url="redis://localhost:1/0")
+
+    with pytest.raises(ConfigurationError, match="WSL"):
+        dispatcher._worker(WorkerOptions())
 
 
 def test_an_rq_that_works_otherwise_is_refused() -> None:

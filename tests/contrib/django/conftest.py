@@ -41,7 +41,9 @@ def _set_up() -> None:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     settings.configure(
         ALLOWED_HOSTS=["*"],
-        DATABASES={alias: _database(Path(folder), alias) for alias in ("default", "other")},
+        DATABASES={
+            alias: _database(Path(folder), alias) for alias in ("default", "other", "empty")
+        },
         INSTALLED_APPS=APPS,
         LOGGING_CONFIG=None,
         MIDDLEWARE=["django.middleware.csrf.CsrfViewMiddleware"],
@@ -86,13 +88,14 @@ def installed(tables: None, isolation: None) -> Iterator[None]:
     yield
 
     use_settings(None, "")
-    from dispatchers_django.models import Claim
+    from dispatchers_django.models import Claim, TaskResult
     from django.contrib.auth.models import User
 
     if connections["default"].in_atomic_block:
         return  # of a TestCase, which rolls back
     for alias in ("default", "other"):
         Claim.objects.using(alias).all().delete()
+        TaskResult.objects.using(alias).all().delete()
         User.objects.using(alias).all().delete()
     connections.close_all()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from io import BytesIO
 from socketserver import ThreadingMixIn
@@ -61,14 +61,24 @@ class TestWSGI(EndpointConformance):
 
 
 class TestASGI(EndpointConformance):
-    """Under uvicorn."""
+    """Under uvicorn: one server for all cases, as its end takes 0.2 s."""
+
+    port: int
+    server: ExitStack
+
+    @classmethod
+    def setup_class(cls) -> None:
+        cls.server = ExitStack()
+        cls.port = cls.server.enter_context(under_uvicorn(ASGIHandler()))
+
+    @classmethod
+    def teardown_class(cls) -> None:
+        cls.server.close()
 
     @contextmanager
     def serving(self, settings: EndpointSettings) -> Iterator[Send]:
         with override_settings(ROOT_URLCONF="dispatchers_django.urls_async"), served(settings):
-            app: Any = ASGIHandler()
-            with under_uvicorn(app) as port:
-                yield partial(wire, "127.0.0.1", port)
+            yield partial(wire, "127.0.0.1", self.port)
 
 
 @contextmanager
@@ -104,6 +114,16 @@ def test_no_token_of_a_form_is_asked_for():
     assert trusted.status_code == 200  # no envelope: acknowledged, with a marker
 
 
+def test_a_scheduler_sweeps_beside_it():
+    """D18: executions of workflows are woken by those who are trusted to push work."""
+    with served(EndpointSettings(worker=True, secrets=(SECRET,))):
+        stranger = push(Client(), "/dispatchers/sweep")
+        trusted = push(Client(), "/dispatchers/sweep", authorization=f"Bearer {SECRET}")
+
+    assert stranger.status_code == 401
+    assert (trusted.status_code, trusted.json()) == (200, {"woken": 0})
+
+
 def test_it_may_be_included_below_a_prefix():
     """The queue is told the whole path then."""
     urls = type("urls", (), {"urlpatterns": [path("inner/", include("dispatchers_django.urls"))]})
@@ -133,9 +153,9 @@ def test_settings_are_followed():
 
 
 def test_settings_that_cannot_work_are_told():
-    """A worker that trusts nobody does not serve."""
+    """A worker that trusts no caller does not serve."""
     with override_settings(DISPATCHERS_SETTINGS={"endpoint": {"worker": True}}):
-        with pytest.raises(ConfigurationError, match="trusts nobody"):
+        with pytest.raises(ConfigurationError, match="trusts no caller"):
             views.endpoint()
 
 

@@ -403,3 +403,72 @@ class TestInDjangoS(TestCase):
         with override(default="null"), warnings.catch_warnings():
             warnings.simplefilter("error")
             assert plain.dispatch().ok
+
+
+@pytest.mark.parametrize("outer", ["default", "other"])
+def test_every_open_transaction_counts(send, ran, outer):
+    """C7: without `using` the work goes out after the last commit, of whatever database."""
+    inner = {"default": "other", "other": "default"}[outer]
+    with transaction.atomic(using=outer):
+        with transaction.atomic(using=inner):
+            response = send.options(dispatcher=OnCommit()).dispatch(1)
+        after_inner = list(ran)
+
+    assert response.status is DEFERRED
+    assert (after_inner, ran) == ([], [1])
+
+
+@pytest.mark.parametrize("outer", ["default", "other"])
+def test_a_rollback_of_any_open_transaction_drops_the_work(send, ran, outer):
+    """C7: it is not handed over, whichever of them is rolled back."""
+    inner = {"default": "other", "other": "default"}[outer]
+    with pytest.raises(RollbackError), transaction.atomic(using=outer):
+        with transaction.atomic(using=inner):
+            send.options(dispatcher=OnCommit()).dispatch(1)
+        raise RollbackError
+    with transaction.atomic(using=outer), pytest.raises(RollbackError):
+        with transaction.atomic(using=inner):
+            send.options(dispatcher=OnCommit()).dispatch(2)
+            raise RollbackError
+
+    assert ran == []
+
+
+def test_a_transaction_of_another_database_alone_counts(send, ran):
+    """C7: `OnCommit()` inside `atomic(using="other")`, which is rolled back."""
+    with pytest.raises(RollbackError), transaction.atomic(using="other"):
+        response = send.options(dispatcher=OnCommit()).dispatch(1)
+        raise RollbackError
+
+    assert (response.status, ran) == (DEFERRED, [])
+
+
+def test_a_database_that_is_named_leaves_the_others_to_a_warning(send, ran):
+    """C7: `using` says whose commit counts; an open transaction of another one is told."""
+    from dispatchers_django import DispatchInTransactionWarning
+
+    with pytest.warns(DispatchInTransactionWarning, match="'other'"):
+        with transaction.atomic(using="other"):
+            send.options(dispatcher=OnCommit(using="default")).dispatch(1)
+
+    assert ran == [1]
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_database_that_is_not_there_is_a_matter_of_configuration(send, many):
+    """C4: the message names it and those that there are."""
+    later = OnCommit(using="nope")
+    request = send.request(1)
+
+    response = later.dispatch_many([request])[0] if many else later.dispatch(request)
+
+    assert response.status is DispatchStatus.REJECTED
+    assert response.error.category is ErrorCategory.CONFIGURATION
+    assert "'nope'" in response.error.message
+    assert "'default', 'other'" in response.error.message
+
+
+def test_a_callback_that_cannot_be_called_is_refused_at_once():
+    """Where it is written, not in the commit."""
+    with pytest.raises(TypeError, match="on_result"):
+        OnCommit(on_result="log")  # type: ignore[arg-type]

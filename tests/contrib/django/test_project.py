@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import django
 import pytest
+
+from dispatchers.testing.processes import family, kill, wait_until
+
+pytestmark = pytest.mark.slow  # whole projects, processes by the dozen
 
 SETTINGS = """
 from pathlib import Path
@@ -59,12 +65,15 @@ class Project:
         text = SETTINGS.format(dispatchers=aliases, more=more)
         (self.folder / "site_settings.py").write_text(text)
 
+    @property
+    def environ(self) -> dict[str, str]:
+        return {k: v for k, v in os.environ.items() if not k.startswith("DJANGO")}
+
     def run(self, *command: str, code: int = 0) -> str:
-        environ = {k: v for k, v in os.environ.items() if not k.startswith("DJANGO")}
         done = subprocess.run(
             [sys.executable, *command],
             cwd=self.folder,
-            env=environ,
+            env=self.environ,
             capture_output=True,
             text=True,
             timeout=100,
@@ -171,6 +180,25 @@ def test_commands_can_be_called_from_code(project):
     assert "no errors" in project.manage("shell", "-c", code)
 
 
+@pytest.mark.parametrize("words", [("dispatchers", "dead"), ("dispatchers_dead",)])
+def test_every_command_runs_by_manage_py(project, words):
+    """`manage.py dispatchers COMMAND`: a Django user's dead letters are listed."""
+    project.configure(default=sqlite(project))
+
+    assert "no dead letters" in project.manage(*words, "list")
+
+
+def test_other_commands_run_by_manage_py(project):
+    """Those without a name of their own under Django."""
+    project.configure(default=sqlite(project))
+
+    dispatched = project.manage("dispatchers", "dispatch", "shop.write", "text=x")
+    project.manage("dispatchers", "worker", "--drain", "--concurrency", "1")
+
+    assert "accepted" in dispatched
+    assert (project.folder / "written").read_text() == "x"
+
+
 def test_the_plain_program_needs_one_line(project):
     """`dispatchers worker` with `dispatchers_django.setup` among the modules."""
     (project.folder / "dispatchers.toml").write_text(
@@ -190,3 +218,121 @@ def test_the_plain_program_needs_one_line(project):
     project.run("-c", program)
 
     assert (project.folder / "written").read_text() == "x"
+
+
+FLOWS = """
+from dispatchers.workflows import Signal, workflow
+
+approval = Signal("approval", bool)
+
+@workflow(name="shop.wait")
+async def wait(order: int) -> bool:
+    return await approval.receive()
+"""
+
+
+def test_executions_by_manage_py(project):
+    """D18: each of the nine actions, on executions that a worker of the project has begun."""
+    (project.folder / "shop" / "tasks.py").write_text(TASKS + FLOWS)
+    project.configure(default=sqlite(project))
+
+    def executions(*words: str) -> str:
+        return project.manage("dispatchers", "executions", *words)
+
+    def work() -> None:
+        project.manage("dispatchers_worker", "--drain", "--concurrency", "1")
+
+    for key in ("a", "b", "c"):
+        project.manage("dispatchers", "dispatch", "shop.wait", "order=7", "--key", key)
+    work()
+    listed, shown, told = executions("list"), executions("show", "a"), executions("journal", "a")
+    executions("cancel", "a", "--reason", "he called")
+    executions("terminate", "b")
+    executions("terminate", "c")
+    executions("resume", "b")
+    work()
+    executions("export", "b", "--out", "histories")
+    swept, forgotten = executions("sweep"), executions("forget", "--older-than", "0s", "--yes")
+
+    assert [f"shop.wait/{key}" in listed for key in ("a", "b", "c")] == [True, True, True]
+    assert "running" in shown
+    assert "waits for a signal" in told
+    assert [path.suffix for path in (project.folder / "histories").iterdir()] == [".json"]
+    assert swept
+    assert forgotten
+    left = executions("list")
+    assert [f"shop.wait/{key}" in left for key in ("a", "b", "c")] == [False, True, False]
+
+
+BUILT_IN = django.VERSION >= (6,)
+DJANGO_TASKS = """
+import threading
+from pathlib import Path
+from django.conf import settings
+from {api} import task
+
+@task(takes_context=True)
+def hang_once(context, number):
+    if context.attempt == 1:
+        Path(settings.DATA, "begun").touch()
+        threading.Event().wait()
+    return number
+"""
+BACKEND = """
+TASKS = {"default": {
+    "BACKEND": "dispatchers_django.tasks.DispatcherBackend", "OPTIONS": {"lease": 1}
+}}
+"""
+SHOW = """
+import json
+from shop.tasks import hang_once
+result = hang_once.get_result(%r)
+value = result.return_value if result.status == "SUCCESSFUL" else None
+print("shown", json.dumps([result.status, result.attempts, value]))
+"""
+
+
+def test_a_killed_worker_leaves_no_result_running(project):
+    """The row says READY when its lease is over, and SUCCESSFUL after the next worker's run."""
+    api = "django.tasks" if BUILT_IN else "django_tasks"
+    pytest.importorskip(api, reason='needs pip install "dispatchers[django-tasks]"')
+    (project.folder / "shop" / "tasks.py").write_text(DJANGO_TASKS.format(api=api))
+    queue = {"BACKEND": "sqlite", "OPTIONS": {**sqlite(project)["OPTIONS"], "lease": 1}}
+    project.configure(BACKEND, default=queue)
+    project.manage("migrate")
+    enqueue = "from shop.tasks import hang_once; print('id', hang_once.enqueue(7).id)"
+    result = project.manage("shell", "-c", enqueue).split("id ")[-1].split()[0]
+
+    def shown() -> Any:
+        return json.loads(project.manage("shell", "-c", SHOW % result).split("shown ")[-1])
+
+    worker = subprocess.Popen(
+        [sys.executable, "manage.py", "dispatchers_worker", "--concurrency", "1"],
+        cwd=project.folder,
+        env=project.environ,
+    )
+    try:
+        wait_until((project.folder / "begun").exists, "the task did not begin")
+    finally:
+        kill(family(worker.pid))
+        worker.wait()
+    wait_until(lambda: shown() == ["READY", 1, None], "the killed run was not noticed")
+    project.manage("dispatchers_worker", "--drain", "--concurrency", "1")
+
+    assert shown() == ["SUCCESSFUL", 2, 7]
+
+
+def test_tasks_may_be_declared_before_the_applications_are_ready(project):
+    """A model's module imports them; what the dispatcher can do is known by then."""
+    api = "django.tasks" if BUILT_IN else "django_tasks"
+    pytest.importorskip(api, reason='needs pip install "dispatchers[django-tasks]"')
+    text = f"from {api} import task\n\n@task(priority=5)\ndef work():\n    pass\n"
+    (project.folder / "shop" / "tasks.py").write_text(text)
+    (project.folder / "shop" / "models.py").write_text("from shop import tasks")
+
+    project.configure(BACKEND, default=sqlite(project))
+    project.manage("check")
+    project.configure(BACKEND, default={"BACKEND": "inline"})
+    said = project.manage("check", code=1)
+
+    assert "does not support setting priority" in said

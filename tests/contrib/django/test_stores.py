@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import timedelta
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -294,14 +297,15 @@ def test_the_admin_s_page_is_read_only(store):
     assert not page.has_delete_permission(request)
 
 
-def test_the_admin_lists_claims(store):
-    """In Django's own admin, to a superuser."""
-    from django.contrib.auth.models import User
+@contextmanager
+def admin_client(*permissions: str) -> Iterator[Any]:
+    """A client of Django's own admin, logged in as a superuser, or with these permissions."""
+    from django.contrib.auth.models import Permission, User
     from django.test import Client, override_settings
     from django.urls import path
 
-    store.claim("shop.send k", "a", 60.0)
-    user = User.objects.create_superuser("root", "root@example.com", "secret of the test")
+    user = User.objects.create_user("root", is_staff=True, is_superuser=not permissions)
+    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
     urls = type("urls", (), {"urlpatterns": [path("admin/", admin.site.urls)]})
     middleware = [
         "django.contrib.sessions.middleware.SessionMiddleware",
@@ -311,12 +315,58 @@ def test_the_admin_lists_claims(store):
     with override_settings(ROOT_URLCONF=urls, MIDDLEWARE=middleware, TEMPLATES=TEMPLATES):
         client = Client()
         client.force_login(user)
+        yield client
+
+
+def test_the_admin_lists_claims(store):
+    """By key, status and time; found by the key as it was given."""
+    store.claim("shop.send k", "a", 60.0)
+    store.claim("shop.send other", "b", 60.0)
+    store.complete("shop.send other", "b", 60.0)
+    name = sha256(b"shop.send k").hexdigest()
+    with admin_client() as client:
         listed = client.get("/admin/dispatchers/claim/")
-        shown = client.get(f"/admin/dispatchers/claim/{Row.objects.get().pk}/change/")
+        found = client.get("/admin/dispatchers/claim/", {"q": "k"})
+        shown = client.get(f"/admin/dispatchers/claim/{name}/change/")
 
     assert (listed.status_code, shown.status_code) == (200, 200)
-    assert b"shop.send" in listed.content
+    assert all(text in listed.content for text in (b"shop.send", b"running", b"done"))
+    assert name.encode() in found.content
+    assert sha256(b"shop.send other").hexdigest().encode() not in found.content
     assert b'name="_save"' not in shown.content
+
+
+def test_the_admin_lists_dead_letters_of_every_store(tmp_path, send):
+    """Those of a dispatcher and of the endpoint; never their arguments."""
+    from dispatchers import DeadLetter, override
+    from dispatchers.stores import dead_letters
+
+    stores = [f"sqlite:{tmp_path / name}.sqlite3" for name in ("own", "endpoint")]
+    secret = send.request(7_654_321)
+    body = secret.model_dump_json(exclude={"deadline", "deduplicate"}).encode()
+    for number, spec in enumerate(stores):
+        letter = DeadLetter(id=f"letter/{number}", task="shop.send", reason="exhausted", body=body)
+        dead_letters(spec).add(letter)
+    settings = {
+        "targets": {"t": {"default": {"backend": "thread", "dead_letters": stores[0]}}},
+        "endpoint": {"dead_letters": stores[1]},
+    }
+    with override(settings, target="t"), admin_client() as client:
+        listed = client.get("/admin/dispatchers/deadletter/")
+        shown = client.get("/admin/dispatchers/deadletter/letter_2F1/change/")
+        missing = client.get("/admin/dispatchers/deadletter/nope/change/")
+
+    assert [each.status_code for each in (listed, shown, missing)] == [200, 200, 404]
+    assert all(each in listed.content for each in (b"letter/0", b"letter/1", b"[endpoint]"))
+    assert b"exhausted" in shown.content
+    assert b"7654321" not in listed.content + shown.content
+
+
+@pytest.mark.parametrize(("permission", "status"), [("view_deadletter", 200), ("view_claim", 403)])
+def test_dead_letters_want_a_permission(permission, status):
+    """`dispatchers.view_deadletter`."""
+    with admin_client(permission) as client:
+        assert client.get("/admin/dispatchers/deadletter/").status_code == status
 
 
 TEMPLATES = [

@@ -5,7 +5,6 @@ from collections import Counter
 from typing import Any
 
 import pytest
-import schemathesis
 from dispatchers_fastapi import worker_router
 from fastapi import FastAPI
 from hypothesis import HealthCheck, Phase, given, settings
@@ -25,7 +24,16 @@ def anything(number: int = 0, text: str = "") -> None:
     """Takes what there is."""
 
 
-def checks() -> list[Any]:
+@pytest.fixture(scope="module")
+def schemathesis() -> Any:
+    """The module, which is slow to import: only where its tests run."""
+    import schemathesis
+
+    return schemathesis
+
+
+@pytest.fixture
+def promised(schemathesis: Any) -> list[Any]:
     """What the document promises; not that good data is good: a task has a say, too."""
     schemathesis.checks.load_all_checks()
     names = (
@@ -37,10 +45,11 @@ def checks() -> list[Any]:
     return schemathesis.checks.CHECKS.get_by_names(list(names))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(0 if EXAMPLES > 1000 else 120)
 @pytest.mark.parametrize("transport", ["cloud_tasks", "plain"])
 @pytest.mark.parametrize("kind", ["positive", "negative"])
-def test_every_answer_is_one_that_the_document_has(serve, transport, kind):
+def test_every_answer_is_one_that_the_document_has(serve, schemathesis, promised, transport, kind):
     """Schemathesis makes envelopes and what is none, with credentials and without."""
     app = FastAPI()
     where = EndpointSettings(worker=True, secrets=SECRET, transport=transport)
@@ -49,7 +58,6 @@ def test_every_answer_is_one_that_the_document_has(serve, transport, kind):
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
     mode = schemathesis.GenerationMode(kind)
     seen: Counter[int] = Counter()
-    promised = checks()
 
     with Session() as session:
 

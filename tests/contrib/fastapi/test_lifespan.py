@@ -11,7 +11,7 @@ from dispatchers_fastapi import dispatcher, lifespan
 from fastapi import FastAPI, Request
 
 from dispatchers import ConfigurationError, Dispatcher, configure, get_dispatcher, override, task
-from dispatchers._instances import reload
+from dispatchers._config.api import reload
 from dispatchers.testing import RecordingDispatcher
 
 

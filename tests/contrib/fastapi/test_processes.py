@@ -15,7 +15,10 @@ import pytest
 
 from dispatchers.testing.servers import free_port
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and forks")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="signals and forks"),
+]
 
 PATIENCE = 60.0
 APP = """

@@ -54,6 +54,19 @@ def test_a_delivery_is_run(serve):
     assert DOUBLED == [8]
 
 
+@pytest.mark.parametrize(
+    ("headers", "status", "body"), [(TRUSTED, 200, b'{"woken":0}'), ({}, 401, None)]
+)
+def test_a_scheduler_sweeps_beside_it(serve, headers, status, body):
+    """D18: executions of workflows are woken by those who are trusted to push work."""
+    configure({"workflows": "memory"})
+    answer = serve(application()).post("/dispatchers/sweep", headers=headers)
+    configure()
+
+    assert answer.status_code == status
+    assert body in (None, answer.content)
+
+
 def test_a_failure_says_nothing_of_itself(serve):
     """The queue learns what to do; the rest is in the worker's own log."""
     answer = serve(application()).post(PATH, content=envelope(-1), headers=TRUSTED)
@@ -166,7 +179,7 @@ def test_it_reads_the_configuration(serve):
 
 def test_a_worker_that_trusts_nobody_is_not_made():
     """C12: when the module is imported, before there is a server."""
-    with pytest.raises(ConfigurationError, match="trusts nobody"):
+    with pytest.raises(ConfigurationError, match="trusts no caller"):
         worker_router(EndpointSettings(worker=True))
 
 

@@ -24,7 +24,7 @@ from dispatchers import (
     current_run,
     task,
 )
-from dispatchers.backends import _work
+from dispatchers._worker import settlement
 from dispatchers.backends.asyncio import AsyncioDispatcher
 
 from .conftest import GENEROUS
@@ -304,7 +304,7 @@ def test_a_ctrl_c_in_a_handler_goes_on(looped, log):
         asyncio.run(main())
 
     assert errors_in(log) == ["'asyncio' (asyncio): its event loop ended with 1 undone"]
-    assert looped._keys == set()
+    assert not list(looped._keys)
 
 
 def test_context_is_the_callers(looped, seen):
@@ -353,7 +353,7 @@ def test_a_known_key_is_a_duplicate(looped, note, seen):
     keyed = note.options(dispatcher=looped, idempotency_key="k", deduplicate=True)
 
     async def main():
-        statuses = [keyed.dispatch(x=1).status, keyed.dispatch(x=2).status]
+        statuses = [keyed.dispatch(x=1).status, keyed.dispatch(x=1).status]
         await looped.adrain()
         statuses.append(keyed.dispatch(x=3).status)
         await looped.adrain()
@@ -364,7 +364,7 @@ def test_a_known_key_is_a_duplicate(looped, note, seen):
 
 
 def test_failed_for_good_is_kept(note):
-    """C9: work that failed for good is a dead letter."""
+    """C9: work that failed permanently is a dead letter."""
 
     @task(name="asyncio.fails")
     async def fails() -> None:
@@ -385,7 +385,7 @@ def test_failed_for_good_is_kept(note):
 
 def test_work_comes_back_if_its_letter_cannot_be_kept(looped, seen, log, monkeypatch):
     """C9: work is not given up before its dead letter is safe."""
-    monkeypatch.setattr(_work, "STORE_PAUSE", 0.0)
+    monkeypatch.setattr(settlement, "RETRY_DELAY", 0.0)
     letters = []
 
     class Fickle:
@@ -474,7 +474,7 @@ def test_a_loop_that_ends_says_what_it_left(looped, note, stuck, log):
     asyncio.run(main())
 
     assert errors_in(log) == ["'asyncio' (asyncio): its event loop ended with 2 undone"]
-    assert looped._keys == set()
+    assert not list(looped._keys)
 
 
 def test_a_loop_that_ends_with_nothing_left_says_nothing(looped, note, log):
@@ -649,7 +649,7 @@ def test_a_given_loop_that_is_closed_is_said(note):
 
     assert response.status is DispatchStatus.REJECTED
     assert response.error.category is ErrorCategory.CLOSED
-    assert looped._keys == set()
+    assert not list(looped._keys)
 
 
 def test_the_policy_needs_its_loop():

@@ -84,6 +84,24 @@ def test_a_failure_is_the_answer(fails, log, is_async):
     assert isinstance(response.exception, ValueError)
 
 
+class NoTruthError(Exception):
+    def __bool__(self) -> bool:
+        raise RuntimeError("neither true nor false")
+
+
+def test_a_failure_is_the_answer_whatever_its_truth_is(log):
+    """C3: it ran; `rejected` would say that another backend may run it."""
+
+    @task(name="shop.no_truth")
+    def no_truth() -> None:
+        raise NoTruthError
+
+    response = no_truth.options(dispatcher=InlineDispatcher()).dispatch()
+
+    assert response.status is DispatchStatus.FAILED
+    assert isinstance(response.exception, NoTruthError)
+
+
 @pytest.mark.parametrize(
     ("retries", "attempts"), [("never", [1]), ("immediate", [1, 2, 3]), ("sleep", [1, 2, 3])]
 )
@@ -247,7 +265,7 @@ def test_a_known_key_is_a_duplicate(note, seen, is_async):
         dispatcher=InlineDispatcher(idempotency="memory"), idempotency_key=uuid4().hex
     )
 
-    statuses = [dispatched(work, is_async, x=x).status for x in (1, 2)]
+    statuses = [dispatched(work, is_async, x=1).status for _ in range(2)]
 
     assert statuses == [DispatchStatus.EXECUTED, DispatchStatus.DUPLICATE]
     assert seen.items == [1]

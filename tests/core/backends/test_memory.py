@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from dispatchers import Backoff, Discard, DispatchStatus, ErrorCategory, Retry, current_run, task
-from dispatchers import _outcome as outcomes
-from dispatchers.backends import _work
+from dispatchers._models import outcome as outcomes
+from dispatchers._worker import settlement
 from dispatchers.backends.memory import MemoryDispatcher
 
 HOUR = timedelta(hours=1)
@@ -313,15 +313,15 @@ def test_known_keys_are_duplicates_until_forgotten(memory, note, fails):
     """C10: a key that waits, runs or ran is a duplicate, of its task, until it is forgotten."""
     keyed = note.options(dispatcher=memory, idempotency_key="k", deduplicate=True)
 
-    waiting = [keyed.dispatch(x=1).status, keyed.dispatch(x=2).status]
+    waiting = [keyed.dispatch(x=1).status, keyed.dispatch(x=1).status]
     delivery = memory.claim()
-    running = keyed.dispatch(x=3).status
+    running = keyed.dispatch(x=1).status
     memory.run(delivery)
-    finished = keyed.dispatch(x=4).status
+    finished = keyed.dispatch(x=1).status
     other_task = fails.options(dispatcher=memory, idempotency_key="k").dispatch().status
     wrong = memory.forget(task="memory.note", key="other")
     right = memory.forget(task="memory.note", key="k")
-    forgotten = keyed.dispatch(x=5).status
+    forgotten = keyed.dispatch(x=1).status
 
     assert waiting == [DispatchStatus.ACCEPTED, DispatchStatus.DUPLICATE]
     assert (running, finished) == (DispatchStatus.DUPLICATE, DispatchStatus.DUPLICATE)
@@ -331,7 +331,7 @@ def test_known_keys_are_duplicates_until_forgotten(memory, note, fails):
 
 
 def test_a_dead_letter_frees_its_key(memory, fails):
-    """C10: work that failed for good releases its key."""
+    """C10: work that failed permanently releases its key."""
     keyed = fails.options(dispatcher=memory, idempotency_key="k", max_attempts=1)
 
     keyed.dispatch()
@@ -384,7 +384,7 @@ def test_work_comes_back_if_its_letter_cannot_be_kept(memory, fails, log):
 
     memory.step()
     early = memory.step()
-    memory.advance(timedelta(seconds=_work.STORE_PAUSE))
+    memory.advance(timedelta(seconds=settlement.RETRY_DELAY))
     memory.step()
 
     assert early is None

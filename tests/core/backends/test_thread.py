@@ -14,7 +14,8 @@ from uuid import UUID, uuid4
 import pytest
 
 from dispatchers import Backoff, Discard, DispatchStatus, ErrorCategory, Retry, current_run, task
-from dispatchers.backends import _pool, _work
+from dispatchers._worker import settlement
+from dispatchers.backends import _thread_pool as _pool
 from dispatchers.backends.thread import ThreadDispatcher
 
 from .conftest import GENEROUS, until
@@ -351,7 +352,7 @@ def test_context_is_the_callers(thread, seen):
 
 
 def test_failed_for_good_is_kept(thread, log):
-    """C9: work that failed for good is a dead letter, with what a replay needs."""
+    """C9: work that failed permanently is a dead letter, with what a replay needs."""
 
     @task(name="thread.fails", max_attempts=2, backoff=Backoff(initial=0))
     def fails(x: int) -> None:
@@ -403,7 +404,7 @@ class Fickle:
 
 def test_work_comes_back_if_its_letter_cannot_be_kept(thread, log, monkeypatch, seen):
     """C9: the work is not given up before the dead letter is safe; coming back is no attempt."""
-    monkeypatch.setattr(_work, "STORE_PAUSE", 0.0)
+    monkeypatch.setattr(settlement, "RETRY_DELAY", 0.0)
 
     @task(name="thread.fickle")
     def fails() -> None:

@@ -46,14 +46,6 @@ def block(gate):
     return block
 
 
-@pytest.fixture
-def on_signal():
-    """Has SIGUSR1 call a function."""
-    before = signal.getsignal(signal.SIGUSR1)
-    yield lambda function: signal.signal(signal.SIGUSR1, lambda *_: function())
-    signal.signal(signal.SIGUSR1, before)
-
-
 def test_close_runs_what_is_due(thread, note, seen):
     """C8: closing drains: when it returns, what is due has run, and no thread is left."""
     dispatcher = thread(workers=2)
@@ -173,7 +165,6 @@ def test_a_signal_handler_may_close(thread, note, seen, on_signal, monkeypatch):
     dispatcher = thread(workers=1)
     work = note.options(dispatcher=dispatcher)
     left = []
-    on_signal(lambda: left.append(dispatcher.close(GENEROUS)))
     pool = dispatcher._pool
     push = pool._push
 
@@ -183,8 +174,9 @@ def test_a_signal_handler_may_close(thread, note, seen, on_signal, monkeypatch):
         push(*args)
 
     monkeypatch.setattr(pool, "_push", interrupted)
-    first = work.dispatch(x=1)
-    second = work.dispatch(x=2)
+    with on_signal(signal.SIGUSR1, lambda *_: left.append(dispatcher.close(GENEROUS))):
+        first = work.dispatch(x=1)
+        second = work.dispatch(x=2)
 
     assert first.status is DispatchStatus.ACCEPTED
     assert second.status is DispatchStatus.REJECTED
@@ -207,9 +199,9 @@ def test_a_signal_handler_may_dispatch(thread, note, seen, on_signal, monkeypatc
             signal.raise_signal(signal.SIGUSR1)
         hire()
 
-    on_signal(lambda: work.dispatch(x=1))
     monkeypatch.setattr(pool, "_hire", interrupted)
-    work.dispatch(x=2)
+    with on_signal(signal.SIGUSR1, lambda *_: work.dispatch(x=1)):
+        work.dispatch(x=2)
 
     assert sorted(seen.wait(2)) == [1, 2]
 

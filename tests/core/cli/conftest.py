@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dispatchers import catalogue
-from dispatchers._instances import reload
+from dispatchers._config.api import reload
 from dispatchers.cli import main
 
 SHOP = 'modules = ["cli_shop"]\ntarget = "test"\n[targets.test]\n'

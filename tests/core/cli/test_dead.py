@@ -18,11 +18,12 @@ from dispatchers import (
     Sent,
     override,
 )
-from dispatchers._dead import MemoryDeadLetters
-from dispatchers._envelope import decode, encode
-from dispatchers.cli import _letters
+from dispatchers._models.envelope import decode, encode
+from dispatchers._stores.memory import MemoryDeadLetters
+from dispatchers.cli import _dead_letters
+from dispatchers.sqlite import SQLiteDeadLetters
 
-from .conftest import Shop
+from .conftest import SHOP, Shop
 
 
 class Burying(BaseDispatcher):
@@ -111,7 +112,7 @@ def test_list_filters_and_limits(shop: Shop, burying: Burying) -> None:
     assert [each["id"] for each in by_task] == ["id-9"]
     assert [each["id"] for each in by_queue] == ["id-3", "id-1"]
     assert short.out.count("id-") == 2
-    assert "--limit shows more" in short.err
+    assert "there are more than these 2, the newest: --limit N shows more" in short.err
 
 
 def test_an_empty_list_is_said_and_ends_with_0(shop: Shop, burying: Burying) -> None:
@@ -198,7 +199,7 @@ def test_all_of_a_task_are_replayed_in_pages(
     shop: Shop, burying: Burying, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`--all` takes every letter that fits, however many there are."""
-    monkeypatch.setattr(_letters, "PAGE", 3)
+    monkeypatch.setattr(_dead_letters, "PAGE", 3)
     for number in range(10):
         burying.bury(number)
     burying.bury(99, task="shop.boom")
@@ -214,7 +215,7 @@ def test_all_ends_although_every_letter_is_kept(
     shop: Shop, burying: Burying, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`--all` tries every letter once, also when none goes."""
-    monkeypatch.setattr(_letters, "PAGE", 3)
+    monkeypatch.setattr(_dead_letters, "PAGE", 3)
     for number in range(10):
         burying.bury(number)
     burying.answer = refuse
@@ -322,3 +323,104 @@ def test_a_store_that_replays_by_itself_does_so(shop: Shop, burying: Burying) ->
     assert said.code == 0
     assert burying.taken == []
     assert burying.letters.list() == []
+
+
+# Nothing is left out in silence.
+
+
+def test_json_is_complete(shop: Shop, burying: Burying) -> None:
+    """`dead list --json` lists every dead letter unless a limit is asked for, and says so then."""
+    for number in range(1250):
+        burying.bury(number)
+
+    whole = shop("dead", "list", "--json")
+    short = shop("dead", "list", "--json", "--limit", "1200")
+
+    assert len(json.loads(whole.out)) == 1250
+    assert whole.err == ""
+    assert len(json.loads(short.out)) == 1200
+    assert "there are more than these 1200" in short.err
+
+
+def test_an_exact_page_has_no_more(shop: Shop, burying: Burying) -> None:
+    """A page that ends with the last letter does not claim that there are more."""
+    for number in range(3):
+        burying.bury(number)
+
+    assert shop("dead", "list", "--limit", "3").err == ""
+    assert shop("dead", "list", "--json").out.startswith("[\n")
+
+
+def test_no_letters_are_an_empty_list(shop: Shop, burying: Burying) -> None:
+    """`dead list --json` without letters is an empty list."""
+    assert json.loads(shop("dead", "list", "--json").out) == []
+
+
+def test_the_beginning_of_an_id_is_enough(shop: Shop, burying: Burying) -> None:
+    """A unique beginning of an id names a letter, in every action; the whole id always does."""
+    for number in (1, 12, 123, 2):
+        burying.bury(number)
+
+    assert json.loads(shop("dead", "show", "id-123", "--json").out)["id"] == "id-123"
+    assert json.loads(shop("dead", "show", "id-1", "--json").out)["id"] == "id-1"
+    assert shop("dead", "edit", "id-2", "user_id=7").code == 0
+    assert "1 deleted" in shop("dead", "delete", "id-2").out
+
+
+def test_an_ambiguous_beginning_is_refused(shop: Shop, burying: Burying) -> None:
+    """A beginning that several ids share is refused with the ids."""
+    for number in range(5):
+        burying.bury(10 + number)
+
+    said = shop("dead", "show", "id-1")
+
+    assert said.code == 2
+    assert "5 dead letters begin with 'id-1', id-14, id-13, id-12 and 2 more" in said.err
+
+
+STORES = """
+default = { backend = "inline", dead_letters = "sqlite:one.db" }
+tracking = { backend = "inline", dead_letters = "sqlite:two.db" }
+same = { backend = "inline", dead_letters = "sqlite:./one.db" }
+[endpoint]
+worker = true
+insecure = true
+dead_letters = "sqlite:pushed.db"
+"""
+
+
+def test_the_letters_of_every_store_are_listed(shop: Shop) -> None:
+    """`dead` looks into the stores of default, of each alias and of the endpoint, each once."""
+    shop.configure(f"{SHOP}{STORES}")
+    for name in ("one", "two", "pushed"):
+        store = SQLiteDeadLetters(shop.folder / f"{name}.db")
+        request = DispatchRequest(task="shop.welcome", id=name, payload={"user_id": 1})
+        letter = DeadLetter(id=name, task="shop.welcome", reason="permanent", body=encode(request))
+        store.add(letter)
+        store.close()
+
+    found = {
+        each["id"]: each["dispatcher"] for each in json.loads(shop("dead", "list", "--json").out)
+    }
+    pushed = json.loads(shop("dead", "list", "--alias", "[endpoint]", "--json").out)
+    replayed = shop("dead", "replay", "pushed")
+    left = json.loads(shop("dead", "list", "--json").out)
+
+    assert found == {"one": "default", "two": "tracking", "pushed": "[endpoint]"}
+    assert [each["id"] for each in pushed] == ["pushed"]
+    assert "1 replayed, 0 kept" in replayed.out
+    assert sorted(each["id"] for each in left) == ["one", "two"]
+
+
+def test_a_long_replay_says_how_far_it_is(
+    shop: Shop, burying: Burying, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What takes long is counted on standard error."""
+    monkeypatch.setattr("dispatchers.cli._bar.BETWEEN_LINES", 0.0)
+    for number in range(3):
+        burying.bury(number)
+
+    said = shop("dead", "replay", "--all")
+
+    assert "3 replayed, 0 kept" in said.out
+    assert said.err.splitlines() == ["replayed: 1", "replayed: 2", "replayed: 3"]

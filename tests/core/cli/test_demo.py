@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from dispatchers.demo import tasks
+from dispatchers.demo._flow_folder import FlowFolder
 from dispatchers.demo._folder import chosen
 from dispatchers.demo._index import Index, facts
 from dispatchers.demo._source import library_files
@@ -32,8 +33,12 @@ def demo(folder: Path, *argv: str) -> subprocess.Popen[str]:
 
 
 def finished(folder: Path, *argv: str, files: int = FILES) -> str:
-    with demo(folder, "--limit", str(files), *argv) as process:
-        out, _ = process.communicate(timeout=110)
+    return ended(folder, "--only", "tasks", "--limit", str(files), *argv)
+
+
+def ended(folder: Path, *argv: str, seconds: float = 110) -> str:
+    with demo(folder, *argv) as process:
+        out, _ = process.communicate(timeout=seconds)
     assert process.returncode == 0, out
     return out
 
@@ -151,8 +156,9 @@ def test_what_is_configured_around_it_does_not_change_it(tmp_path: Path, shop: S
     (shop.folder / "dispatchers.toml").write_text("nonsense = 1\n")
 
     done = shop.process(
-        "demo", "--dir", str(tmp_path / "demo"), "--limit", "5", DISPATCHERS_TARGET="elsewhere"
-    )
+        "demo", "--dir", str(tmp_path / "demo"), "--limit", "5", "--only", "tasks",
+        DISPATCHERS_TARGET="elsewhere",
+    )  # fmt: skip
 
     assert done.returncode == 0, done.stderr
 
@@ -204,7 +210,7 @@ def test_any_text_is_read(data: bytes) -> None:
 
 def test_what_is_no_text_is_refused() -> None:
     """The poisoned file is no text, and says so."""
-    with pytest.raises(ValueError, match="no text"):
+    with pytest.raises(ValueError, match="not text"):
         facts(b"\0")
 
 
@@ -218,5 +224,34 @@ def test_a_folder_that_is_not_ours_is_refused(
     place.rmdir()
     place.symlink_to(tmp_path)
 
-    with pytest.raises(ValueError, match="somebody else"):
+    with pytest.raises(ValueError, match="another user"):
         chosen(None)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_the_workflow_goes_on_after_its_worker_was_killed(tmp_path: Path, shop: Shop) -> None:
+    """D3: once a worker was killed half-way, another runs only what is not recorded."""
+    out = ended(tmp_path, "--only", "workflow", seconds=350)
+
+    folder = FlowFolder(tmp_path / "workflow")
+    runs = folder.runs()
+    steps = {run.step for run in runs}
+    rows = (line.rpartition(" ") for line in out.splitlines())
+    said = {text.strip(): count for text, _, count in rows}
+    assert len({run.worker for run in runs}) == 2
+    # What the killed worker was at runs once more; all else ran once.
+    assert len(runs) - len(steps) <= 1
+    assert int(said["recorded with their results"]) == len(steps)
+    assert said["lost"] == "0"
+    told = shop("--config", str(folder.configuration), "executions", "journal", "survey").out
+    assert "completed" in told
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_both_halves_follow_each_other(tmp_path: Path) -> None:
+    """Without an option the tasks come first, then the workflow."""
+    out = ended(tmp_path, "--limit", "5", seconds=350)
+
+    assert out.index("What they found") < out.index("killed by kill -9")

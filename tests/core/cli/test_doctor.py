@@ -9,7 +9,7 @@ import pytest
 
 from dispatchers import BaseDispatcher, Capabilities, override
 
-from .conftest import Shop
+from .conftest import SHOP, Shop
 
 REST = 'modules = ["cli_shop"]\ntarget = "test"\n'
 
@@ -200,3 +200,45 @@ def test_attempts_that_are_never_made_are_a_warning(shop: Shop) -> None:
     found = findings(shop)
 
     assert any("makes one attempt, the task asks for 5" in message for _, _, message in found)
+
+
+def test_doctor_shows_absolute_paths(shop: Shop) -> None:
+    """`doctor` shows each file that a dispatcher or the endpoint uses, by its absolute path."""
+    shop.configure(
+        f'{SHOP}default = {{ backend = "sqlite", path = "q.db", dead_letters = "sqlite:d.db" }}\n'
+        '[endpoint]\nworker = true\ninsecure = true\ndead_letters = "sqlite:pushed.db"\n'
+    )
+
+    said = shop("doctor").out
+
+    assert f"path {shop.folder / 'q.db'}" in said
+    assert f"dead_letters sqlite:{shop.folder / 'd.db'}" in said
+    assert f"[endpoint] dead_letters sqlite:{shop.folder / 'pushed.db'}" in said
+
+
+def test_doctor_names_variables_that_are_ignored(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`doctor` names variables with our prefix that are not settings; a service's do no harm."""
+    monkeypatch.setenv("DISPATCHERS_WEB_PORT", "tcp://10.0.0.1:80")
+    monkeypatch.setenv("DISPATCHERS_IMAGE", "registry/shop")
+    shop.configure(f'{SHOP}default = "inline"\n')
+
+    found = json.loads(shop("doctor", "--json").out)["findings"]
+
+    assert found[0]["severity"] == "warning"
+    assert "variable DISPATCHERS_IMAGE is not a setting" in found[0]["message"]
+    assert any("DISPATCHERS_WEB_PORT is ignored: Kubernetes" in each["message"] for each in found)
+
+
+def test_doctor_warns_of_a_named_file_that_others_can_write(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is named on purpose is used, with a warning where everyone can write it."""
+    shop.configure(f'{SHOP}default = "inline"\n')
+    (shop.folder / "dispatchers.toml").chmod(0o666)
+
+    said = shop("--config", "dispatchers.toml", "doctor")
+
+    assert said.code == 0
+    assert "can be written by every user (mode 0666)" in said.out

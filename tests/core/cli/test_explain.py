@@ -27,7 +27,7 @@ def test_explain_says_where_a_task_goes_and_what_a_failure_leads_to(shop: Shop) 
     assert said.code == 0
     assert "dispatcher 'default', backend 'memory', queue 'mail'" in said.out
     assert "tried 5 times in all (after 10 s, 20 s, 40 s, 1 min 20 s)" in said.out
-    assert "dead letter in memory's own" in said.out
+    assert "kept as a dead letter in the queue of backend 'memory'" in said.out
 
 
 def test_the_longest_wait_is_the_deadline_and_its_grace(shop: Shop) -> None:

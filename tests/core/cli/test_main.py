@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from dispatchers._instances import current
+from dispatchers._config.api import current
 from dispatchers.cli import _list, main
 
 from .conftest import Shop

@@ -19,7 +19,7 @@ from dispatchers import (
     WorkerOptions,
     override,
 )
-from dispatchers.cli._worker import stopped_by_signals
+from dispatchers._worker.signals import stopped_by_signals
 
 from .conftest import SHOP, Shop
 
@@ -175,18 +175,18 @@ def test_the_first_signal_stops_and_the_second_ends() -> None:
     """The first signal asks the worker to stop, the second does not wait."""
     worker = Noted(WorkerOptions(), 0)
 
-    with stopped_by_signals(worker):
+    with stopped_by_signals(worker.stop):
         signal.raise_signal(signal.SIGTERM)
         assert worker.stopped == 1
         with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
 
 
 def test_the_signals_are_given_back() -> None:
     """Afterwards signals do what they did before."""
     before = signal.getsignal(signal.SIGTERM)
 
-    with stopped_by_signals(Noted(WorkerOptions(), 0)):
+    with stopped_by_signals(Noted(WorkerOptions(), 0).stop):
         assert signal.getsignal(signal.SIGTERM) is not before
 
     assert signal.getsignal(signal.SIGTERM) is before

@@ -13,7 +13,7 @@ import pytest
 
 from dispatchers import ConfigurationError, DispatchRequest, DispatchStatus, ErrorCategory
 from dispatchers import sqlite as stores
-from dispatchers._envelope import decode
+from dispatchers._models.envelope import decode
 from dispatchers.backends.sqlite import _CATEGORIES, LARGEST, SQLiteDispatcher
 
 
@@ -180,6 +180,8 @@ def test_building_a_dispatcher_touches_no_file(dispatcher: SQLiteDispatcher, pat
         ({"path": ""}, "'path'"),
         ({"path": ":memory:"}, "name a file"),
         ({"path": 3}, "'path'"),
+        ({"path": "q\0.db"}, "NUL"),
+        ({"path": "q.db", "dead_letters": "sqlite:q\0.db"}, "NUL"),
         ({"path": "q.db", "lease": 0}, "'lease'"),
         ({"path": "q.db", "lease": True}, "'lease'"),
         ({"path": "q.db", "retention": -1}, "'retention'"),

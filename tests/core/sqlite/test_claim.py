@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from dispatchers.sqlite import Exchange, Finish, Job, SQLiteStore
-from dispatchers.sqlite._claim import _ANY_DUE, _ANY_READY, _PROMOTE, _PURGE, _candidates
+from dispatchers.sqlite import Exchange, Finish, Job, SQLiteStore, _claim
+from dispatchers.sqlite._claim import _ANY_DUE, _ANY_READY, _PROMOTE, _PURGE, _heads_of
 
 READY = "USING COVERING INDEX ready (state=? AND queue=?)"
 DELAYED = "USING COVERING INDEX delayed (state=? AND run_at<?)"
@@ -108,6 +108,17 @@ def test_an_expired_job_is_put_aside(desk: Any, store: SQLiteStore, owner: str) 
     assert ids(exchange.jobs) == ["new"]
     assert exchange.expired == 1
     assert store.counts().expired == 1
+
+
+def test_an_expired_step_is_handed_to_a_child(desk: Any, store: SQLiteStore, owner: str) -> None:
+    """Its execution waits for an answer, which is the child's to give."""
+    body = b'{"headers":{"dispatchers-step":"shop.flow/1/1"}}'
+    store.put(desk.job("step", expires_at=time.time() - 1, body=body), timeout=1)
+
+    exchange = store.exchange([], owner=owner, queues=None, limit=5, timeout=1)
+
+    assert ids(exchange.jobs) == ["step"]
+    assert exchange.expired == 0
 
 
 def test_an_expired_job_releases_its_key(desk: Any, store: SQLiteStore, owner: str) -> None:
@@ -281,6 +292,26 @@ def test_workers_purge_what_is_past_its_retention(desk: Any, monkeypatch: Any) -
     assert store.counts().done == 1
 
 
+def test_workers_look_for_finished_jobs_now_and_then(
+    desk: Any, store: SQLiteStore, owner: str, monkeypatch: Any
+) -> None:
+    """To find none costs as much as a job: exchanges that follow each other look once."""
+    store.put_many([desk.job() for _ in range(5)], timeout=1)
+    now = time.time()
+    statements: list[str] = []
+    with store.database.transaction(timeout=1) as connection:
+        connection.set_trace_callback(statements.append)
+    looks = []
+    for instant in (now, now, now + 60, now + 60, now):  # at the end the clock is set back
+        monkeypatch.setattr(time, "time", lambda instant=instant: instant)
+        settle(store, owner, *map(Finish.done, take(store, owner, 1)))
+        looks.append(sum(sql.lstrip().startswith("DELETE FROM jobs") for sql in statements))
+        statements.clear()
+
+    connection.set_trace_callback(None)
+    assert [bool(count) for count in looks] == [True, False, True, False, True]
+
+
 def test_purging_goes_in_small_steps(desk: Any, store: SQLiteStore, owner: str) -> None:
     """One purge deletes no more than its limit, so that nobody waits for it."""
     store.retention = 0.001
@@ -296,12 +327,12 @@ def test_purging_goes_in_small_steps(desk: Any, store: SQLiteStore, owner: str) 
     ("statement", "values", "index"),
     [
         (
-            _candidates(1),
+            _heads_of(1),
             {"q0": "a", "limit": 5},
             READY,
         ),
         (
-            _candidates(2),
+            _heads_of(2),
             {"q0": "a", "q1": "b", "limit": 5},
             READY,
         ),
@@ -334,3 +365,32 @@ def _first(store: SQLiteStore, owner: str) -> Job:
             return jobs[0]
         time.sleep(0.005)
     raise AssertionError("nothing came")
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_ten_thousand_queues_are_all_served(
+    desk: Any, store: SQLiteStore, owner: str, *, named: bool
+) -> None:
+    """No limit of a statement decides which queues are served."""
+    names = [f"q-{n:05}" for n in range(10_000)]
+    store.put_many([desk.job(queue=name) for name in names], timeout=30)
+    urgent = desk.job(queue="q-09999", priority=100)
+    store.put(urgent, timeout=5)
+
+    first = take(store, owner, 50, queues=names if named else None)
+    rest = take(store, owner, 20_000, queues=names if named else None)
+
+    assert first[0].id == urgent.id
+    assert {job.queue for job in [*first, *rest]} == set(names)
+
+
+def test_a_claim_takes_no_more_bytes_than_it_may(
+    desk: Any, store: SQLiteStore, owner: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large envelopes are claimed a few at a time, the first in order; one is taken always."""
+    monkeypatch.setattr(_claim, "_BYTES", 1000)
+    jobs = [desk.job(body=b"x" * 600, priority=-n) for n in range(5)]
+    store.put_many(jobs, timeout=5)
+
+    assert [job.id for job in take(store, owner)] == [jobs[0].id, jobs[1].id]
+    assert [job.id for job in take(store, owner)] == [jobs[2].id, jobs[3].id]

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from typing import Any
 
+import pytest
+
 SCRIPT = """
 import json, sys, time
 from dispatchers.sqlite import Finish, NewJob, SQLiteStore, StoreError
@@ -35,6 +37,7 @@ print(json.dumps([done, refused]))
 """
 
 
+@pytest.mark.slow
 def test_sixteen_processes_share_a_file_and_nobody_is_refused(desk: Any) -> None:
     """C2: 12 processes dispatching and 4 working on one file give no rejection."""
     desk.open().open(timeout=5)

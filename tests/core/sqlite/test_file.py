@@ -8,13 +8,20 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dispatchers.sqlite import SQLiteStore, StoreBusyError, StoreFormatError, _schema
+from dispatchers.sqlite import (
+    SQLiteStore,
+    StoreBusyError,
+    StoreFormatError,
+    StoreFullError,
+    _schema,
+)
 from dispatchers.sqlite._schema import APPLICATION_ID, STEPS, prepare
 
 
@@ -159,7 +166,7 @@ def test_a_file_that_is_no_database_is_refused(desk: Any) -> None:
     """Something else under the path is told, and left alone."""
     desk.path.write_bytes(b"just some text, longer than a header of SQLite would ever be" * 20)
 
-    with pytest.raises(StoreFormatError, match="no SQLite database"):
+    with pytest.raises(StoreFormatError, match="not a SQLite database"):
         desk.open().put(desk.job(), timeout=1)
 
 
@@ -218,3 +225,42 @@ def test_the_file_is_marked_as_ours(desk: Any, store: SQLiteStore) -> None:
 
     assert int.from_bytes(header[68:72], "big") == APPLICATION_ID
     assert int.from_bytes(header[60:64], "big") == len(_schema.STEPS)
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_file_that_others_can_read_is_said(desk: Any, caplog: Any, *, linked: bool) -> None:
+    """A file that was there already keeps its mode, and the log says so once."""
+    made = desk.path.with_name("made.db") if linked else desk.path
+    made.touch(mode=0o644)
+    made.chmod(0o644)
+    if linked:
+        desk.path.symlink_to(made)
+
+    for _ in range(2):
+        store = desk.open()
+        store.open(timeout=5)
+        store.close()
+
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 1
+    assert "mode 644" in said[0]
+    assert "chmod 600" in said[0]
+
+
+def test_a_check_says_what_cannot_be_written(
+    desk: Any, store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """C12: a full disk is found by `check`, which leaves nothing in the file."""
+    store.check(timeout=5)
+    left = store.database.run(
+        lambda connection: connection.execute("SELECT count(*) FROM owners").fetchone(),
+        deadline=time.monotonic() + 5,
+    )
+
+    class Full:
+        f_bavail, f_frsize = 3, 4096
+
+    monkeypatch.setattr(os, "statvfs", lambda path: Full)
+    with pytest.raises(StoreFullError, match="12288 bytes left"):
+        store.check(timeout=5)
+    assert left == (0,)

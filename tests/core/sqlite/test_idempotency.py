@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from dispatchers._watch import Watch
 from dispatchers.sqlite import SQLiteIdempotencyStore
 
 
@@ -23,7 +22,7 @@ def claims(tmp_path: Path) -> Iterator[SQLiteIdempotencyStore]:
 @pytest.fixture
 def clock(claims: SQLiteIdempotencyStore) -> list[float]:
     now = [1000.0]
-    claims._watch = Watch(lambda: now[0])
+    claims._clock = lambda: now[0]
     return now
 
 
@@ -130,6 +129,53 @@ def test_a_claim_that_nobody_renews_runs_out(
     assert second.state == "claimed"
     assert not claims.renew("k", "a", 10)
     assert not claims.complete("k", "a", 10)
+
+
+def test_a_claim_runs_out_for_processes_of_one_look(
+    claims: SQLiteIdempotencyStore, clock: list[float], tmp_path: Path
+) -> None:
+    """C10: RQ runs each job in a process of its own, which has not seen the claim before."""
+    claims.claim("k", "a", 10)
+    states = []
+
+    for seconds in (4, 4, 4):
+        fresh = SQLiteIdempotencyStore(tmp_path / "claims.db")
+        fresh._clock = lambda: clock[0]
+        states.append(fresh.claim("k", "b", 10).state)
+        fresh.close()
+        clock[0] += seconds
+    clock[0] -= 2
+
+    assert states == ["busy"] * 3
+    assert claims.claim("k", "b", 10).state == "claimed"
+
+
+def test_a_machine_that_was_started_anew_begins_to_watch_anew(
+    claims: SQLiteIdempotencyStore, clock: list[float]
+) -> None:
+    """Its clock begins at nought, so that what was noted before says nothing."""
+    claims.claim("k", "a", 10)
+    claims.claim("k", "b", 10)
+    clock[0] = 5.0
+
+    first = claims.claim("k", "b", 10)
+    clock[0] += 10
+    second = claims.claim("k", "b", 10)
+
+    assert (first.state, first.retry_after) == ("busy", 10)
+    assert second.state == "claimed"
+
+
+def test_nothing_is_left_of_a_claim_that_was_watched(claims: SQLiteIdempotencyStore) -> None:
+    """Neither of one that was given back, nor of one that is done."""
+    for key in ("given back", "done"):
+        claims.claim(key, "a", 10)
+        claims.claim(key, "b", 10)
+    claims.release("given back", "a")
+    claims.complete("done", "a", 10)
+
+    with claims._database.transaction(timeout=5) as connection:
+        assert connection.execute("SELECT count(*) FROM watched").fetchone() == (0,)
 
 
 def test_the_wall_clock_ends_no_claim(

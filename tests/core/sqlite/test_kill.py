@@ -137,6 +137,7 @@ def play(desk: Any, tmp_path: Path, kills: int) -> None:
     assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
 
+@pytest.mark.slow
 def test_nothing_confirmed_is_lost_when_processes_are_killed(desk: Any, tmp_path: Path) -> None:
     """C9: kill -9 of producers and workers at random moments loses nothing, records all once."""
     play(desk, tmp_path, 10)

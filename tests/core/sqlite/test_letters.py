@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dispatchers import DeadLetter, RunFailure
-from dispatchers._stores import dead_letters
+from dispatchers._stores.loading import dead_letters
 from dispatchers.sqlite import QueueDeadLetters, SQLiteDeadLetters, StoreConflictError
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dispatchers._watch import Watch
+from dispatchers._runtime.lease import Watch
 from dispatchers.sqlite import Finish, SQLiteStore
 
 
@@ -49,6 +49,7 @@ def test_watching_does_not_grow_without_bound() -> None:
     clock = Clock()
     watch = Watch(clock)
     watch.left("first", 1, 10.0)
+    clock.now += 700  # without a look
 
     for number in range(10_000):
         watch.left(f"n{number}", 1, 10.0)
@@ -56,6 +57,39 @@ def test_watching_does_not_grow_without_bound() -> None:
 
     assert watch.left("first", 1, 10.0) == 10.0
     assert watch.left("n9999", 1, 10.0) < 0
+
+
+def test_any_number_of_leases_is_watched() -> None:
+    """C10: with more leases than are remembered for long, each of them still runs out."""
+    clock = Clock()
+    watch = Watch(clock)
+
+    for _ in range(3):
+        left = [watch.left(f"n{number}", 1, 10.0) for number in range(10_100)]
+        clock.now += 5.1
+
+    assert max(left) < 0
+
+
+def test_ten_thousand_lost_owners_do_not_hold_up_a_heartbeat(
+    desk: Any, store: SQLiteStore, owner: str, clock: Clock
+) -> None:
+    """C9: what many owners held goes back in few transactions, each claim counted once."""
+    store.put_many([desk.job() for _ in range(10_000)], timeout=20)
+    taken = store.exchange([], owner=owner, queues=None, limit=10_000, timeout=20).jobs
+    transactions = []
+    with store.database.transaction(timeout=5) as connection:
+        connection.execute("UPDATE running SET owner = 'gone-' || seq")
+        connection.execute("INSERT INTO owners SELECT owner, 0, 1, 0 FROM running")
+        connection.set_trace_callback(transactions.append)
+    store.owners.reap(timeout=20)
+    clock.now += 2
+
+    reaped = store.owners.reap(timeout=20)
+
+    assert (len(taken), reaped) == (10_000, 10_000)
+    assert sum(each.startswith("BEGIN") for each in transactions) <= 30
+    assert {job.deliveries for job in _take(store, owner)} == {2}
 
 
 def test_an_owner_that_beats_keeps_its_jobs(
@@ -134,7 +168,7 @@ def test_a_beat_between_the_look_and_the_taking_saves_the_lease(
     _take(store, owner)
     store.owners.beat(owner, timeout=1)
 
-    taken = store.owners._take_back(owner, 0, time.monotonic() + 1)
+    taken = store.owners._take_back([(owner, 0)], 1)
 
     assert taken == 0
     assert store.counts().running == 1
@@ -191,7 +225,7 @@ def test_two_observers_take_back_once(desk: Any, store: SQLiteStore, owner: str)
     reaped: list[int] = []
 
     def look() -> None:
-        reaped.append(store.owners._take_back(owner, 0, time.monotonic() + 5))
+        reaped.append(store.owners._take_back([(owner, 0)], 5))
 
     threads = [threading.Thread(target=look) for _ in range(4)]
     for thread in threads:

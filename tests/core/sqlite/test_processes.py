@@ -11,11 +11,13 @@ import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dispatchers.sqlite import Database, Put, SQLiteStore, StoreUnavailableError
+from dispatchers.sqlite._lock_wait import Contention
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 
@@ -130,7 +132,7 @@ def test_a_fork_does_not_wait_for_ever(
     desk: Any, store: SQLiteStore, in_child: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """C8: where a transaction of another thread does not end, the child is told and not misled."""
-    monkeypatch.setattr("dispatchers.sqlite._slot._FORK_PATIENCE", 0.05)
+    monkeypatch.setattr("dispatchers.sqlite._process_connection._FORK_WAIT", 0.05)
     store.open(timeout=1)
     entered, leave = threading.Event(), threading.Event()
 
@@ -155,12 +157,68 @@ def test_a_fork_does_not_wait_for_ever(
     assert store.put(desk.job(), timeout=1).put is Put.INSERTED
 
 
-@pytest.mark.parametrize("replaced", [False, True], ids=["removed", "replaced"])
-def test_a_file_that_is_gone_is_not_written_to(
-    desk: Any, monkeypatch: pytest.MonkeyPatch, replaced: bool
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_fork_does_not_wait_for_a_thread_that_waits_for_other_processes(
+    desk: Any, store: SQLiteStore, in_child: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """C8: a thread that waits for the file holds no fork up; all three write when it is free."""
+    monkeypatch.setattr("dispatchers.sqlite._process_connection._FORK_WAIT", 1.0)
+    store.put(desk.job("first"), timeout=1)
+    script = """
+import sqlite3, sys
+sqlite3.connect(sys.argv[1], isolation_level=None).execute("BEGIN IMMEDIATE")
+print("held", flush=True)
+sys.stdin.read(1)
+"""
+    other = subprocess.Popen(
+        [sys.executable, "-c", script, str(desk.path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert other.stdin is not None
+    assert other.stdout is not None
+    waits, seen = threading.Event(), Contention.seen
+
+    def noticed(self: Contention, now: float) -> None:
+        waits.set()
+        seen(self, now)
+
+    monkeypatch.setattr(Contention, "seen", noticed)
+
+    def write() -> None:
+        os.write(other.stdin.fileno(), b"x")  # the other process ends
+        store.put(desk.job("child"), timeout=20)
+
+    with other, ThreadPoolExecutor(1) as pool:
+        other.stdout.readline()
+        mine = pool.submit(store.put, desk.job("parent"), timeout=20)
+        assert waits.wait(10)
+        code = in_child(write)
+        mine.result()
+
+    assert code == 0
+    assert store.counts().ready == 3
+
+
+def test_a_file_that_was_emptied_is_not_written_to(desk: Any) -> None:
+    """C9: what is confirmed after `> queue.db` is found by a process that opens the file."""
+    store = desk.open()
+    store.put(desk.job("before"), timeout=1)
+    os.truncate(desk.path, 0)
+
+    answer = store.put(desk.job("own"), timeout=1)
+    script = "import sys; from dispatchers.sqlite import SQLiteStore as S; "
+    script += "print(S(sys.argv[1]).counts().ready)"
+    seen = subprocess.run(
+        [sys.executable, "-c", script, str(desk.path)], check=True, capture_output=True, text=True
+    )
+
+    assert (answer.put, seen.stdout) == (Put.INSERTED, "2\n")  # the log had the first still
+
+
+@pytest.mark.parametrize("replaced", [False, True], ids=["removed", "replaced"])
+def test_a_file_that_is_gone_is_not_written_to(desk: Any, replaced: bool) -> None:
     """C9: what is confirmed is in the file that others see, and their log is left intact."""
-    monkeypatch.setattr("dispatchers.sqlite._slot._LOOK", 0.0)
     script = """
 import os, sys
 from dispatchers.sqlite import NewJob, SQLiteStore
@@ -178,6 +236,23 @@ os._exit(0)  # without closing, so that the job is in the log alone
     store.close()
 
     assert desk.open().counts().ready == 1 + replaced
+
+
+@pytest.mark.parametrize("companion", ["-wal", "-shm"])
+def test_a_log_that_is_gone_is_not_written_to(desk: Any, companion: str) -> None:
+    """C9: a job that is confirmed after the log was deleted is in the log that others see."""
+    store = desk.open()
+    store.put(desk.job("before"), timeout=1)
+    Path(f"{desk.path}{companion}").unlink()
+
+    store.put(desk.job("after"), timeout=1)
+    script = "import sys; from dispatchers.sqlite import SQLiteStore as S; "
+    script += "print(S(sys.argv[1]).counts().ready)"
+    seen = subprocess.run(
+        [sys.executable, "-c", script, str(desk.path)], check=True, capture_output=True, text=True
+    )
+
+    assert seen.stdout == "2\n"
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")

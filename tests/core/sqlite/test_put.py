@@ -38,7 +38,9 @@ def test_a_job_comes_out_as_it_went_in(desk: Any, store: SQLiteStore, owner: str
     [claimed] = store.exchange([], owner=owner, queues=["default"], limit=5, timeout=1).jobs
 
     assert stored == (Put.INSERTED, "a")
-    assert {name: getattr(claimed, name) for name in job._fields} == job._asdict()
+    expected = job._asdict()
+    assert expected.pop("digest") is None  # it stays in the file: a claim has no use for it
+    assert {name: getattr(claimed, name) for name in expected} == expected
 
 
 def test_the_same_id_is_a_duplicate(desk: Any, store: SQLiteStore) -> None:
@@ -262,7 +264,9 @@ def test_a_closed_store_says_so(desk: Any, store: SQLiteStore) -> None:
         store.put(desk.job(), timeout=1)
 
 
-def test_a_signal_handler_may_put_while_its_thread_does(desk: Any, store: SQLiteStore) -> None:
+def test_a_signal_handler_may_put_while_its_thread_does(
+    desk: Any, store: SQLiteStore, on_signal: Any
+) -> None:
     """C8: a handler that runs in the middle of a put or a batch can put as well."""
     answers: list[Put] = []
     store.open(timeout=1)
@@ -270,7 +274,8 @@ def test_a_signal_handler_may_put_while_its_thread_does(desk: Any, store: SQLite
     def put(_number: int, _frame: FrameType | None) -> None:
         answers.append(store.put(desk.job(), timeout=5).put)
 
-    _with_alarms(put, lambda: _put_for(desk, store, 1.0))
+    with on_signal(signal.SIGALRM, put, every=0.004):
+        _put_for(desk, store, 1.0)
 
     assert len(answers) > 20
     assert set(answers) == {Put.INSERTED}
@@ -298,7 +303,7 @@ def test_a_signal_handler_may_write_what_its_thread_was_about_to(
 
 
 def test_a_signal_handler_inside_a_transaction_is_refused_at_once(
-    desk: Any, store: SQLiteStore
+    desk: Any, store: SQLiteStore, on_signal: Any
 ) -> None:
     """C8: a put below an open transaction of its own thread cannot be confirmed: it says no."""
     problems: list[StoreBusyError] = []
@@ -308,19 +313,20 @@ def test_a_signal_handler_inside_a_transaction_is_refused_at_once(
             store.put(desk.job(), timeout=60)
         problems.append(caught.value)
 
-    previous = signal.signal(signal.SIGUSR1, put)
-    try:
-        with store.database.transaction(timeout=1) as connection:
-            connection.execute("DELETE FROM jobs")
-            signal.raise_signal(signal.SIGUSR1)
-            connection.execute("DELETE FROM jobs")
-    finally:
-        signal.signal(signal.SIGUSR1, previous)
+    with (
+        on_signal(signal.SIGUSR1, put),
+        store.database.transaction(timeout=1) as connection,
+    ):
+        connection.execute("DELETE FROM jobs")
+        signal.raise_signal(signal.SIGUSR1)
+        connection.execute("DELETE FROM jobs")
 
     assert not problems[0].maybe_written
 
 
-def test_an_interrupt_leaves_the_store_usable(desk: Any, store: SQLiteStore) -> None:
+def test_an_interrupt_leaves_the_store_usable(
+    desk: Any, store: SQLiteStore, on_signal: Any
+) -> None:
     """C1, C8: an exception from a signal handler passes, and the next put works."""
     raised = 0
 
@@ -329,7 +335,8 @@ def test_an_interrupt_leaves_the_store_usable(desk: Any, store: SQLiteStore) -> 
 
     for _ in range(30):
         try:
-            _with_alarms(interrupt, lambda: _put_for(desk, store, 0.1), once=True)
+            with on_signal(signal.SIGALRM, interrupt, every=0.004):
+                _put_for(desk, store, 0.1)
         except KeyboardInterrupt:
             raised += 1
         assert store.put(desk.job(), timeout=1).put is Put.INSERTED
@@ -387,11 +394,48 @@ def _put_for(desk: Any, store: SQLiteStore, seconds: float) -> None:
         store.put_many([desk.job() for _ in range(20)], timeout=5)
 
 
-def _with_alarms(handler: Any, work: Any, *, once: bool = False) -> None:
-    previous = signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, 0.004, 0.0 if once else 0.004)
-    try:
-        work()
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
+def test_a_key_with_another_digest_is_a_conflict(desk: Any, store: SQLiteStore) -> None:
+    """C10: a key stands for one piece of work; files of before, without digests, are not asked."""
+    store.put(desk.job("a", key="k", digest=b"1"), timeout=1)
+    store.put(desk.job("b", key="old"), timeout=1)
+
+    same, other, old = (
+        store.put(desk.job(key=key, digest=digest), timeout=1)
+        for key, digest in (("k", b"1"), ("k", b"2"), ("old", b"3"))
+    )
+
+    assert (same, other, old) == (
+        (Put.DUPLICATE, "a"), (Put.CONFLICT, "a"), (Put.DUPLICATE, "b"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("key", [None, "k"])
+def test_a_dead_job_lets_go_of_its_id(desk: Any, store: SQLiteStore, owner: str, key: Any) -> None:
+    """C10: the same request after its death is new work, once."""
+    job = desk.job("a", key=key, body=b"new")
+    store.put(desk.job("a", key=key, body=b"old"), timeout=1)
+    [claimed] = store.exchange([], owner=owner, queues=None, limit=5, timeout=1).jobs
+    dead = Finish.dead(claimed, reason="permanent")
+    store.exchange([dead], owner=owner, queues=None, limit=0, timeout=1)
+
+    answers = [store.put(job, timeout=1).put, store.put(job, timeout=1).put]
+    [again] = store.exchange([], owner=owner, queues=None, limit=5, timeout=1).jobs
+
+    assert answers == [Put.INSERTED, Put.DUPLICATE]
+    assert (again.body, again.attempt, again.deliveries) == (b"new", 1, 1)
+    assert store.dead.list() == []
+
+
+def test_a_dead_job_whose_key_is_taken_stays_dead(
+    desk: Any, store: SQLiteStore, owner: str
+) -> None:
+    """C10: the same request after its death is a duplicate of newer work under its key."""
+    first = desk.job("a", key="k")
+    store.put(first, timeout=1)
+    [claimed] = store.exchange([], owner=owner, queues=None, limit=5, timeout=1).jobs
+    dead = Finish.dead(claimed, reason="permanent")
+    store.exchange([dead], owner=owner, queues=None, limit=0, timeout=1)
+    store.put(desk.job("b", key="k"), timeout=1)
+
+    assert store.put(first, timeout=1) == (Put.DUPLICATE, "b")
+    assert len(store.dead.list()) == 1

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from dispatchers.sqlite._patience import Crowd
-from dispatchers.sqlite._turn import Turn
+from dispatchers.sqlite import NewJob, SQLiteStore
+from dispatchers.sqlite._fair_lock import FairLock
+from dispatchers.sqlite._lock_wait import Contention
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def elsewhere(path: str) -> Iterator[Callable[[float], None]]:
         ready, go = os.pipe(), os.pipe()
         pid = os.fork()
         if pid == 0:
-            Turn(path).comes(age)
+            FairLock(path).comes(age)
             os.write(ready[1], b"!")
             os.close(go[1])
             os.read(go[0], 1)
@@ -45,13 +46,13 @@ def elsewhere(path: str) -> Iterator[Callable[[float], None]]:
 
 
 @pytest.fixture
-def turn(path: str) -> Iterator[Turn]:
-    turn = Turn(path)
+def turn(path: str) -> Iterator[FairLock]:
+    turn = FairLock(path)
     yield turn
     turn.close()
 
 
-def test_a_newcomer_lets_those_that_wait_go_first(turn: Turn, elsewhere: Any) -> None:
+def test_a_newcomer_lets_those_that_wait_go_first(turn: FairLock, elsewhere: Any) -> None:
     """While somebody waits, a process that has not waited does not try."""
     elsewhere(0.3)
 
@@ -60,14 +61,14 @@ def test_a_newcomer_lets_those_that_wait_go_first(turn: Turn, elsewhere: Any) ->
     assert come == [False, False, True, True]
 
 
-def test_nobody_yields_to_one_that_has_hardly_waited(turn: Turn, elsewhere: Any) -> None:
+def test_nobody_yields_to_one_that_has_hardly_waited(turn: FairLock, elsewhere: Any) -> None:
     """Those that have waited about as long compete."""
     elsewhere(0.001)
 
     assert turn.comes(0.0)
 
 
-def test_nobody_waits_where_nobody_has_waited(turn: Turn, path: str) -> None:
+def test_nobody_waits_where_nobody_has_waited(turn: FairLock, path: str) -> None:
     """Looking for others makes no file; waiting does, for its owner only."""
     before = turn.others_wait(), Path(f"{path}-turn").exists()
     turn.comes(0.1)
@@ -77,15 +78,15 @@ def test_nobody_waits_where_nobody_has_waited(turn: Turn, path: str) -> None:
     assert after == (False, 0o600)
 
 
-def test_who_has_its_turn_is_not_waited_for(turn: Turn, path: str, in_child: Any) -> None:
+def test_who_has_its_turn_is_not_waited_for(turn: FairLock, path: str, in_child: Any) -> None:
     """What was held is given back when the wait is over."""
     turn.comes(0.3)
 
     def waits() -> None:
-        assert not Turn(path).comes(0.0)
+        assert not FairLock(path).comes(0.0)
 
     def waits_not() -> None:
-        assert Turn(path).comes(0.0)
+        assert FairLock(path).comes(0.0)
 
     while_waiting = in_child(waits)
     turn.over()
@@ -93,16 +94,16 @@ def test_who_has_its_turn_is_not_waited_for(turn: Turn, path: str, in_child: Any
     assert (while_waiting, in_child(waits_not)) == (0, 0)
 
 
-def test_who_dies_is_not_waited_for(turn: Turn, path: str, in_child: Any) -> None:
+def test_who_dies_is_not_waited_for(turn: FairLock, path: str, in_child: Any) -> None:
     """The system gives back what a process held that was killed."""
-    in_child(lambda: Turn(path).comes(9.0))
+    in_child(lambda: FairLock(path).comes(9.0))
 
     assert turn.comes(0.0)
 
 
 def test_where_the_file_cannot_be_made_everybody_tries(tmp_path: Path) -> None:
     """Fairness is a courtesy: without it, the queue works as well."""
-    turn = Turn(str(tmp_path / "missing" / "queue.db"))
+    turn = FairLock(str(tmp_path / "missing" / "queue.db"))
 
     assert turn.comes(0.0)
     assert turn.comes(5.0)
@@ -111,8 +112,22 @@ def test_where_the_file_cannot_be_made_everybody_tries(tmp_path: Path) -> None:
 
 def test_a_process_that_is_never_disturbed_looks_for_others(path: str, elsewhere: Any) -> None:
     """Whoever writes without a pause sees that somebody waits, although nobody is in its way."""
-    crowd = Crowd(path)
+    crowd = Contention(path)
     elsewhere(0.3)
 
     assert crowd.waits
     crowd.turn.close()
+
+
+def test_who_waits_and_does_not_write_starves_nobody(
+    tmp_path: Path, path: str, elsewhere: Any
+) -> None:
+    """C2: a process that was stopped while it waited (SIGSTOP) keeps its turn and costs little."""
+    store = SQLiteStore(path)
+    store.open(timeout=5)
+    elsewhere(60.0)
+
+    put = [store.put(NewJob(f"{n}", "t", "q", b""), timeout=2.0).put for n in range(50)]
+    store.close()
+
+    assert put == ["inserted"] * 50

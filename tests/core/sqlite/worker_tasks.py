@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 
 from dispatchers import Backoff, Discard, Retry, current_run, task
+from dispatchers.backends.sqlite import SQLiteDispatcher
 
 
 def note(path: str, *words: object) -> None:
@@ -52,10 +54,16 @@ def nothing() -> None:
     pass
 
 
+@task(name="w.follows")
+def follows(queue: str, path: str) -> None:
+    SQLiteDispatcher(path=queue).dispatch(quick.request(path=path, word="followed"))
+
+
 @task(name="w.print")
 def prints(path: str) -> None:
     print("x" * 100_000)
     os.write(1, b"y" * 100_000)
+    print("z" * 100_000, file=sys.stderr)
     note(path, "read", repr(sys.stdin.read()))
 
 
@@ -144,3 +152,44 @@ def spawns(path: str) -> None:
 def discards(path: str) -> None:
     note(path, "discarding")
     raise Discard
+
+
+@task(name="w.talks", time_limit=0.5)
+def talks(seconds: float) -> None:
+    print("begin")
+    print("half a line", end="")
+    time.sleep(seconds)
+
+
+@task(name="w.forks")
+def forks(path: str, how: str) -> None:
+    pid = os.fork()
+    if pid == 0:
+        note(path, "child")
+        if how == "raise":
+            raise ValueError("of the child")
+        if how == "exit":
+            sys.exit(3)
+        return
+    _, status = os.waitpid(pid, 0)
+    note(path, "parent", os.waitstatus_to_exitcode(status))
+
+
+@task(name="w.pools")
+def pools(path: str) -> None:
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        note(path, "pooled", *pool.map(abs, [-1, -2]))
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    process.terminate()
+    note(path, "terminated", process.wait(20))
+
+
+@task(name="w.leaves")
+def leaves(path: str, seconds: float) -> None:
+    note(path, "left", subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]).pid)
+    time.sleep(seconds)
+
+
+@task(name="w.large")
+def large(text: str) -> None:
+    pass

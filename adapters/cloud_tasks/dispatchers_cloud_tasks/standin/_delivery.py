@@ -31,7 +31,7 @@ log = logging.getLogger("dispatchers.cloud_tasks.standin")
 
 
 class Response(NamedTuple):
-    """What a worker answered; status 0 is no answer at all."""
+    """A worker's answer; status 0 stands for none."""
 
     status: int
     retry_after: str | None = None
@@ -39,7 +39,7 @@ class Response(NamedTuple):
 
     @property
     def ok(self) -> bool:
-        """Whether it acknowledges the task."""
+        """Return true if it acknowledges the task."""
         return 200 <= self.status < 300  # noqa: PLR2004
 
 
@@ -129,6 +129,7 @@ class Delivery:
         try:
             self._attempt(queue, name)
         except Exception:
+            # Logged here: the pool would keep the exception in a future that nothing reads.
             log.exception("delivery of %s failed", name)
         finally:
             with self._changed:
@@ -152,6 +153,7 @@ class Delivery:
             self._store.update(task, executions=executions, previous=previous)
         headers = self._headers(queue, task, executions, previous)
         response = _pushed(task, headers)
+        # After the push: the worker has done the work, and the queue does not know.
         if response.ok and self._orders.takes("lose_response"):
             response = Response(0, error="the response was lost, as ordered")
         if response.ok and self._orders.takes("duplicate"):
@@ -178,6 +180,7 @@ class Delivery:
                 task.last_attempt.response_time.CopyFrom(timestamp(now))
             message = response.error or f"HTTP status code {response.status}"
             task.last_attempt.response_status.CopyFrom(Status(code=2, message=message))
+            # The service counts an execution only where the worker has answered, and not with 5xx.
             answered = bool(response.status) and response.status < 500  # noqa: PLR2004
             previous = str(response.status) if response.status else ""
             self._store.update(task, executions=executions + answered, previous=previous)
@@ -237,9 +240,11 @@ def _pushed(task: Any, headers: Mapping[str, str]) -> Response:
             method_of(request), path, body=request.body or None, headers=dict(headers)
         )
         answer = connection.getresponse()
+        # To its end: a reply that breaks off is none.
         answer.read()
         return Response(answer.status, answer.getheader("Retry-After"))
     except (OSError, http.client.HTTPException, ValueError) as exc:
+        # ValueError: a header or a path that HTTP cannot carry.
         return Response(0, error=type(exc).__name__)
     finally:
         connection.close()

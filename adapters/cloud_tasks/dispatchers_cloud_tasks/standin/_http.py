@@ -1,4 +1,4 @@
-"""What the stand-in says over HTTP: its keys to everybody, control to those who may call it."""
+"""HTTP side of the stand-in: its public keys, and control for callers with the token."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ NOTHING = {"error": f"there are GET /, GET {CERTS} and PUT {ORDERS}"}
 
 
 class Controlled(Protocol):
-    """What is asked and told."""
+    """The stand-in's control calls."""
 
     def jwks(self) -> Mapping[str, object]:
         """The keys."""
         ...
 
     def status(self) -> Mapping[str, object]:
-        """What there is."""
+        """Return the state as JSON."""
         ...
 
     def admits(self, authorization: str) -> bool:
-        """Whether a caller may ask for more than the keys."""
+        """Return true if a caller may ask for more than the keys."""
         ...
 
     def misbehave(self, orders: Misbehaviour, /) -> None:
@@ -69,6 +69,7 @@ class Handler(BaseHTTPRequestHandler):
             self._say(404, NOTHING)
             return
         try:
+            # Never more than fits: reading to the end would wait for a client that sends nothing.
             size = min(int(self.headers.get("Content-Length") or 0), BODY)
             orders = Misbehaviour.model_validate_json(self.rfile.read(size))
         except ValueError as exc:

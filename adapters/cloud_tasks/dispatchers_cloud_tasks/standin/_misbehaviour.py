@@ -1,4 +1,4 @@
-"""What the stand-in can be told to do wrong."""
+"""Faults that the stand-in produces on request."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Orders:
             self.current = orders
 
     def takes(self, name: str) -> bool:
-        """Whether an order that counts is to be carried out now; one fewer is left then."""
+        """Return true if a counted order applies now, and count it."""
         with self._lock:
             left: int = getattr(self.current, name)
             if left:

@@ -1,4 +1,4 @@
-"""What the service accepts, and when it tries again, as its documentation says."""
+"""Limits and retry rules of the service, from its documentation."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _invalid(message: str) -> RefusedError:
 
 
 def check_queue(queue: Any) -> None:
-    """Whether a queue may be made.
+    """Refuse a queue that the service would refuse.
 
     Raises:
         RefusedError: It may not.
@@ -71,6 +71,7 @@ def check_queue(queue: Any) -> None:
 def with_defaults(queue: Any) -> Any:
     """The queue with what the service fills in: `Queue.retry_config`, "will pick the default"."""
     retry = queue.retry_config
+    # 0 is protocol buffers' value for a field that was not set.
     retry.max_attempts = retry.max_attempts or 100
     retry.max_doublings = retry.max_doublings or 16
     if not retry.HasField("min_backoff"):
@@ -82,7 +83,7 @@ def with_defaults(queue: Any) -> Any:
 
 
 def check_task(queue: str, task: Any) -> None:
-    """Whether a task may be made.
+    """Refuse a task that the service would refuse.
 
     Raises:
         RefusedError: It may not.
@@ -110,7 +111,7 @@ def _check_deadline(task: Any) -> None:
 def _check_request(task: Any) -> None:
     request = task.http_request
     if not task.HasField("http_request"):
-        raise _invalid("Task.http_request must be set: this is no App Engine")
+        raise _invalid("Task.http_request must be set: this is not App Engine")
     if not request.url.startswith(("http://", "https://")) or len(request.url) > MAX_URL:
         raise _invalid(
             "HttpRequest.url must begin with http:// or https://, 2083 characters at most"
@@ -144,6 +145,7 @@ def backoff(config: Any, failures: int) -> float:
     doublings: int = config.max_doublings
     number = max(0, failures - 1)
     if number <= doublings:
+        # Bounded: a power of a task that failed thousands of times would overflow.
         wait = first * 2.0 ** min(number, 64)
     else:
         wait = first * 2.0**doublings * (number - doublings + 1)
@@ -151,7 +153,8 @@ def backoff(config: Any, failures: int) -> float:
 
 
 def gives_up(config: Any, task: Any, now: float) -> bool:
-    """Whether attempts and duration are both used up: `RetryConfig.max_attempts`."""
+    """Return true if attempts and duration are both used up (`RetryConfig.max_attempts`)."""
+    # Negative is without limit.
     if config.max_attempts < 0 or task.dispatch_count < config.max_attempts:
         return False
     tried_for = now - since_epoch(task.first_attempt.dispatch_time)

@@ -19,13 +19,15 @@ from ._http import CERTS, http_server
 from ._messages import Duration, Queue
 from ._misbehaviour import Misbehaviour, Orders
 from ._rules import RefusedError, with_defaults
-from ._service import CALLS, Service
+from ._service import CALLS, PREVIEW_CALLS, Calls, Service
 from ._store import Store
 from ._tokens import Signer, new_key
 
 __all__ = ["StandIn"]
 
 SERVICE = "google.cloud.tasks.v2.CloudTasks"
+PREVIEW = "google.cloud.tasks.v2beta3.CloudTasks"
+"""The version that tells a queue's figures."""
 THREADS = 16
 MESSAGE = 64 * 1024 * 1024
 """Bytes of a call that are read before the rules are applied to it."""
@@ -92,15 +94,18 @@ class StandIn:
             opened.pop_all()
         if not self._store.signing_keys():
             self._store.add_key(new_key())
+        # Once the ports are open: the default has the port that was picked.
         self._issuer = issuer or self.keys_address
         self._signers = [Signer(pem, self._issuer) for pem in self._store.signing_keys()]
 
     def _grpc_server(self) -> grpc.Server:
         server = grpc.server(
             futures.ThreadPoolExecutor(THREADS, "standin-grpc"),
+            # Without it two stand-ins could share one port, and each get half of the calls.
             options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", MESSAGE)],
         )
-        server.add_generic_rpc_handlers((self._handlers(),))
+        handlers = (self._handlers(SERVICE, CALLS), self._handlers(PREVIEW, PREVIEW_CALLS))
+        server.add_generic_rpc_handlers(handlers)
         return server
 
     # What its users need.
@@ -122,12 +127,12 @@ class StandIn:
 
     @property
     def jwks_url(self) -> str:
-        """Where the keys of its tokens are."""
+        """Return the address of its tokens' keys."""
         return f"{self.keys_address}{CERTS}"
 
     @property
     def parent(self) -> str:
-        """What the names of its queues begin with."""
+        """Return the prefix of its queues' names."""
         return f"projects/{self.project}/locations/{self.location}"
 
     def queue_name(self, queue: str) -> str:
@@ -169,6 +174,7 @@ class StandIn:
         """Sign with a new key from now on; the old ones are still served."""
         pem = new_key()
         self._store.add_key(pem)
+        # A new list: other threads may be walking through the old one.
         self._signers = [*self._signers, Signer(pem, self._issuer)]
 
     def token_for(self, email: str, audience: str) -> str:
@@ -189,6 +195,7 @@ class StandIn:
     def stop(self) -> None:
         """Finish what is under way, then end. What is left is in the file."""
         self._stopped.set()
+        # First, so that nothing new arrives while the deliveries end.
         self._grpc.stop(grace=0).wait()
         self._http.shutdown()
         self._http.server_close()
@@ -203,14 +210,14 @@ class StandIn:
 
     # Calls.
 
-    def _handlers(self) -> grpc.GenericRpcHandler:
+    def _handlers(self, service: str, calls: Calls) -> grpc.GenericRpcHandler:
         return grpc.method_handlers_generic_handler(
-            SERVICE,
+            service,
             {
                 name: grpc.unary_unary_rpc_method_handler(
                     self._call(name, call), message.FromString, _serialized
                 )
-                for name, (message, call) in CALLS.items()
+                for name, (message, call) in calls.items()
             },
         )
 
@@ -219,6 +226,7 @@ class StandIn:
     ) -> Callable[[Any, grpc.ServicerContext], Any]:
         def answer(request: Any, context: grpc.ServicerContext) -> Any:
             self._admit(context)
+            # Before the call: what fails as ordered has certainly not been done.
             self._misbehaves(name, context)
             found: Any = None
             try:
@@ -239,10 +247,11 @@ class StandIn:
             context.abort(grpc.StatusCode.UNAUTHENTICATED, "the stand-in wants its token")
 
     def admits(self, authorization: str) -> bool:
-        """Whether a caller brings the token, if one is wanted."""
+        """Return true if the caller brings the token, where one is set."""
         if self._token is None:
             return True
         wanted = f"Bearer {self._token}"
+        # In constant time, so that a token cannot be guessed by its first letters.
         return hmac.compare_digest(authorization.encode(), wanted.encode())
 
     def _misbehaves(self, name: str, context: grpc.ServicerContext) -> None:
@@ -258,6 +267,7 @@ class StandIn:
         """Answer nothing as long as the caller may wait."""
         ended = threading.Event()
         context.add_callback(ended.set)
+        # The server keeps one thread per call: it must become free when the caller hangs up.
         until = time.monotonic() + UNANSWERED
         while not (ended.is_set() or self._stopped.is_set()) and time.monotonic() < until:
             ended.wait(0.05)
@@ -265,14 +275,14 @@ class StandIn:
     def _token_for(self, email: str, audience: str) -> str:
         return self._signers[-1].token(email=email, audience=audience)
 
-    # HTTP: keys for everybody, control for those with the token.
+    # HTTP: public keys, and control for callers with the token.
 
     def jwks(self) -> dict[str, object]:
         """The keys as a JSON Web Key Set."""
         return {"keys": [signer.jwk for signer in self._signers]}
 
     def status(self) -> dict[str, object]:
-        """What there is: the queues, how many tasks each holds, and the orders."""
+        """Return the queues, their numbers of tasks, and the orders."""
         queues = self._store.queues(f"{self.parent}/queues/")
         return {
             "address": self.address,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
-from google.cloud import tasks_v2
+from google.cloud import tasks_v2, tasks_v2beta3
 from grpc import StatusCode
 
 from ._messages import (
@@ -27,7 +27,7 @@ from ._messages import (
 from ._rules import DEFAULT_DEADLINE, RefusedError, check_queue, check_task, with_defaults
 from ._store import Store
 
-__all__ = ["CALLS", "Service"]
+__all__ = ["CALLS", "PREVIEW_CALLS", "Calls", "Service"]
 
 FULL = 2
 """`Task.View.FULL`: with the body."""
@@ -38,7 +38,7 @@ PAGE = 1000
 
 
 class Service:
-    """What the calls do.
+    """The calls of the service.
 
     Args:
         store: The queues.
@@ -61,6 +61,7 @@ class Service:
         """Keep a task."""
         with self._store.transaction():
             task = self._created(request)
+        # After the commit: before it, the scheduler's thread would not find the task.
         self._wake()
         return _view(task, request.response_view)
 
@@ -101,6 +102,7 @@ class Service:
         key = request.request_id or str(uuid4())
         with self._store.transaction():
             self._takes_tasks(request.parent)
+            # A repeated request id is answered as the first time, as the service promises.
             if (known := self._store.operation(key)) is not None:
                 return Operation.FromString(known)
             operation = self._batch(request)
@@ -141,6 +143,7 @@ class Service:
         """A page of tasks."""
         self._queue(request.parent)
         size = min(request.page_size or PAGE, PAGE)
+        # One more than fits tells whether another page follows.
         found = self._store.tasks(request.parent, int(request.page_token or 0), size + 1)
         page = tasks_v2.ListTasksResponse.pb()()
         page.tasks.extend(_view(task, request.response_view) for _, task in found[:size])
@@ -173,6 +176,7 @@ class Service:
         """Deliver a task now, whatever its schedule time and the state of its queue."""
         self._task(request.name)
         task = self._store.schedule(request.name, time.time())
+        # After the schedule: the delivery reads the task anew.
         self._force(request.name)
         return _view(task, request.response_view)
 
@@ -193,6 +197,7 @@ class Service:
         check_queue(request.queue)
         if self._store.queue(request.queue.name) is not None:
             raise RefusedError(StatusCode.ALREADY_EXISTS, "Queue already exists")
+        # A copy: defaults must not show up in the caller's own message.
         queue = with_defaults(Queue.FromString(request.queue.SerializeToString()))
         self._store.put_queue(queue)
         return queue
@@ -202,6 +207,7 @@ class Service:
         check_queue(request.queue)
         queue = self._store.queue(request.queue.name) or Queue(name=request.queue.name)
         paths = request.update_mask.paths or ["rate_limits", "retry_config"]
+        # Whole fields: a finer path, as `retry_config.max_attempts`, replaces all of its message.
         for field in {path.partition(".")[0] for path in paths}:
             getattr(queue, field).CopyFrom(getattr(request.queue, field))
         self._store.put_queue(with_defaults(queue))
@@ -210,6 +216,18 @@ class Service:
     def get_queue(self, request: Any) -> Any:
         """A queue."""
         return self._queue(request.name)
+
+    def get_queue_figures(self, request: Any) -> Any:
+        """Return a queue with its figures, if they are asked for."""
+        self._queue(request.name)
+        found = tasks_v2beta3.Queue.pb()(name=request.name)
+        if "stats" in request.read_mask.paths:
+            tasks = [task for _, task in self._store.tasks(request.name)]
+            found.stats.tasks_count = len(tasks)
+            if tasks:
+                oldest = min((task.create_time for task in tasks), key=since_epoch)
+                found.stats.oldest_estimated_arrival_time.CopyFrom(oldest)
+        return found
 
     def list_queues(self, request: Any) -> Any:
         """All queues of a location."""
@@ -257,7 +275,8 @@ def _view(task: Any, view: int) -> Any:
     return shown
 
 
-CALLS: dict[str, tuple[Any, Callable[[Service, Any], Any]]] = {
+Calls = dict[str, tuple[Any, Callable[[Service, Any], Any]]]
+CALLS: Calls = {
     "CreateTask": (tasks_v2.CreateTaskRequest.pb(), Service.create_task),
     "BatchCreateTasks": (tasks_v2.BatchCreateTasksRequest.pb(), Service.batch_create_tasks),
     "GetTask": (tasks_v2.GetTaskRequest.pb(), Service.get_task),
@@ -274,4 +293,7 @@ CALLS: dict[str, tuple[Any, Callable[[Service, Any], Any]]] = {
     "PauseQueue": (tasks_v2.PauseQueueRequest.pb(), Service.pause_queue),
     "ResumeQueue": (tasks_v2.ResumeQueueRequest.pb(), Service.resume_queue),
 }
-"""The calls by name: the request's message, and what is done with it."""
+"""The calls by name: the request's message, and the method that serves it."""
+PREVIEW_CALLS: Calls = {
+    "GetQueue": (tasks_v2beta3.GetQueueRequest.pb(), Service.get_queue_figures),
+}

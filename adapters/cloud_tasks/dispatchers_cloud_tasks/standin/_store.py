@@ -1,4 +1,4 @@
-"""The queues in an SQLite file: a call that was answered survives the death of the process."""
+"""The queues in an SQLite file: answered calls survive the process."""
 
 from __future__ import annotations
 
@@ -48,6 +48,7 @@ class Store:
         self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         path.chmod(0o600)  # it holds a private key
         self._connection.execute("PRAGMA journal_mode=WAL")
+        # Survives the process, which is all that a stand-in promises.
         self._connection.execute("PRAGMA synchronous=NORMAL")
         self._connection.executescript(SCHEMA)
 
@@ -109,7 +110,7 @@ class Store:
     # Tasks.
 
     def is_taken(self, name: str) -> bool:
-        """Whether a task has this name, or had it until a while ago."""
+        """Return true if a task has this name, or had it recently."""
         statement = (
             "SELECT 1 FROM tasks WHERE name = ?1 "
             "UNION ALL SELECT 1 FROM names WHERE name = ?1 AND until > ?2"
@@ -196,7 +197,7 @@ class Store:
         return [(queue, name) for _, _, queue, name in sorted(rows)[:limit]]
 
     def next_due(self, now: float) -> float | None:
-        """When the next task of a queue that runs becomes due that is not due yet."""
+        """Return when the next waiting task of a running queue becomes due."""
         statement = "SELECT MIN(due) FROM tasks WHERE queue = ? AND due > ?"
         found = [self._one(statement, queue, now)[0] for queue in self._running()]
         return min((due for due in found if due is not None), default=None)

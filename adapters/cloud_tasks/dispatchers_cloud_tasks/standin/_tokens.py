@@ -41,6 +41,7 @@ class Signer:
         self._key = cast("rsa.RSAPrivateKey", serialization.load_pem_private_key(pem, None))
         digest = hashes.Hash(hashes.SHA256())
         digest.update(_number(self._key.public_key().public_numbers().n).encode())
+        # Of the key itself: the id stays the same over restarts.
         self.key_id = digest.finalize().hex()[:40]
 
     def token(self, *, email: str, audience: str) -> str:
@@ -85,6 +86,7 @@ def _json(value: dict[str, Any]) -> str:
 
 
 def _base64(value: bytes) -> str:
+    # RFC 7515: without padding.
     return base64.urlsafe_b64encode(value).rstrip(b"=").decode()
 
 

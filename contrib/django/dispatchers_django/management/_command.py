@@ -22,7 +22,8 @@ class Forwarding(BaseCommand):
     Call it by `call_command("dispatchers_worker", "default", "--drain")`, or from the shell.
     """
 
-    forwarded: str
+    forwarded = ""
+    """The command; the first argument where it is empty."""
     requires_system_checks = ()  # the command says what is wrong, with all there is
 
     def run_from_argv(self, argv: list[str]) -> None:
@@ -42,7 +43,7 @@ class Forwarding(BaseCommand):
 
     def _forward(self, args: list[str]) -> int:
         connections.close_all()  # what was opened at the start would go stale, unwatched
-        return main([self.forwarded, *args])
+        return main([self.forwarded, *args] if self.forwarded else args)
 
 
 def _without_django_s(args: list[str]) -> list[str]:

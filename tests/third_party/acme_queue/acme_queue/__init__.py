@@ -70,7 +70,7 @@ class AcmeDispatcher(BaseDispatcher):
         self.spool.open()
 
     def _worker(self, options: WorkerOptions) -> Worker:
-        return AcmeWorker(self.spool, self.options, options)
+        return AcmeWorker(self.spool, self, options)
 
 
 def _is_full(exc: Exception) -> bool:

@@ -11,14 +11,14 @@ from datetime import datetime
 from itertools import count
 from pathlib import Path
 
-__all__ = ["Spool", "Work"]
+__all__ = ["File", "Spool"]
 
 FOLDERS = ("new", "waiting", "claimed", "dead")
 _numbers = count()
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class File:
     """What a file's name says."""
 
     due: int
@@ -35,7 +35,7 @@ class Work:
         return f"{self.due:015d}.{self.number:020d}.{self.attempt}.{self.deliveries}.{self.id}"
 
     @classmethod
-    def of(cls, name: str) -> Work:
+    def of(cls, name: str) -> File:
         """What a name says."""
         due, number, attempt, deliveries, id_ = name.split(".", 4)
         return cls(int(due), int(number), int(attempt), int(deliveries), id_)
@@ -61,7 +61,7 @@ class Spool:
 
     def put(self, id_: str, body: bytes, due: datetime) -> None:
         """Keep an envelope; it is on the disk when this returns."""
-        work = Work(int(due.timestamp() * 1000), time.time_ns(), 1, 1, id_)
+        work = File(int(due.timestamp() * 1000), time.time_ns(), 1, 1, id_)
         half = self.path / "new" / f"{os.getpid()}.{next(_numbers)}.{id_}"
         self._write(half, body)
         half.rename(self.path / "waiting" / work.name)
@@ -90,24 +90,26 @@ class Spool:
         """The envelopes in some of the folders."""
         return [file.read_bytes() for name in names for file in self._files(name)]
 
-    def claim(self) -> Work | None:
+    def claim(self) -> File | None:
         """Take the work that is due first; None where nothing is due."""
         self._recover()
         now = int(time.time() * 1000)
         for file in self._files("waiting"):
-            work = Work.of(file.name)
+            work = File.of(file.name)
             if work.due > now:
                 return None
+            # Its lease begins before it is claimed: another thread may look for old claims between.
+            with suppress(FileNotFoundError):
+                os.utime(file)
             if self._move(work, "waiting", "claimed"):
-                self.touch(work)
                 return work
         return None
 
-    def body(self, work: Work) -> bytes:
+    def body(self, work: File) -> bytes:
         """The envelope of claimed work."""
         return (self.path / "claimed" / work.name).read_bytes()
 
-    def touch(self, work: Work) -> bool:
+    def touch(self, work: File) -> bool:
         """Hold claimed work for another lease; false where it is somebody else's by now."""
         try:
             os.utime(self.path / "claimed" / work.name)
@@ -115,20 +117,21 @@ class Spool:
             return False
         return True
 
-    def done(self, work: Work) -> None:
+    def done(self, work: File) -> None:
         """Forget finished work."""
         (self.path / "claimed" / work.name).unlink(missing_ok=True)
 
-    def again(self, work: Work, after: float, *, attempt: int) -> None:
-        """Let claimed work wait, for the same attempt or the next one."""
+    def again(self, work: File, after: float, *, attempt: int, deliveries: int) -> None:
+        """Let claimed work wait; its next delivery has these counts."""
         due = int((time.time() + after) * 1000)
-        self._move(work, "claimed", "waiting", replace(work, due=due, attempt=attempt))
+        to = replace(work, due=due, attempt=attempt, deliveries=deliveries)
+        self._move(work, "claimed", "waiting", to)
 
-    def bury(self, work: Work) -> None:
-        """Keep claimed work that failed for good."""
+    def bury(self, work: File) -> None:
+        """Keep claimed work that failed permanently."""
         self._move(work, "claimed", "dead")
 
-    def abandon(self, work: Work) -> None:
+    def abandon(self, work: File) -> None:
         """Deliver claimed work once more: its worker is gone."""
         self._move(work, "claimed", "waiting", replace(work, deliveries=work.deliveries + 1))
 
@@ -137,9 +140,9 @@ class Spool:
         for file in self._files("claimed"):
             with suppress(FileNotFoundError):
                 if file.stat().st_mtime < oldest:
-                    self.abandon(Work.of(file.name))
+                    self.abandon(File.of(file.name))
 
-    def _move(self, work: Work, source: str, target: str, to: Work | None = None) -> bool:
+    def _move(self, work: File, source: str, target: str, to: File | None = None) -> bool:
         """Whether it was there to be moved; of two who try, one succeeds."""
         try:
             (self.path / source / work.name).rename(self.path / target / (to or work).name)

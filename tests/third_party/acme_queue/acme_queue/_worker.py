@@ -1,84 +1,51 @@
-"""The worker: claims a file, runs the envelope in it, and does what follows."""
+"""The worker: claims a file, and moves it as its run asks for."""
 
 from __future__ import annotations
 
-import signal
-import threading
+from dispatchers import BaseDispatcher, DeadLetter, WorkerOptions
+from dispatchers.worker import BaseWorker, Work
 
-from dispatchers import (
-    Action,
-    BackendOptions,
-    Heartbeat,
-    Outcome,
-    WorkerOptions,
-    run_envelope,
-    run_settings,
-)
-
-from ._spool import Spool, Work
+from ._spool import File, Spool
 
 __all__ = ["AcmeWorker"]
 
-IDLE = 0.2
-"""Seconds between two looks into a folder where nothing was due."""
 
-
-class AcmeWorker:
-    """Runs the work of one folder, one piece after the other.
+class AcmeWorker(BaseWorker[File]):
+    """Runs the work of one folder.
 
     Args:
         spool: The folder.
 
-        backend: The dispatcher's options.
+        dispatcher: The dispatcher whose folder it is.
 
         options: What the command line asks for.
     """
 
-    def __init__(self, spool: Spool, backend: BackendOptions, options: WorkerOptions) -> None:
+    poll = 0.2
+
+    def __init__(self, spool: Spool, dispatcher: BaseDispatcher, options: WorkerOptions) -> None:
+        super().__init__(dispatcher, options)
+        self.lease = spool.lease
         self._spool = spool
-        self._settings = run_settings(backend)
-        self._drain = options.drain
-        self._stopping = threading.Event()
 
-    def run(self) -> int:
-        """Work until stopped."""
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, lambda *_: self.stop())
-        while not self._stopping.is_set():
-            if self.step() is None:
-                if self._drain:
-                    break
-                self._stopping.wait(IDLE)
-        return 0
-
-    def stop(self) -> None:
-        """Finish what runs, then return from `run`."""
-        self._stopping.set()
-
-    def step(self) -> Outcome | None:
-        """Run the next piece of work; None where nothing is due."""
-        work = self._spool.claim()
-        if work is None:
+    def _take(self, wait: float) -> Work[File] | None:
+        file = self._spool.claim()
+        if file is None:
             return None
-        outcome = run_envelope(
-            self._spool.body(work),
-            attempt=work.attempt,
-            deliveries=work.deliveries,
-            heartbeat=Heartbeat(lambda: self._spool.touch(work), self._spool.lease / 3),
-            settings=self._settings,
-            stopping=self._stopping.is_set,
-        )
-        self._settle(work, outcome)
-        return outcome
+        return Work(file, self._spool.body(file), file.attempt, file.deliveries, file.id)
 
-    def _settle(self, work: Work, outcome: Outcome) -> None:
-        match outcome.action:
-            case Action.DONE:
-                self._spool.done(work)
-            case Action.RETRY:
-                self._spool.again(work, outcome.after, attempt=work.attempt + 1)
-            case Action.RETURN:
-                self._spool.again(work, outcome.after, attempt=work.attempt)
-            case Action.DEAD:
-                self._spool.bury(work)
+    def _renew(self, work: Work[File]) -> bool:
+        return self._spool.touch(work.handle)
+
+    def _complete(self, work: Work[File]) -> None:
+        self._spool.done(work.handle)
+
+    def _retry(self, work: Work[File], after: float, attempt: int) -> None:
+        # A rename is atomic: the next attempt and the end of this one.
+        self._spool.again(work.handle, after, attempt=attempt, deliveries=1)
+
+    def _give_back(self, work: Work[File], after: float, deliveries: int) -> None:
+        self._spool.again(work.handle, after, attempt=work.attempt, deliveries=deliveries + 1)
+
+    def _dead_letter(self, work: Work[File], letter: DeadLetter) -> None:
+        self._spool.bury(work.handle)

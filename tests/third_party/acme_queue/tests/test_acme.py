@@ -9,7 +9,7 @@ import pytest
 from acme_queue import AcmeDispatcher
 
 from dispatchers import WorkerOptions
-from dispatchers.testing import DispatcherConformance, Harness
+from dispatchers.testing import DispatcherConformance, Harness, WorkerConformance
 
 
 class AcmeHarness(Harness):
@@ -41,6 +41,12 @@ class AcmeHarness(Harness):
 
 
 class TestAcme(DispatcherConformance):
+    @pytest.fixture
+    def harness(self, tmp_path: Path) -> AcmeHarness:
+        return AcmeHarness(tmp_path / "spool")
+
+
+class TestAcmeWorker(WorkerConformance):
     @pytest.fixture
     def harness(self, tmp_path: Path) -> AcmeHarness:
         return AcmeHarness(tmp_path / "spool")

@@ -1,1 +1,1 @@
-"""`manage.py dispatchers_worker` and `manage.py dispatchers_doctor`."""
+"""Commands of `manage.py`."""

@@ -1,0 +1,1 @@
+"""Settings from every source, and the dispatchers built from them."""

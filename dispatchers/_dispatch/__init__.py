@@ -1,0 +1,1 @@
+"""The base of every dispatcher, and how the contract is kept."""

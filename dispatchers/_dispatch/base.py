@@ -1,0 +1,485 @@
+"""The contract: `dispatch` never raises, never hangs, and says what is known (C1 to C4, C6, C12).
+
+Callers see `Dispatcher`; an adapter's author inherits `BaseDispatcher` and writes `_send`,
+`_category` and `_maybe_sent`. Everything that must hold for every backend is here, once.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import abstractmethod
+from collections.abc import Coroutine, Iterable, Sequence
+from functools import cached_property, partial
+from os import getpid
+from time import monotonic
+from typing import Any, ClassVar, final
+
+from dispatchers._dispatch import reporting as _report
+from dispatchers._dispatch.admission import Limits, admit
+from dispatchers._dispatch.batch import Batch
+from dispatchers._dispatch.circuit_breaker import Breaker
+from dispatchers._dispatch.configured import ConfiguredBackend
+from dispatchers._dispatch.error_mapping import (
+    AnswerError,
+    ErrorMapping,
+    counts_against,
+    failure,
+    map_error,
+)
+from dispatchers._dispatch.last_resort import ALL_REJECTED, ALL_UNKNOWN, REJECTED, UNKNOWN
+from dispatchers._dispatch.protocol import Item, Sent, is_instance
+from dispatchers._dispatch.reporting import unsent
+from dispatchers._errors import ErrorCategory, RejectedError
+from dispatchers._models.base import build
+from dispatchers._models.options import BackendOptions
+from dispatchers._models.request import DispatchRequest
+from dispatchers._models.response import (
+    DispatchFailure,
+    DispatchResponse,
+    DispatchResponses,
+    DispatchStatus,
+)
+from dispatchers._runtime.cancellation import CUT, shielded, within
+from dispatchers._runtime.fork import notice_fork, process
+from dispatchers._runtime.guard import Guard
+from dispatchers._runtime.to_thread import on_thread
+
+
+class BaseDispatcher(ConfiguredBackend):
+    """The base of every adapter: `dispatch` and its kin are final, `_send` is yours.
+
+    Args:
+        options: The validated options; None builds them from `settings`.
+
+        alias: The name the dispatcher is configured under; by default the backend's.
+
+        settings: The options by keyword, for a dispatcher built from code.
+
+    Raises:
+        ConfigurationError: An option is unknown or does not fit.
+    """
+
+    guarded: bool = False
+    """Run `_send` under the guard, for a client that cannot be bounded otherwise."""
+    required: ClassVar[tuple[str, ...]] = ("_send", "_category", "_maybe_sent")
+    """What a concrete class must define."""
+
+    def __init__(
+        self, options: BackendOptions | None = None, *, alias: str | None = None, **settings: object
+    ) -> None:
+        super().__init__(options, alias=alias, **settings)
+        self._closed = False
+        self._breaker = self._new_breaker()
+        self._guard = Guard(f"dispatchers-{self.alias}") if self.guarded else None
+
+    @cached_property
+    def _limits(self) -> Limits:
+        """Read late, because an instance may narrow its capabilities."""
+        return Limits.of(self.alias, self.name, self.options, self.capabilities)
+
+    def _new_breaker(self) -> Breaker | None:
+        settings = self.options.breaker
+        return None if settings is False or self.capabilities.runs_here else Breaker(settings)
+
+    # What callers use.
+
+    @final
+    def dispatch(self, request: DispatchRequest, /) -> DispatchResponse:
+        """Hand over one request. Never raises an `Exception`, never outlasts its deadline."""
+        contacted, started = False, 0.0
+        try:
+            if process.pid != getpid():  # asked here: a call for it would cost every dispatch
+                notice_fork()
+            started = monotonic()
+            if self._breaker is not None and not self._breaker.allow():
+                return self._refused_at_once(request, started)
+            request, body, waived = admit(self._limits, request)
+            timeout = self._time_left(request, started)
+            contacted = True
+            sent = self._bounded_send(request, body, timeout)
+            return self._announce(self._sent(request, sent, started, waived))
+        except Exception as exc:  # noqa: BLE001 - C1
+            try:
+                return self._announce(self._not_sent(request, exc, started, contacted=contacted))
+            except Exception:  # noqa: BLE001 - C1: no stack or memory is left to answer with
+                return UNKNOWN if contacted else REJECTED
+
+    @final
+    async def adispatch(self, request: DispatchRequest, /) -> DispatchResponse:
+        """Hand over one request without blocking the event loop.
+
+        Cancelling it does not unsend: what became of it still reaches the hooks.
+        """
+        work, begun = None, True
+        try:
+            notice_fork()
+            work = self._adispatch(request)
+            return await shielded(work)
+        except Exception as exc:  # noqa: BLE001 - C1: no event loop of asyncio runs here
+            try:
+                begun = not (work is None or _never_began(work))
+                return self._announce(self._not_sent(request, no_loop(exc), 0.0, contacted=begun))
+            except Exception:  # noqa: BLE001 - C1: no stack or memory is left to answer with
+                return UNKNOWN if begun else REJECTED
+
+    @final
+    def dispatch_many(self, requests: Iterable[DispatchRequest], /) -> DispatchResponses:
+        """Hand over several requests under one deadline; one response each, in order.
+
+        The deadline is for the backend: encoding is not counted. What was not handed over by then
+        is `REJECTED`, the rest has its own answers.
+        """
+        try:
+            notice_fork()
+            batch = self._new_batch()
+            for items in batch.chunks(requests):
+                try:
+                    batch.take(self._send_batch(items, self._time_for(batch)))
+                except Exception as exc:  # noqa: BLE001 - C1
+                    batch.fail(exc)
+            return self._announced(batch)
+        except Exception:  # noqa: BLE001 - C1: no stack or memory is left to answer with
+            return ALL_UNKNOWN
+
+    @final
+    async def adispatch_many(self, requests: Iterable[DispatchRequest], /) -> DispatchResponses:
+        """Hand over several requests without blocking the event loop."""
+        work, begun = None, True
+        try:
+            notice_fork()
+            work = self._adispatch_many(requests)
+            return await shielded(work)
+        except Exception as exc:  # noqa: BLE001 - C1: no event loop of asyncio runs here
+            try:
+                begun = not (work is None or _never_began(work))
+                return ALL_UNKNOWN if begun else self._all_refused(requests, no_loop(exc))
+            except Exception:  # noqa: BLE001 - C1: no stack or memory is left to answer with
+                return ALL_UNKNOWN if begun else ALL_REJECTED
+
+    def close(self, timeout: float = 5.0) -> int:
+        """Finish what is under way within `timeout` seconds, then refuse further requests.
+
+        Returns:
+            How many pieces of accepted work were left undone; 0 for a backend that keeps them.
+        """
+        self._closed = True
+        left = self._close(timeout)
+        return left + (self._guard.close(timeout) if self._guard else 0)
+
+    # What an adapter's author writes.
+
+    @abstractmethod
+    def _send(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:
+        """Hand over one envelope within `timeout` seconds.
+
+        May raise anything; `RejectedError` says that it was certainly not handed over, and why.
+        """
+
+    @abstractmethod
+    def _category(self, exc: Exception) -> ErrorCategory | None:
+        """Return the category of an exception, or None for the core's."""
+
+    @abstractmethod
+    def _maybe_sent(self, exc: Exception) -> bool:
+        """Tell whether the work may be handed over in spite of `exc`."""
+
+    def _send_many(self, items: Sequence[Item], *, timeout: float) -> Sequence[Sent | Exception]:
+        """Hand over several envelopes; one result each, in order, an exception where it failed.
+
+        Raising says the same of all of them. The default hands over one after the other.
+        """
+        until = monotonic() + timeout
+        return [self._one_of_many(request, body, until) for request, body in items]
+
+    async def _asend(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:
+        """Hand over one envelope on the event loop, by default on a thread."""
+        return await on_thread(
+            lambda left: self._bounded_send(request, body, left),
+            timeout=timeout,
+            cut=not self.capabilities.runs_here,
+        )
+
+    async def _asend_many(
+        self, items: Sequence[Item], *, timeout: float
+    ) -> Sequence[Sent | Exception]:
+        """Hand over several on the event loop, by default on a thread.
+
+        Where neither is written, `_asend` hands over one after the other.
+        """
+        if type(self)._send_many is BaseDispatcher._send_many:
+            until = monotonic() + timeout
+            return [await self._aone_of_many(request, body, until) for request, body in items]
+        return await on_thread(
+            lambda left: self._send_batch(items, left),
+            timeout=timeout,
+            cut=not self.capabilities.runs_here,
+        )
+
+    def _close(self, timeout: float) -> int:
+        """Release what is held; return how many pieces of accepted work were left undone."""
+        del timeout
+        return 0
+
+    # How the contract is kept.
+
+    def _time_left(self, request: DispatchRequest, started: float) -> float:
+        """Return the seconds left for contacting the backend, if it may be contacted at all."""
+        if self._closed:
+            raise RejectedError(ErrorCategory.CLOSED, f"dispatcher {self.alias!r} was closed")
+        if self.capabilities.runs_here:
+            return 0.0
+        left = (request.deadline or self.options.deadline) - (monotonic() - started)
+        if left <= 0:
+            raise RejectedError(ErrorCategory.TIMEOUT, "the deadline passed before contact")
+        return left
+
+    def _new_batch(self) -> Batch:
+        started = monotonic()
+
+        def answer(
+            request: DispatchRequest, sent: Sent, waived: tuple[str, ...]
+        ) -> DispatchResponse:
+            return self._sent(request, sent, started, waived)
+
+        def refuse(
+            requests: Sequence[object], exc: Exception, contacted: bool, counted: bool
+        ) -> list[DispatchResponse]:
+            return self._refused(
+                requests,
+                exc,
+                started,
+                contacted=contacted,
+                counted=counted,
+                hurried=batch.is_hurried,
+            )
+
+        batch = Batch(partial(admit, self._limits), answer, refuse, self.options.deadline)
+        return batch
+
+    def _time_for(self, batch: Batch) -> float:
+        """Return the seconds left for a batch; the breaker is asked once for all of it."""
+        if self._closed:
+            raise RejectedError(ErrorCategory.CLOSED, f"dispatcher {self.alias!r} was closed")
+        asked = batch.was_begun or self._breaker is None
+        if not asked and self._breaker is not None and not self._breaker.allow():
+            raise RejectedError(ErrorCategory.CIRCUIT_OPEN, self._open_error.message)
+        return batch.begin(endless=self.capabilities.runs_here)
+
+    def _announced(self, batch: Batch) -> DispatchResponses:
+        responses = batch.responses()
+        self._announce_all(responses)
+        return responses
+
+    def _all_refused(self, requests: object, exc: Exception) -> DispatchResponses:
+        """Answer for a batch that was not begun, one response for each request."""
+        batch = self._new_batch()
+        batch.refuse_all(requests, exc)
+        return self._announced(batch)
+
+    def _announce(self, response: DispatchResponse) -> DispatchResponse:
+        """Return the response, once the log and the hooks know of it."""
+        return _report.told(response)
+
+    def _announce_all(self, responses: Sequence[DispatchResponse]) -> None:
+        """Tell the log and the hooks of a batch."""
+        _report.told_all(responses)
+
+    @cached_property
+    def _open_error(self) -> DispatchFailure:
+        message = (
+            f"backend {self.name!r} failed repeatedly: {self.alias!r} waits before it is tried"
+        )
+        return failure(ErrorCategory.CIRCUIT_OPEN, message, None, retryable=True)
+
+    def _refused_at_once(self, request: object, started: float) -> DispatchResponse:
+        """Answer while the breaker is open: there is nothing to find out, or to prepare."""
+        error, elapsed = self._open_error, monotonic() - started
+        rejected = DispatchStatus.REJECTED
+        return self._announce(
+            unsent(self.alias, self.name, request, rejected, error, None, elapsed)
+        )
+
+    def _bounded_send(self, request: DispatchRequest, body: bytes, timeout: float) -> Sent:
+        if self._guard is None:
+            return self._send(request, body, timeout=timeout)
+        return self._guard.call(
+            lambda: self._send(request, body, timeout=timeout),
+            timeout=timeout,
+            on_late=lambda late: _report.late(self.alias, self.name, request, late.error),
+        )
+
+    def _send_batch(self, items: Sequence[Item], timeout: float) -> Sequence[Sent | Exception]:
+        native = type(self)._send_many is not BaseDispatcher._send_many
+        if self._guard is None or not native:
+            return self._send_many(items, timeout=timeout)
+        return self._guard.call(lambda: self._send_many(items, timeout=timeout), timeout=timeout)
+
+    async def _asend_bounded(self, request: DispatchRequest, body: bytes, timeout: float) -> Sent:
+        """`_asend`, cut at the deadline unless the work runs here."""
+        work = self._asend(request, body, timeout=timeout)
+        return await (work if self.capabilities.runs_here else within(work, timeout + CUT))
+
+    async def _asend_batch(
+        self, items: Sequence[Item], timeout: float
+    ) -> Sequence[Sent | Exception]:
+        work = self._asend_many(items, timeout=timeout)
+        return await (work if self.capabilities.runs_here else within(work, timeout + 1.5 * CUT))
+
+    def _one_of_many(self, request: DispatchRequest, body: bytes, until: float) -> Sent | Exception:
+        try:
+            return self._bounded_send(request, body, self._left_of_many(until))
+        except Exception as exc:  # noqa: BLE001 - C1
+            return exc
+
+    async def _aone_of_many(
+        self, request: DispatchRequest, body: bytes, until: float
+    ) -> Sent | Exception:
+        try:
+            return await self._asend_bounded(request, body, self._left_of_many(until))
+        except Exception as exc:  # noqa: BLE001 - C1
+            return exc
+
+    def _left_of_many(self, until: float) -> float:
+        left = until - monotonic()
+        if left <= 0 and not self.capabilities.runs_here:
+            raise RejectedError(ErrorCategory.TIMEOUT, "the deadline passed before its turn")
+        return left
+
+    async def _adispatch(self, request: DispatchRequest) -> DispatchResponse:
+        contacted, started = False, 0.0
+        try:
+            started = monotonic()
+            if self._breaker is not None and not self._breaker.allow():
+                return self._refused_at_once(request, started)
+            request, body, waived = admit(self._limits, request)
+            timeout = self._time_left(request, started)
+            contacted = True
+            sent = await self._asend_bounded(request, body, timeout)
+            return self._announce(self._sent(request, sent, started, waived))
+        except Exception as exc:  # noqa: BLE001 - C1
+            return self._announce(self._not_sent(request, exc, started, contacted=contacted))
+
+    async def _adispatch_many(self, requests: Iterable[DispatchRequest]) -> DispatchResponses:
+        batch = self._new_batch()
+        for items in batch.chunks(requests):
+            try:
+                batch.take(await self._asend_batch(items, self._time_for(batch)))
+            except Exception as exc:  # noqa: BLE001 - C1
+                batch.fail(exc)
+        return self._announced(batch)
+
+    def _sent(
+        self,
+        request: DispatchRequest,
+        sent: Sent,
+        started: float,
+        waived: tuple[str, ...] = (),
+    ) -> DispatchResponse:
+        """Return the response to what an adapter handed over, counted by the breaker."""
+        task_id, status, confirmed, durable, error, exception = _checked(self.name, sent)
+        capabilities = self.capabilities
+        values = {
+            "request_id": request.id,
+            "task_id": task_id,
+            "dispatcher": self.alias,
+            "backend": self.name,
+            "status": status,
+            "confirmed": capabilities.confirmed if confirmed is None else confirmed,
+            "durable": capabilities.durable if durable is None else durable,
+            "waived": waived,
+            "error": error,
+            "elapsed": monotonic() - started,
+            "request": request,
+        }
+        private = None if exception is None else {"_exception": exception}
+        if self._breaker is not None and (change := self._breaker.record_success()) is not None:
+            _report.breaker(self.alias, self.name, change, self._breaker.suppressed)
+        return build(DispatchResponse, values, private)
+
+    def _not_sent(
+        self, request: object, exc: Exception, started: float, *, contacted: bool
+    ) -> DispatchResponse:
+        """Return the response to what could not be handed over, counted by the breaker."""
+        deadline = request.deadline if is_instance(request, DispatchRequest) else None
+        hurried = deadline is not None and deadline < self.options.deadline
+        return self._refused([request], exc, started, contacted=contacted, hurried=hurried)[0]
+
+    def _refused(
+        self,
+        requests: Sequence[object],
+        exc: Exception,
+        started: float,
+        *,
+        contacted: bool,
+        hurried: bool,
+        counted: bool = True,
+    ) -> list[DispatchResponse]:
+        """Return the responses to requests that failed for one reason."""
+        mapping = ErrorMapping(
+            self.name, self.alias, self._secrets, self._category, self._maybe_sent
+        )
+        status, error = map_error(mapping, exc, contacted=contacted)
+        if counted and self._breaker is not None:
+            # A deadline shorter than the dispatcher's own says little of the backend.
+            late = hurried and error.category is ErrorCategory.TIMEOUT
+            bad = contacted and not late and counts_against(status, error)
+            self._count(self._breaker, bad=bad)
+        elapsed = monotonic() - started
+        return [
+            unsent(self.alias, self.name, request, status, error, exc, elapsed)
+            for request in requests
+        ]
+
+    def _count(self, breaker: Breaker, *, bad: bool) -> None:
+        if not bad:
+            breaker.record_neutral()
+        elif (change := breaker.record_failure()) is not None:
+            _report.breaker(self.alias, self.name, change, breaker.suppressed)
+
+
+def no_loop(exc: Exception) -> Exception:
+    """Return what to answer where no event loop of asyncio runs; else the error itself."""
+    if not isinstance(exc, RuntimeError) or isinstance(exc, RecursionError):
+        return exc
+    return RejectedError(
+        ErrorCategory.UNSUPPORTED,
+        "adispatch() runs on asyncio's event loop, and none runs here: call dispatch() on a "
+        "thread instead, such as trio.to_thread.run_sync(...)",
+    )
+
+
+def _never_began(work: Coroutine[Any, Any, object]) -> bool:
+    """Close a coroutine that was never run; false for one that was."""
+    if inspect.getcoroutinestate(work) != inspect.CORO_CREATED:
+        return False
+    work.close()
+    return True
+
+
+# Looked up once: an enum's members are attributes that Python computes.
+FAILED = DispatchStatus.FAILED
+
+
+ANSWERS = (
+    DispatchStatus.EXECUTED,
+    DispatchStatus.ACCEPTED,
+    DispatchStatus.DUPLICATE,
+    DispatchStatus.DEFERRED,
+    FAILED,
+)
+"""A tuple: looked through by identity, while an enum's hash is computed in Python."""
+
+
+def _checked(backend: str, sent: object) -> Sent:
+    """Return an answer that makes sense: callers must not be told what an adapter mistyped."""
+    if not isinstance(sent, Sent):
+        raise AnswerError(f"backend {backend!r} answered with no Sent")
+    task_id, status, _, _, error, _ = sent
+    if type(status) is not DispatchStatus or status not in ANSWERS:
+        raise AnswerError(f"backend {backend!r} answered with a status that none may give")
+    if (error is None) is (status is FAILED):
+        said = "without" if error is None else "with"
+        raise AnswerError(f"backend {backend!r} answered {status.value} {said} an error")
+    if not (task_id is None or isinstance(task_id, str)):
+        raise AnswerError(f"backend {backend!r} answered with a task id that is not text")
+    return sent

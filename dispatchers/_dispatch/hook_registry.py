@@ -1,0 +1,79 @@
+"""The hooks of this process, and how they are called."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from dispatchers._models.request import DispatchRequest
+from dispatchers._runtime.log import say
+
+
+class Hooks:
+    """The hooks of this process, in the order they were added; tuples, so that reading is safe."""
+
+    def __init__(self) -> None:
+        self.before_dispatch: tuple[Callable[..., Any], ...] = ()
+        self.after_dispatch: tuple[Callable[..., Any], ...] = ()
+        self.before_run: tuple[Callable[..., Any], ...] = ()
+        self.after_run: tuple[Callable[..., Any], ...] = ()
+
+
+hooks = Hooks()
+
+
+_seen: ContextVar[Sequence[DispatchRequest]] = ContextVar("dispatchers_seen", default=())
+
+
+@contextmanager
+def seen(requests: Sequence[DispatchRequest]) -> Generator[None]:
+    """Leave these very requests alone: the hooks saw them when they were held."""
+    token = _seen.set(requests)
+    try:
+        yield
+    finally:
+        _seen.reset(token)
+
+
+def changed(request: DispatchRequest) -> DispatchRequest:
+    """Return the request as the hooks leave it, once."""
+    # By identity: a copy that was changed since is another request.
+    if any(each is request for each in _seen.get()):
+        return request
+    for hook in hooks.before_dispatch:
+        try:
+            given: object = hook(request)
+        except Exception as exc:  # noqa: BLE001 - a hook that raises changes nothing
+            failed("before_dispatch", hook, exc)
+        else:
+            request = given if isinstance(given, DispatchRequest) else request
+    return request
+
+
+told: ContextVar[tuple[object, ...]] = ContextVar("dispatchers_told", default=())
+"""The values that hooks are being called with; the testing kit tells hooks from callers by it."""
+
+
+def tell(event: str, *values: object) -> None:
+    """Call every hook of `event` with `values`."""
+    if not (added := getattr(hooks, event)):
+        return
+    token = told.set(values)
+    try:
+        for hook in added:
+            try:
+                hook(*values)
+            except Exception as exc:  # noqa: BLE001 - a hook that raises changes nothing
+                failed(event, hook, exc)
+    finally:
+        told.reset(token)
+
+
+def failed(event: str, hook: object, exc: Exception) -> None:
+    """Log that a hook raised: its name and the type, for the text may quote a payload."""
+    name = getattr(hook, "__qualname__", type(hook).__name__)
+    words = "%s hook %s raised %s; it is ignored"
+    say(logging.WARNING, words, event, name, type(exc).__name__)

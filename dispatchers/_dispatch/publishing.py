@@ -1,0 +1,104 @@
+"""`PublishingDispatcher`: the base of adapters whose client publishes messages."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from time import monotonic
+from typing import ClassVar, Generic, TypeVar, final
+
+from dispatchers._dispatch.base import BaseDispatcher
+from dispatchers._dispatch.error_mapping import AnswerError, before_contact, is_in_doubt
+from dispatchers._dispatch.protocol import Item, Sent
+from dispatchers._errors import ErrorCategory, RejectedError
+from dispatchers._models.request import DispatchRequest
+
+M = TypeVar("M")
+
+
+class PublishingDispatcher(BaseDispatcher, Generic[M]):
+    """Like `BaseDispatcher`, for a client that publishes messages, one or many at a time.
+
+    You write `_prepare`, which makes a message without contact, and `_publish`, which hands
+    messages over in as few round trips as the client can.
+    """
+
+    batch_size: int | None = None
+    """Messages of one `_publish`; the deadline is checked in between. None means no limit."""
+    required: ClassVar[tuple[str, ...]] = ("_prepare", "_publish", "_category", "_maybe_sent")
+
+    @abstractmethod
+    def _prepare(self, request: DispatchRequest, body: bytes) -> M:
+        """Return the message for one envelope, without contact.
+
+        May raise anything: the request is rejected, and the others of its batch go on.
+        """
+
+    @abstractmethod
+    def _publish(self, messages: Sequence[M], timeout: float) -> Sequence[Sent | Exception]:
+        """Hand over messages within `timeout` seconds; one answer each, in order.
+
+        Raising says the same of all of them, and of none of another batch.
+        """
+
+    @final
+    def _send(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:
+        until = monotonic() + timeout
+        # Before contact, so that what cannot be made is certainly not handed over.
+        message = self._prepared(request, body)
+        if isinstance(message, RejectedError):
+            raise message
+        answer = self._published([message], until)[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    @final
+    def _send_many(self, items: Sequence[Item], *, timeout: float) -> Sequence[Sent | Exception]:
+        until = monotonic() + timeout
+        answers: list[Sent | Exception] = []
+        size = self.batch_size or max(len(items), 1)
+        for start in range(0, len(items), size):
+            if start and (stop := self._reason_to_stop(answers[-1], until)) is not None:
+                return [*answers, *[stop] * (len(items) - len(answers))]
+            answers += self._answers(items[start : start + size], until, alone=len(items) <= size)
+        return answers
+
+    def _reason_to_stop(self, last: Sent | Exception, until: float) -> RejectedError | None:
+        if self._is_late(until):
+            return RejectedError(ErrorCategory.TIMEOUT, "the deadline passed before its turn")
+        # What is in doubt was cut half-way: more of it on a new connection helps no one.
+        if isinstance(last, Exception) and is_in_doubt(last, self._maybe_sent):
+            return RejectedError(ErrorCategory.UNAVAILABLE, "the batch failed before its turn")
+        return None
+
+    def _answers(
+        self, items: Sequence[Item], until: float, *, alone: bool
+    ) -> Sequence[Sent | Exception]:
+        """Prepare and publish one batch; an error of one among several is that one's answer."""
+        prepared = [self._prepared(request, body) for request, body in items]
+        good = [each for each in prepared if not isinstance(each, RejectedError)]
+        try:
+            answers = iter(self._published(good, until) if good else ())
+        except Exception as exc:
+            if alone:
+                raise
+            answers = iter([exc] * len(good))
+        return [each if isinstance(each, RejectedError) else next(answers) for each in prepared]
+
+    def _prepared(self, request: DispatchRequest, body: bytes) -> M | RejectedError:
+        try:
+            return self._prepare(request, body)
+        except Exception as exc:  # noqa: BLE001 - C1: each message has an answer of its own
+            return before_contact(exc)
+
+    def _published(self, messages: Sequence[M], until: float) -> Sequence[Sent | Exception]:
+        if self._is_late(until):
+            raise RejectedError(ErrorCategory.TIMEOUT, "the deadline passed before contact")
+        answers = self._publish(messages, until - monotonic())
+        if len(answers) != len(messages):
+            raise AnswerError(f"_publish gave {len(answers)} answers for {len(messages)} messages")
+        return answers
+
+    def _is_late(self, until: float) -> bool:
+        return monotonic() >= until and not self.capabilities.runs_here

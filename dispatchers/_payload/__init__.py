@@ -1,0 +1,1 @@
+"""Arguments of tasks to JSON and back, exactly."""

@@ -1,0 +1,1 @@
+"""Threads, event loops, timeouts, forks and connections: the layer below everything else."""

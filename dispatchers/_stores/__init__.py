@@ -1,0 +1,1 @@
+"""Idempotency and dead-letter stores, by name."""

@@ -1,0 +1,161 @@
+"""Effects of a run on its own file: what it records, and the jobs that follow from that.
+
+A child process collects them while a turn or a step of an execution ends. They travel to the worker
+with the outcome of the run, which applies them in the transaction that settles the job: all of it
+is on the disk, or the job is delivered again.
+"""
+
+from __future__ import annotations
+
+import marshal
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from dispatchers._journal.values import Answer, Command, Commit, EntryKind, Status, WakeUp
+from dispatchers._models.request import DispatchRequest
+from dispatchers._worker.waking import TURN
+from dispatchers.sqlite._collecting import current
+from dispatchers.sqlite._records import NewJob
+
+__all__ = ["Collector", "Effects", "FollowUp", "collecting"]
+
+
+class FollowUp(NamedTuple):
+    """A job that follows from what was recorded."""
+
+    job: NewJob
+    wakes: str | None
+    """The execution that it wakes: put only if that wants to be woken. None is put in any case."""
+
+
+class Effects(NamedTuple):
+    """Changes of one run: an answer, or the commit of a turn."""
+
+    execution: str
+    number: int
+    """Of the command that is answered; for a commit the fence of its turn."""
+    change: Answer | Commit
+    sent: Sequence[int]
+    """Commands of the commit whose jobs are among those that follow."""
+    follow: Sequence[FollowUp]
+
+    def packed(self) -> bytes:
+        """Return them as bytes, for a process of the same program."""
+        change = self.change
+        plain = _plain_answer(change) if isinstance(change, Answer) else _plain_commit(change)
+        follow = [(tuple(job), wakes) for job, wakes in self.follow]
+        return marshal.dumps((self.execution, self.number, plain, tuple(self.sent), follow))
+
+    @classmethod
+    def unpacked(cls, data: bytes) -> Effects:
+        """Return what was packed."""
+        execution, number, plain, sent, follow = marshal.loads(data)  # noqa: S302 - our own child
+        change = _answer(plain) if len(plain) == len(Answer._fields) else _commit(plain)
+        jobs = [FollowUp(NewJob(*job), wakes) for job, wakes in follow]
+        return cls(execution, number, change, sent, jobs)
+
+
+def _plain_answer(answer: Answer) -> tuple[Any, ...]:
+    return (answer.kind.value, *answer[1:])
+
+
+def _answer(plain: Sequence[Any]) -> Answer:
+    return Answer(EntryKind(plain[0]), *plain[1:])
+
+
+def _plain_commit(commit: Commit) -> tuple[Any, ...]:
+    # No enumerations, and no tuples of other classes: nothing is unpickled.
+    commands = [(each.number, each.kind.value, *each[2:]) for each in commit.commands]
+    answers = [(number, _plain_answer(answer)) for number, answer in commit.answers]
+    unread = tuple(commit.unread)
+    changed = commit._replace(commands=commands, answers=answers, unread=unread)  # type: ignore[arg-type]
+    return tuple(changed._replace(status=commit.status.value))  # type: ignore[arg-type]
+
+
+def _commit(plain: Sequence[Any]) -> Commit:
+    found = Commit(*plain)
+    rows: Sequence[Any] = found.commands
+    commands = [Command(row[0], EntryKind(row[1]), *row[2:]) for row in rows]
+    given: Sequence[Any] = found.answers
+    answers = [(number, _answer(row)) for number, row in given]
+    return found._replace(commands=commands, answers=answers, status=Status(found.status))
+
+
+class Collector:
+    """Collects what one run asks for, in its child process.
+
+    Args:
+        path: The file of the worker.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.puts = False
+        self.way: WakeUp | None = None
+        self._change: tuple[str, int, Answer | Commit] | None = None
+        self._sent: list[int] = []
+        self._follow: list[FollowUp] = []
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether there is a change, from which jobs may follow."""
+        return self._change is not None
+
+    def record(self, execution: str, number: int, change: Answer | Commit) -> None:
+        """Collect the change of the run."""
+        self._change = (execution, number, change)
+
+    def awaits(self, execution: str, number: int) -> bool:
+        """Tell whether a command is new in the change, and was not answered."""
+        if (commit := self._commit(execution)) is None:
+            return False
+        is_new = any(each.number == number for each in commit.commands)
+        return is_new and all(answered != number for answered, _ in commit.answers)
+
+    def answer(self, execution: str, number: int, answer: Answer) -> bool:
+        """Collect an answer to a new command of the change; true if it is the first of it."""
+        commit = self._commit(execution)
+        assert commit is not None
+        assert self._change is not None
+        answers = [*commit.answers, (number, answer)]
+        self.record(execution, self._change[1], commit._replace(answers=answers))
+        return not commit.answers
+
+    def _commit(self, execution: str) -> Commit | None:
+        change = self._change
+        if change is None or change[0] != execution or not isinstance(change[2], Commit):
+            return None
+        return change[2]
+
+    def note_sent(self, numbers: Sequence[int]) -> None:
+        """Collect which commands have jobs among those that follow."""
+        self._sent += numbers
+
+    def follow(self, job: NewJob, request: DispatchRequest) -> None:
+        """Collect a job."""
+        wakes = None
+        if request.task.endswith(TURN) and job.run_at is None:
+            wakes = str(request.payload["execution"])
+        self._follow.append(FollowUp(job, wakes))
+
+    def clear(self) -> None:
+        """Forget all: the run has failed."""
+        self._change = None
+        self._sent, self._follow = [], []
+
+    def packed(self) -> bytes:
+        """Return what was collected; empty if nothing was."""
+        if self._change is None:
+            return b""
+        return Effects(*self._change, self._sent, self._follow).packed()
+
+
+@contextmanager
+def collecting(path: str) -> Generator[Collector]:
+    """Collect the effects of the runs in the block."""
+    token = current.set(collector := Collector(path))
+    try:
+        yield collector
+    finally:
+        current.reset(token)

@@ -1,0 +1,79 @@
+"""Applying effects, within the transaction that settles their job."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+
+from dispatchers._journal.protocol import UNREAD_AFTER
+from dispatchers._journal.values import Answer, Commit, Committed, Refusal
+from dispatchers._runtime import clock
+from dispatchers._worker.waking import tell_uncounted
+from dispatchers.sqlite._effects import Effects
+from dispatchers.sqlite._journal_entries import answer
+from dispatchers.sqlite._journal_rows import Moment, find
+from dispatchers.sqlite._journal_turns import apply, followed, sent
+from dispatchers.sqlite._records import NewJob
+
+__all__ = ["apply_effects"]
+
+# The job that is repeated, or the one that follows, is the wake-up.
+_WOKEN = "UPDATE executions SET woken_at = ? WHERE id = ?"
+
+
+Put = Callable[[sqlite3.Connection, list[NewJob]], object]
+
+
+def apply_effects(connection: sqlite3.Connection, packed: bytes, put: Put) -> bool:
+    """Record what a run found out, and put the jobs that follow; false if it has to run again.
+
+    Args:
+        connection: The transaction's.
+
+        packed: The changes.
+
+        put: Puts jobs within the transaction.
+    """
+    effects, moment = Effects.unpacked(packed), Moment(clock.time(), UNREAD_AFTER)
+    change = effects.change
+    if isinstance(change, Answer):
+        given = answer(connection, effects.execution, effects.number, change, moment)
+        if not given.first:
+            tell_uncounted(effects.execution, effects.number)
+        _put(connection, effects, put, given.wake and given.wake.execution)
+        return True
+    return _turned(connection, effects, change, put, moment)
+
+
+def _turned(
+    connection: sqlite3.Connection, effects: Effects, change: Commit, put: Put, moment: Moment
+) -> bool:
+    """Record a turn; one that did not see all is repeated, unless another follows from it."""
+    execution, fence = effects.execution, effects.number
+    known = followed(connection, execution, fence)
+    if isinstance(known, Refusal):
+        # Another turn was first, or has it now: what this one found out does not count.
+        return not _is_unread(connection, execution)
+    committed = apply(connection, known, change, moment, left=frozenset(effects.sent))
+    if not isinstance(committed, Committed):
+        return True
+    # What an earlier turn has left behind and this one has given up.
+    new = {command.number for command in change.commands}
+    sent(connection, execution, [each for each in effects.sent if each not in new], {})
+    woken = execution if committed.kept else committed.wake and committed.wake.execution
+    _put(connection, effects, put, woken)
+    if not committed.kept:
+        return True
+    connection.execute(_WOKEN, (moment.now, execution))
+    return any(each.wakes == execution for each in effects.follow)
+
+
+def _is_unread(connection: sqlite3.Connection, execution: str) -> bool:
+    known = find(connection, execution)
+    return known is not None and known.is_free and known.head > known.seen
+
+
+def _put(connection: sqlite3.Connection, effects: Effects, put: Put, woken: str | None) -> None:
+    jobs = [job for job, wakes in effects.follow if wakes is None or wakes == woken]
+    if jobs:
+        put(connection, jobs)

@@ -1,0 +1,223 @@
+"""Handing over commands that are recorded, again and again until they have left."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+
+from pydantic_core import from_json
+
+from dispatchers._config.api import get_dispatcher
+from dispatchers._errors import (
+    ConfigurationError,
+    ErrorCategory,
+    RejectedError,
+)
+from dispatchers._journal.errors import JournalError
+from dispatchers._journal.failure import Failure
+from dispatchers._journal.protocol import Journal
+from dispatchers._journal.rules import request_id
+from dispatchers._journal.values import Answer, Command, EntryKind, Record, Status
+from dispatchers._models.envelope import decode
+from dispatchers._models.request import DispatchRequest
+from dispatchers._models.response import DispatchResponse, DispatchStatus
+from dispatchers._runtime import clock
+from dispatchers._runtime.log import say, say_once
+from dispatchers._worker.waking import woken
+from dispatchers.workflows._known_children import answer_for
+
+__all__ = ["hand_over", "hand_over_due", "runs_in_call"]
+
+TIMEOUT = 5.0
+"""Seconds for one call of the journal."""
+CHUNK = 100
+"""Commands that are handed over, and noted, at once."""
+FIRST_PAUSE = 2.0
+LONGEST_PAUSE = 60.0
+"""Seconds before commands are tried again that a dispatcher did not take."""
+
+NOTHING: Mapping[int, DispatchRequest] = MappingProxyType({})
+
+REFUSED_FOR_GOOD = frozenset(
+    {
+        ErrorCategory.INVALID,
+        ErrorCategory.TOO_LARGE,
+        ErrorCategory.UNSUPPORTED,
+        ErrorCategory.CONFLICT,
+    }
+)
+"""Refusals for what the request itself is. Of all others it is tried again, for as long as it
+takes: what is down, full, closed to us or wrongly deployed (no such queue, no such dispatcher) is
+mended by people, and no fault of the workflow."""
+
+_pauses: dict[str, float] = {}
+"""The last pause of each dispatcher that does not take work: it doubles until one is taken."""
+
+
+def hand_over(
+    journal: Journal,
+    record: Record,
+    commands: Iterable[Command],
+    known: Mapping[int, DispatchRequest] = NOTHING,
+) -> None:
+    """Hand over commands of an execution, and note what has left. Raises no `JournalError`.
+
+    Args:
+        journal: Where they are recorded: what is not noted there leaves once more.
+
+        record: The execution.
+
+        commands: Those of a kind in `LEAVING`.
+
+        known: Their requests by number, as far as they need not be read from the envelopes.
+    """
+    by_route: defaultdict[str, list[Command]] = defaultdict(list)
+    for command in commands:
+        by_route[command.route].append(command)
+    for route, all_of_it in by_route.items():
+        for start in range(0, len(all_of_it), CHUNK):
+            _hand_over_chunk(journal, record, route, all_of_it[start : start + CHUNK], known)
+
+
+def hand_over_due(journal: Journal, record: Record) -> None:
+    """Hand over what an earlier turn has left behind, if it is time to try that again."""
+    now = clock.time()
+    unsent = journal.unsent(record.id, timeout=TIMEOUT)
+    hand_over(journal, record, [each.command for each in unsent if each.next_try <= now])
+
+
+def runs_in_call(commands: Iterable[Command]) -> bool:
+    """Tell whether handing over runs the work, which answers before it returns."""
+    return any(_runs_here(route) for route in {command.route for command in commands})
+
+
+def _runs_here(route: str) -> bool:
+    try:
+        return get_dispatcher(route).capabilities.runs_here
+    except (ConfigurationError, RejectedError):
+        return False
+
+
+def _hand_over_chunk(
+    journal: Journal,
+    record: Record,
+    route: str,
+    commands: Sequence[Command],
+    known: Mapping[int, DispatchRequest],
+) -> None:
+    requests = [_request(record, each, known.get(each.number)) for each in commands]
+    try:
+        responses = get_dispatcher(route).dispatch_many(requests)
+    except (ConfigurationError, RejectedError) as exc:
+        words = "steps of %s do not leave: %s"
+        say_once(hand_over, logging.ERROR, words, record.workflow, str(exc))
+        left = []
+    else:
+        pairs = zip(commands, responses, strict=True)
+        left = [command for command, r in pairs if _has_left(journal, record, command, r)]
+    stayed = [command for command in commands if command not in left]
+    _note(journal, record, left, stayed, route)
+
+
+def _request(
+    record: Record, command: Command, request: DispatchRequest | None = None
+) -> DispatchRequest:
+    """Return the request of a command, with the trace of the execution's start."""
+    request = request or decode(command.body or b"")
+    changes: dict[str, object] = {}
+    if record.headers not in (b"", b"{}"):
+        changes["headers"] = {**from_json(record.headers), **request.headers}
+    if record.generation and request.id == request_id(record.id, command.number):
+        # A version before this gave every command the id of the first generation.
+        changes["id"] = request_id(record.id, command.number, record.generation)
+    return request.replace(**changes) if changes else request
+
+
+def _has_left(
+    journal: Journal, record: Record, command: Command, response: DispatchResponse
+) -> bool:
+    error = response.error
+    if response.status is DispatchStatus.FAILED and command.kind is EntryKind.STEP:
+        return _is_answered(journal, record, command, _failure(response))
+    if response.status is DispatchStatus.REJECTED and error and not error.retryable:
+        failure = Failure(error.message, error.category.value, error.exception_type, attempts=0)
+        return _is_refused(journal, record, command, failure)
+    if response.status is DispatchStatus.DUPLICATE and command.kind is EntryKind.CHILD:
+        return _child_was_there(journal, record, command)
+    return response.ok or response.status is DispatchStatus.FAILED
+
+
+def _is_refused(journal: Journal, record: Record, command: Command, failure: Failure) -> bool:
+    """Answer for a command that is refused for good; false if it is to be tried again."""
+    if failure.category not in REFUSED_FOR_GOOD:
+        return False
+    if command.kind is not EntryKind.SEND:
+        return _is_answered(journal, record, command, failure)
+    words = "%s: a dispatch of %s is refused and left out (%s): %s"
+    say(logging.ERROR, words, record.id, command.name, failure.category, failure.message)
+    return True
+
+
+def _child_was_there(journal: Journal, record: Record, command: Command) -> bool:
+    """Answer for a child that begins no more; false as long as it has not begun."""
+    request = _request(record, command)
+    try:
+        child = journal.look(f"{request.task}/{request.key}", timeout=TIMEOUT)
+        if child is None or child.status is Status.EXPECTED:
+            return False  # its start is on the way, or another's of that key
+        answer_for(journal, child, record.id, command.number, request.id)
+    except JournalError as exc:
+        say(logging.ERROR, "a child of %s is handed over once more: %s", record.workflow, exc)
+        return False
+    return True
+
+
+def _is_answered(journal: Journal, record: Record, command: Command, failure: Failure) -> bool:
+    """Answer for a step or child that will not run, or failed in the call for the last time."""
+    source = _request(record, command).id
+    answer = Answer(EntryKind.FAILED, failure.encode(), clock.time(), source)
+    try:
+        # The run itself has answered unless it asked for another attempt, which will not come.
+        if not journal.is_answered(record.id, command.number, source=source, timeout=TIMEOUT):
+            answered = journal.answer(record.id, command.number, answer, timeout=TIMEOUT)
+            woken(answered.wake)
+    except JournalError as exc:
+        say(logging.ERROR, "a command of %s is handed over once more: %s", record.workflow, exc)
+        return False
+    return True
+
+
+def _failure(response: DispatchResponse) -> Failure:
+    if response.exception is not None:
+        return Failure.of(response.exception)
+    error = response.error
+    if error is None:
+        return Failure("")
+    return Failure(error.message, error.category.value, error.exception_type)
+
+
+def _note(
+    journal: Journal,
+    record: Record,
+    left: Sequence[Command],
+    stayed: Sequence[Command],
+    route: str,
+) -> None:
+    again = dict.fromkeys((each.number for each in stayed), clock.time() + _pause(route, stayed))
+    try:
+        numbers = [each.number for each in left]
+        journal.sent(record.id, numbers, again=again, timeout=TIMEOUT)
+    except JournalError as exc:
+        # Harmless: they leave once more under the same ids, and their answers are known.
+        say_once(hand_over, logging.ERROR, "the journal of executions: %s", str(exc))
+
+
+def _pause(route: str, stayed: Sequence[Command]) -> float:
+    if not stayed:
+        _pauses.pop(route, None)
+        return 0.0
+    pause = min(2 * _pauses.get(route, FIRST_PAUSE / 2), LONGEST_PAUSE)
+    _pauses[route] = pause
+    return pause

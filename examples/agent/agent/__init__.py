@@ -1,0 +1,1 @@
+"""An agent whose every model call and tool call is recorded, and survives its process."""

@@ -1,0 +1,1 @@
+"""Orders that are paid, packed, approved, and shipped or undone."""

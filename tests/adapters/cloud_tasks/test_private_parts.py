@@ -1,0 +1,49 @@
+"""Canaries: names that the adapter uses although their libraries keep them private."""
+
+from __future__ import annotations
+
+from queue import SimpleQueue
+
+import grpc
+import pytest
+from dispatchers_cloud_tasks._connection import Connection, gate
+
+
+def test_private_parts_of_grpc_are_there() -> None:
+    """C8: the lock and the state of a channel, without which forks and restarts go unseen."""
+    channel = grpc.insecure_channel("127.0.0.1:9")
+    try:
+        lock = channel._connectivity_state.lock
+        polling = channel._connectivity_state.polling
+        state = channel._channel.check_connectivity_state(False)
+    finally:
+        channel.close()
+
+    assert callable(lock.acquire)
+    assert callable(lock.release)
+    assert polling is False
+    assert state in {each.value[0] for each in grpc.ChannelConnectivity}
+
+
+def test_the_state_s_lock_is_guarded() -> None:
+    """C8: a connection puts its channel's lock under the fork gate."""
+    channel = grpc.insecure_channel("127.0.0.1:9")
+    connection = Connection(channel, "127.0.0.1:9")
+
+    assert channel._connectivity_state.lock in gate._locks
+
+    connection.retire()
+
+
+def test_a_channel_is_closed_when_nobody_watches_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Closed before, it has gRPC's thread die with a traceback now and then."""
+    channel = grpc.insecure_channel("127.0.0.1:9")
+    connection = Connection(channel, "127.0.0.1:9")
+    watched: SimpleQueue[bool] = SimpleQueue()
+    monkeypatch.setattr(channel, "close", lambda: watched.put(channel._connectivity_state.polling))
+
+    connection.retire()
+
+    assert watched.get(timeout=30) is False
+    monkeypatch.undo()
+    channel.close()

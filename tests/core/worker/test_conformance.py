@@ -1,0 +1,39 @@
+"""The worker of docs/adapters.md passes the suite of workers, and so does its async twin."""
+
+from __future__ import annotations
+
+import pytest
+
+from dispatchers import WorkerOptions
+from dispatchers.testing import Harness, WorkerConformance
+
+
+class TableHarness(Harness):
+    """A table of its own."""
+
+    def __init__(self, acme, file, kind):
+        self.acme, self.file, self.kind = acme, file, kind
+
+    def make_dispatcher(self, **options):
+        return self.acme.TableDispatcher(file=self.file, **options)
+
+    def make_worker(self, dispatcher, **options):
+        return self.kind(dispatcher, WorkerOptions(**options))
+
+    def received(self, dispatcher):
+        return [body for (body,) in dispatcher.execute("SELECT body FROM work WHERE dead IS NULL")]
+
+    def dead(self, dispatcher):
+        return [body for (body,) in dispatcher.execute("SELECT body FROM work WHERE dead NOT NULL")]
+
+
+class TestTableWorker(WorkerConformance):
+    @pytest.fixture
+    def harness(self, acme, tmp_path):
+        return TableHarness(acme, str(tmp_path / "work.db"), acme.TableWorker)
+
+
+class TestAsyncTableWorker(WorkerConformance):
+    @pytest.fixture
+    def harness(self, acme, kind, tmp_path):
+        return TableHarness(acme, str(tmp_path / "work.db"), kind)
