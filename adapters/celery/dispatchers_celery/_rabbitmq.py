@@ -14,7 +14,7 @@ from urllib.parse import quote
 from amqp.exceptions import ChannelError
 from kombu import compression as compressors
 from kombu import serialization
-from kombu.entity import Queue
+from kombu.entity import Exchange, Queue
 from kombu.transport.base import to_rabbitmq_queue_arguments
 from kombu.transport.native_delayed_delivery import (
     CELERY_DELAYED_DELIVERY_EXCHANGE,
@@ -35,6 +35,22 @@ __all__ = ["RabbitPublisher"]
 
 MAX_HOLD = 2**28 - 1
 """Seconds that Celery's delay queues hold a message: 28 of them, of 1 to 2**27 seconds."""
+DUE = Exchange(
+    "celery_delayed_due", "topic", arguments={"alternate-exchange": "celery_delayed_undeliverable"}
+)
+"""Every queue of ours is bound to it, behind the end of Celery's delay queues."""
+UNDELIVERABLE = Queue(
+    "celery_delayed_undeliverable",
+    Exchange("celery_delayed_undeliverable", "fanout"),
+    queue_arguments={"x-queue-type": "classic"},
+)
+"""What is due, and whose queue was deleted meanwhile.
+
+The delay queues keep what goes nowhere, and with 32 of that they stand still, for every queue:
+RabbitMQ 3.10 to 4.1, dead letters at least once.
+"""
+BOUND_FOR = 60.0
+"""Seconds after which a queue is bound again: whoever deletes it deletes its bindings, too."""
 MAX_ROUTING_KEY = 255
 """Bytes: AMQP 0-9-1, section 4.2.5.3."""
 DELIVERY_MODES = {"transient": 1, "persistent": 2}
@@ -52,7 +68,8 @@ class RabbitPublisher(Publisher):
             servers, confirm=options.confirm, mandatory=options.mandatory
         )
         self._holds = True
-        self._bound: set[str] = set()
+        self._bound: dict[str, float] = {}
+        """Queues behind the delay queues, and until when that is believed."""
 
     def _send(self, messages: Sequence[Message], until: float) -> Sequence[Sent | Exception]:
         packets = [self._packet(message) for message in messages]
@@ -68,14 +85,15 @@ class RabbitPublisher(Publisher):
         return capture.packet
 
     def _can_hold(self, draft: Draft, until: float) -> bool:
-        """Bind a queue to Celery's delay queues, once per process; they are declared as needed."""
-        queue, bound = draft.queue, self._bound
-        if queue.name in bound or not self._holds or len(_hold_key(queue)) > MAX_ROUTING_KEY:
-            return queue.name in bound
+        """Bind a queue to Celery's delay queues, now and then; they are declared as needed."""
+        queue = draft.queue
+        if self._bound.get(queue.name, 0.0) > monotonic():
+            return True
+        if not self._holds or len(_hold_key(queue)) > MAX_ROUTING_KEY:
+            return False
         try:
             bind = partial(self._bind, queue, until)
             bounded(bind, timeout=until - monotonic(), to=self._broker.address)
-            bound.add(queue.name)
         except ChannelError as exc:
             self._holds = False
             say(
@@ -84,9 +102,11 @@ class RabbitPublisher(Publisher):
                 " late with what is due; RabbitMQ 3.10 with the right to declare queues cures it",
                 type(exc).__name__,
             )
+            return False
         except Exception:  # noqa: BLE001 - no connection in time: the send itself will say so
             return False
-        return queue.name in bound
+        self._bound[queue.name] = monotonic() + BOUND_FOR
+        return True
 
     def _bind(self, queue: Queue, until: float) -> None:
         kind = self._broker.app.conf.broker_native_delayed_delivery_queue_type
@@ -97,8 +117,13 @@ class RabbitPublisher(Publisher):
             with contextlib.suppress(ChannelError):  # there, with other arguments
                 declared.declare()
             # A new channel, as the broker closes the one on which a declaration was refused.
-            declared = queue(connection.channel())
-            declared.bind_to(CELERY_DELAYED_DELIVERY_EXCHANGE, f"#.{_hold_key(queue)}")
+            channel = connection.channel()
+            UNDELIVERABLE(channel).declare()
+            due, key = DUE(channel), f"#.{_hold_key(queue)}"
+            due.declare()
+            queue(channel).bind_to(due, key)
+            # The exchange outlives the queue: what is due then still has a way out.
+            due.bind_to(CELERY_DELAYED_DELIVERY_EXCHANGE, key)
 
     def probe(self, timeout: float) -> None:
         self._rabbit.probe(timeout)

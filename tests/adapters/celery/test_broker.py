@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -12,7 +13,7 @@ from uuid import uuid4
 import pytest
 import redis
 from celery.contrib.testing.worker import start_worker
-from dispatchers_celery import CeleryDispatcher, _connection, register
+from dispatchers_celery import CeleryDispatcher, _connection, _rabbitmq, register
 from kombu import Exchange, Queue
 
 from dispatchers import ConfigurationError, DispatchStatus, ErrorCategory
@@ -22,6 +23,7 @@ from dispatchers.testing.servers import PrivateServer, RabbitMQServer, RedisServ
 
 from .harness import CeleryHarness, application
 
+DELAY = timedelta(seconds=1.5)
 _made: list[CeleryDispatcher] = []
 
 
@@ -257,6 +259,51 @@ def test_a_deleted_queue_is_declared_again(shared_rabbitmq: str) -> None:
 
     assert response.ok
     assert ids_in(dispatcher) == {response.request_id}
+
+
+def test_what_is_due_for_deleted_queues_is_in_nobodys_way(shared_rabbitmq: str) -> None:
+    """It is set aside: with 32 such messages RabbitMQ's delay queues would stand still for all."""
+    gone, there = dispatcher_of(shared_rabbitmq, deadline=10.0), dispatcher_of(shared_rabbitmq)
+    work = tasks.note.options(dispatcher=gone, delay=DELAY)
+    lost = {work.dispatch("/nowhere").request_id for _ in range(40)}
+    _delete_queue(gone)
+
+    response = tasks.note.options(dispatcher=there, delay=DELAY).dispatch("/nowhere")
+
+    assert response.ok
+    assert _came(there, {response.request_id}, there.options.queue)
+    assert _came(gone, lost, "celery_delayed_undeliverable")
+
+
+def _came(dispatcher: CeleryDispatcher, wanted: set[str], name: str) -> bool:
+    """Take messages from a queue until all that are wanted have come, for half a minute."""
+    app: Any = dispatcher.broker.app
+    end = time.monotonic() + 30
+    with app.connection_for_read() as connection:
+        channel = connection.channel()
+        while wanted and time.monotonic() < end:
+            message = channel.basic_get(name, no_ack=True)
+            if message is None:
+                time.sleep(0.05)
+            else:
+                wanted = wanted - {message.headers["id"]}
+    return not wanted
+
+
+def test_a_queue_that_is_made_anew_gets_what_is_delayed(
+    shared_rabbitmq: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A queue loses its bindings when it is deleted: a process that lives on binds it again."""
+    monkeypatch.setattr(_rabbitmq, "BOUND_FOR", 0.0)
+    dispatcher = dispatcher_of(shared_rabbitmq)
+    work = tasks.note.options(dispatcher=dispatcher, delay=DELAY)
+    assert work.dispatch("/nowhere").ok
+    _delete_queue(dispatcher)
+
+    response = work.dispatch("/nowhere")
+
+    assert response.ok
+    assert _came(dispatcher, {response.request_id}, dispatcher.options.queue)
 
 
 def test_a_queue_that_somebody_made_with_other_arguments_is_used(shared_rabbitmq: str) -> None:
