@@ -99,13 +99,10 @@ class _Call(Generic[T]):
 
     def start(self) -> Future[T]:
         """Begin it; `RejectedError` says that there was no way to."""
-        running = self._run()
         try:
-            return bridge.submit(running)
+            return bridge.submit(self._run())
         except BaseException as exc:
-            # Both coroutines would warn that they were never awaited.
-            running.close()
-            self._work.close()
+            self._work.close()  # it would warn that it was never awaited
             if not isinstance(exc, RuntimeError | ImportError):
                 raise
             closed = "no event loop can be started: the interpreter is shutting down"

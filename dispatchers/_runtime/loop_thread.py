@@ -62,12 +62,16 @@ class BridgeLoop:
         self._lock, self._loop = threading.RLock(), None
 
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        """Start `work` on the loop from any thread."""
-        import asyncio
+        """Start `work` on the loop from any thread; where that fails it is closed."""
+        try:
+            import asyncio
 
-        notice_fork()
-        # Thread-safe hand-over: `create_task` may be called on the loop's own thread only.
-        return asyncio.run_coroutine_threadsafe(work, self._running())
+            notice_fork()
+            # Thread-safe hand-over: `create_task` may be called on the loop's own thread only.
+            return asyncio.run_coroutine_threadsafe(work, self._running())
+        except BaseException:
+            work.close()  # it would warn that it was never awaited
+            raise
 
     def _running(self) -> asyncio.AbstractEventLoop:
         with self._lock:

@@ -23,9 +23,6 @@ from dispatchers.backends._priority_queue import Backlog
 
 __all__ = ["Delivery", "MemoryQueue"]
 
-LOOK = 1.0
-"""Seconds between two looks of an idle worker: a clock given in code moves without a word."""
-
 
 class Delivery(BaseDelivery):
     """Work in the hands of a worker; a later delivery of the same work is another object."""
@@ -227,10 +224,10 @@ class MemoryQueue:
         dues = [each.next_due for each in self._served(queues) if each.next_due is not None]
         return min(dues, default=float("inf"))
 
-    def wait(self, queues: Collection[str]) -> None:
-        """Wait until something in these queues may be due, or anything has changed."""
+    def wait(self, queues: Collection[str], timeout: float) -> None:
+        """Wait `timeout` seconds at most for work that is due in these queues, or any change."""
         with self.changed:
             if self._ready(queues):
                 return
             left = self.next_due(queues) - self.now.timestamp()
-            self.changed.wait(min(max(left, 0.0), LOOK))
+            self.changed.wait(min(max(left, 0.0), timeout))

@@ -1,18 +1,14 @@
-"""The worker of `memory`: threads that claim, run and settle, and the way to stop them."""
+"""The worker of `memory`, on `dispatchers.worker`: what it takes, and how it settles that."""
 
 from __future__ import annotations
 
-import importlib
-import logging
-import threading
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from dispatchers._dispatch.error_mapping import type_name
 from dispatchers._dispatch.worker_protocol import WorkerOptions
-from dispatchers._runtime.log import say
-from dispatchers._worker.signals import StopFlag, stopped_by_signals
-from dispatchers.backends._memory_broker import LOOK
+from dispatchers._models.dead_letter import DeadLetter
+from dispatchers.backends._memory_broker import Delivery
+from dispatchers.worker import BaseWorker, Work
 
 if TYPE_CHECKING:
     from typing import Any as MemoryDispatcher
@@ -20,69 +16,54 @@ if TYPE_CHECKING:
 __all__ = ["MemoryWorker"]
 
 
-class MemoryWorker:
+class MemoryWorker(BaseWorker[Delivery]):
     """Runs the work of one `MemoryDispatcher` in `concurrency` threads."""
 
+    # Also how long a clock given in code, which moves without a word, goes unnoticed.
+    poll = 0.1
+
     def __init__(self, dispatcher: MemoryDispatcher, options: WorkerOptions) -> None:
-        self._dispatcher = dispatcher
-        self._options = options
-        self._stop = StopFlag()
+        super().__init__(dispatcher, options)
+        self._memory = dispatcher
+        self._woken = False
 
-    def run(self) -> int:
-        """Work until stopped, by `stop`, SIGTERM or SIGINT; with `drain`, until nothing waits.
+    def _take(self, wait: float) -> Work[Delivery] | None:
+        until = monotonic() + wait
+        while (found := self._claimed()) is None:
+            left = until - monotonic()
+            if left <= 0 or self._woken:
+                return None
+            self._memory._queue.wait(self.options.queues, left)
+        return Work(found, found.body, found.attempt, found.deliveries, found.id, found.queue)
 
-        Returns:
-            0; 1 where handlers were still running after the grace.
-        """
-        for module in self._options.modules:
-            importlib.import_module(module)
-        threads = [
-            threading.Thread(target=self._work, name=f"dispatchers-memory-{n}", daemon=True)
-            for n in range(self._options.concurrency)
-        ]
-        with stopped_by_signals(self.stop, patient=True):
-            for thread in threads:
-                thread.start()
-            self._wait()
-        return self._joined(threads)
+    def _claimed(self) -> Delivery | None:
+        """Claim work that is due; what is too late on the way is settled without a run."""
+        while (found := self._memory.claim(self.options.queues)) and self._memory.is_late(found):
+            self._memory.run(found)
+        return found  # type: ignore[no-any-return]
 
-    def _wait(self) -> None:
-        """Until `stop`; with looks, as a signal that another thread gets does not wake this one."""
-        while not self._stop.wait(LOOK):
-            pass
+    def _wake(self) -> None:
+        with self._memory._queue.changed:
+            self._woken = True
+            self._memory._queue.changed.notify_all()
 
-    def stop(self) -> None:
-        """Take no more work, finish what runs, then return from `run`."""
-        self._stop.set()
+    def _is_drained(self) -> bool:
+        # Delayed work is waited for: no other process has this memory, and it would be lost.
+        return bool(self._memory._queue.is_empty(self.options.queues))
 
-    def _joined(self, threads: list[threading.Thread]) -> int:
-        with self._dispatcher._queue.changed:
-            self._dispatcher._queue.changed.notify_all()
-        until = monotonic() + self._options.grace
-        for thread in threads:
-            thread.join(max(0.0, until - monotonic()))
-        return int(any(thread.is_alive() for thread in threads))
+    def _complete(self, work: Work[Delivery]) -> None:
+        self._memory._queue.finish(work.handle, remember=True)
 
-    def _work(self) -> None:
-        queue = self._dispatcher._queue
-        while not self._stop.is_set():
-            if self._step():
-                continue
-            if self._options.drain and queue.is_empty(self._options.queues):
-                self.stop()
-            else:
-                queue.wait(self._options.queues)
+    def _retry(self, work: Work[Delivery], after: float, attempt: int) -> None:
+        self._memory._queue.back(work.handle, after, attempt=True)
 
-    def _step(self) -> bool:
-        delivery = self._dispatcher.claim(self._options.queues)
-        if delivery is None:
-            return False
-        try:
-            self._dispatcher.run(delivery, stopping=self._stop.is_set)
-        except BaseException as exc:  # noqa: BLE001 - a task that exits must not end the worker
-            say(logging.ERROR,
-                "run of %s was ended by %s: it is delivered again",
-                delivery.work.task, type_name(exc),
-                extra={"request_id": delivery.work.id},
-            )  # fmt: skip
-        return True
+    def _give_back(self, work: Work[Delivery], after: float, deliveries: int) -> None:
+        if deliveries < work.deliveries:
+            self._memory._queue.back(work.handle, after)
+        else:
+            self._memory.abandon(work.handle)
+
+    def _dead_letter(self, work: Work[Delivery], letter: DeadLetter) -> None:
+        if self._memory.letters is None:
+            self._memory._letters.add(letter)
+        self._memory._queue.finish(work.handle, remember=False)

@@ -170,6 +170,11 @@ class MemoryDispatcher(InProcessDispatcher):
             stopping=stopping,
         )
 
+    def is_late(self, delivery: Delivery) -> bool:
+        """Tell whether a delivery has expired, by its own clock or the one that runs go by."""
+        expires = delivery.work.expires
+        return expires is not None and expires <= max(self.now, now())
+
     def settle(self, delivery: Delivery, outcome: Outcome) -> bool:
         """Do what follows from a run.
 

@@ -17,9 +17,10 @@ from types import SimpleNamespace
 import pytest
 
 from dispatchers import Backoff, Discard, Reason, Retry, WorkerOptions, current_run, task
+from dispatchers._worker.idle import Idle
 from dispatchers.delivery import StopFlag
 from dispatchers.stores import idempotency
-from dispatchers.worker import BaseWorker, _Idle
+from dispatchers.worker import BaseWorker
 
 from .conftest import GENEROUS, until
 
@@ -192,9 +193,24 @@ def test_drain_leaves_what_is_delayed(table, rows, acme, note):
     assert len(rows()) == 1
 
 
+def test_drain_waits_for_what_a_backend_says_is_left(table, rows, acme, note, seen):
+    """A backend may have delayed work waited for, too."""
+
+    class Patient(acme.TableWorker):
+        poll = 0.01
+
+        def _is_drained(self):
+            return rows() == []
+
+    note.options(dispatcher=table, delay=timedelta(milliseconds=50)).dispatch(x=1)
+
+    assert Patient(table, WorkerOptions(drain=True, concurrency=2)).run() == 0
+    assert seen.items == [1]
+
+
 def test_a_look_that_began_before_the_end_of_a_run_does_not_count():
     """It may have missed what that run has dispatched."""
-    idle = _Idle(1)
+    idle = Idle(1)
     since = idle.since
 
     idle.begin()
@@ -206,7 +222,7 @@ def test_a_look_that_began_before_the_end_of_a_run_does_not_count():
 
 def test_a_thread_that_has_work_is_not_idle():
     """It found nothing once, and runs something now."""
-    idle = _Idle(2)
+    idle = Idle(2)
     with ThreadPoolExecutor(1) as other:
         assert not other.submit(idle.all_are, idle.since).result()
         other.submit(idle.begin).result()
@@ -516,7 +532,7 @@ def test_a_backend_that_fails_is_asked_again(table, working, acme, note, seen, l
 
 def test_a_worker_whose_backend_fails_can_be_stopped(working, acme, monkeypatch):
     """The pause ends with the worker."""
-    monkeypatch.setattr("dispatchers.worker.PAUSES", (10 * GENEROUS,))
+    monkeypatch.setattr("dispatchers._worker.base.PAUSES", (10 * GENEROUS,))
     asked = threading.Event()
 
     class Down(acme.TableWorker):
