@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import StrEnum
 from functools import partial
+from importlib import import_module
 from operator import attrgetter
 from typing import TypeGuard, TypeVar
 
@@ -130,6 +131,31 @@ class RejectedError(Exception):
         self.category = category
         self.message = message
         self.retryable = category in RETRYABLE if retryable is None else retryable
+
+    @staticmethod
+    def because(
+        exc: Exception, category: ErrorCategory | None = None, *, retryable: bool | None = None
+    ) -> RejectedError:
+        """Return the refusal for a client's exception, which is kept as its cause.
+
+        The words are the exception's class and what it says; of one without a category, the place
+        where it was raised. The dispatcher strikes out its secrets.
+
+        Args:
+            exc: Raised before anything was handed over; a `RejectedError` is returned as it is.
+
+            category: None takes that of Python's own exceptions, and else `internal`.
+
+            retryable: Whether repeating may help; by default what the category suggests.
+        """
+        if isinstance(exc, RejectedError):
+            return exc
+        # By name: the classes of exceptions are known above this module.
+        mapping = import_module("dispatchers._dispatch.error_mapping")
+        found, words = mapping.described(exc, category)
+        error = RejectedError(found, words, retryable=retryable)
+        error.__cause__ = exc
+        return error
 
     def __str__(self) -> str:
         return self.message

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, final
 
@@ -13,6 +14,7 @@ from dispatchers._errors import ErrorCategory, RejectedError
 from dispatchers._models.request import DispatchRequest
 from dispatchers._runtime.cancellation import CUT, within
 from dispatchers._runtime.guard import GuardTimeoutError
+from dispatchers._runtime.log import say
 from dispatchers._runtime.loop_thread import bridge
 
 if TYPE_CHECKING:
@@ -25,8 +27,8 @@ T = TypeVar("T")
 class BaseAsyncDispatcher(BaseDispatcher):
     """Like `BaseDispatcher`, for a client that is asyncio only: you write `_asend`.
 
-    Every `_asend` of the process runs on one event loop of the core's own, so that a client that
-    is bound to its loop serves sync callers and any number of other loops alike.
+    Every `_asend`, `_aprobe` and `_aclose` of the process runs on one event loop of the core's own,
+    so that a client that is bound to its loop serves sync callers and any number of other loops.
     """
 
     required: ClassVar[tuple[str, ...]] = ("_asend", "_category", "_maybe_sent")
@@ -46,6 +48,33 @@ class BaseAsyncDispatcher(BaseDispatcher):
             *(within(each, timeout + CUT / 2) for each in work), return_exceptions=True
         )
         return [_no_base_exception(result) for result in results]
+
+    async def _aprobe(self, *, timeout: float) -> Iterable[str] | None:
+        """Reach the backend, or raise; return what an operator should know, or None."""
+        del timeout
+        return None
+
+    async def _aclose(self, *, timeout: float) -> int:
+        """Release what is held; return how many pieces of accepted work were left undone.
+
+        It is cancelled soon after `timeout` seconds. Not called in a process that has used no
+        event loop: there is nothing to release, least of all what a parent process opened.
+        """
+        del timeout
+        return 0
+
+    def _probe(self, *, timeout: float) -> Iterable[str] | None:
+        return self._waited(self._aprobe(timeout=timeout), timeout)
+
+    def _close(self, timeout: float) -> int:
+        if not bridge.is_started:
+            return 0
+        timeout = max(timeout, CUT)  # without a moment it would not even begin
+        try:
+            return self._waited(self._aclose(timeout=timeout), timeout)
+        except (GuardTimeoutError, RejectedError) as exc:  # C8: closing keeps its timeout
+            say(logging.WARNING, "closing %r (%s): %s", self.alias, self.name, exc)
+            return 0
 
     @final
     def _send(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import logging
 from abc import ABC
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Never, final
+from itertools import count
+from typing import TYPE_CHECKING, Never, TypeVar, final
 
 from pydantic import ValidationError
 
@@ -33,6 +34,11 @@ if TYPE_CHECKING:
 # Rooms above this one, named as text so that no import leads upwards.
 STORES = "dispatchers._stores.loading:dead_letters"
 CATALOGUE = "dispatchers._tasks.task:catalogue"
+
+T = TypeVar("T")
+
+_numbers = count(1)
+"""Dispatchers of this process; several may have one alias."""
 
 
 class ConfiguredBackend(ABC):
@@ -61,6 +67,7 @@ class ConfiguredBackend(ABC):
         self, options: BackendOptions | None = None, *, alias: str | None = None, **settings: object
     ) -> None:
         self.alias: str = alias or self.name
+        self._number = next(_numbers)
         self.options = self._validated(options, settings)
         self._secrets = secrets_of(self.options)
         if self.capabilities.dead_letters and self._keeps_no_letters_itself():
@@ -136,15 +143,41 @@ class ConfiguredBackend(ABC):
             return [], None
         try:
             # Bounded from outside: a client's own timeout does not cover name resolution.
-            return list(
-                bounded(
-                    lambda: self._stats(timeout=timeout),
-                    timeout=timeout,
-                    to=f"stats of {self.alias}",
-                )
-            ), None
+            counted = self._bounded(
+                lambda: self._stats(timeout=timeout), timeout=timeout, to="stats"
+            )
+            return list(counted), None
         except Exception as exc:  # noqa: BLE001 - looking at a queue never breaks its caller
             return [], f"{type_name(exc)}: {safe_text(exc, self._secrets)}"
+
+    @final
+    def _bounded(
+        self,
+        connecting: Callable[[], T],
+        *,
+        timeout: float,
+        discard: Callable[[T], object] | None = None,
+        to: str = "server",
+    ) -> T:
+        """Run a client's own connecting within a bound, as `dispatchers.net.bounded` does.
+
+        What hangs counts for this dispatcher alone: another one, under the same alias or of the
+        same class, goes on connecting.
+
+        Args:
+            connecting: Connects and returns the connection. It must hand nothing over.
+
+            timeout: Seconds.
+
+            discard: Closes a connection that came too late to be used.
+
+            to: The server, where a dispatcher has several.
+
+        Raises:
+            ConnectTimeoutError: No connection in time, or too many earlier ones hang.
+        """
+        to = f"{to} of {self.alias} ({self._number})"
+        return bounded(connecting, timeout=timeout, discard=discard, to=to)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.alias!r}>"
@@ -176,10 +209,8 @@ class ConfiguredBackend(ABC):
         """Reach the backend within the deadline, whatever the client's probe does."""
         deadline = self.options.deadline
         try:
-            warnings = bounded(
-                lambda: self._probe(timeout=deadline),
-                timeout=deadline,
-                to=f"check of {self.alias}",
+            warnings = self._bounded(
+                lambda: self._probe(timeout=deadline), timeout=deadline, to="check"
             )
             return tuple(warnings or ())
         except Exception as exc:

@@ -150,7 +150,7 @@ def _refused(exc: Rejected, secrets: tuple[str, ...]) -> Mapped:
     given: object = getattr(exc, "category", None)
     category = given if isinstance(given, ErrorCategory) else ErrorCategory.INTERNAL
     # Clients repeat their connection URL in messages, password included.
-    text = without_secrets(str(getattr(exc, "message", "")), secrets)
+    text = _cut(without_secrets(str(getattr(exc, "message", "")), secrets), OURS)
     again = bool(getattr(exc, "retryable", False))
     return _rejected(category, text, exc.__cause__, retryable=again)
 
@@ -181,14 +181,33 @@ def _overdue(mapping: ErrorMapping, exc: GuardTimeoutError) -> Mapped:
 
 def _from_adapter(mapping: ErrorMapping, exc: Exception) -> Mapped:
     category = _asked_category(mapping, exc) or category_of(exc)
-    message = f"backend {mapping.name!r}: {type_name(exc)}"
-    if category is ErrorCategory.INTERNAL:
-        message += f" at {place_of(exc)}"
-    elif text := safe_text(exc, mapping.secrets):
-        message += f": {text}"
+    message = f"backend {mapping.name!r}: {_words_of(exc, category, mapping.secrets)}"
     if is_in_doubt(exc, mapping.maybe_sent):
         return DispatchStatus.UNKNOWN, failure(category, message, exc)
     return _rejected(category, message, exc)
+
+
+def described(exc: Exception, category: ErrorCategory | None) -> tuple[ErrorCategory, str]:
+    """Return category and words of an exception, whose secrets are struck out later; never raises.
+
+    The words are whole: a secret that is cut in two would not be found.
+    """
+    try:
+        found = category or category_of(exc)
+        return found, _words_of(exc, found, (), sys.maxsize)
+    except Exception:  # noqa: BLE001 - C1: reading an exception's attributes runs foreign code
+        return category or ErrorCategory.INTERNAL, type_name(exc)
+
+
+def _words_of(
+    exc: Exception, category: ErrorCategory, secrets: tuple[str, ...], longest: int = LONGEST
+) -> str:
+    """Return an exception's class, and its words where its category says that it is a client's."""
+    if category is ErrorCategory.INTERNAL:
+        place = place_of(exc)  # its words may quote anything
+        return f"{type_name(exc)} at {place}" if place else type_name(exc)
+    text = safe_text(exc, secrets, longest)
+    return f"{type_name(exc)}: {text}" if text else type_name(exc)
 
 
 def _asked_category(mapping: ErrorMapping, exc: Exception) -> ErrorCategory | None:
@@ -259,5 +278,8 @@ def safe_text(exc: BaseException, secrets: tuple[str, ...], longest: int = LONGE
         text = str(exc)
     except Exception:  # noqa: BLE001 - a broken __str__ must not raise (C1)
         return ""
-    text = readable(without_secrets(text, secrets))
+    return _cut(readable(without_secrets(text, secrets)), longest)
+
+
+def _cut(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[:longest]}..."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Protocol
 
 from pydantic import AwareDatetime, Field
@@ -72,6 +73,41 @@ class DeadLetter(Model):
             error=outcome.error,
             body=body,
         )
+
+    def to_json(self, *, body: bool = True) -> str:
+        """Pack the letter as JSON text, for a store.
+
+        Args:
+            body: With the envelope, as base64; without, for a store that has it beside the text.
+        """
+        return self.model_dump_json(exclude=None if body else {"body"})
+
+    @classmethod
+    def from_json(cls, text: str | bytes, *, body: bytes | None = None) -> DeadLetter:
+        """Unpack a letter that `to_json` packed, in this version or another.
+
+        Fields that a later version added are left out.
+
+        Args:
+            text: The packed letter.
+
+            body: The envelope, where it was kept beside the text; it replaces one in the text.
+
+        Raises:
+            ValueError: The text is not a packed letter.
+        """
+        if body is not None:
+            text = _with_no_body(text)
+        letter = cls.model_validate_json(text, extra="ignore")
+        return letter if body is None else letter.model_copy(update={"body": body})
+
+
+def _with_no_body(text: str | bytes) -> str:
+    """Return a packed letter with an empty envelope, which a letter cannot do without."""
+    values: object = json.loads(text)
+    if not isinstance(values, dict):
+        raise ValueError("a packed letter is a JSON object")  # noqa: TRY004 - of the text
+    return json.dumps({**values, "body": ""})
 
 
 class DeadLetterStore(Protocol):

@@ -270,7 +270,8 @@ def bounded(
         discard: Closes a connection that came too late to be used.
 
         to: The server, such as `host:port`: connects that hang are counted for each server. None
-            takes the function that connects.
+            takes the function that connects, with the object that a method is bound to. A
+            dispatcher's own `_bounded` counts for that dispatcher.
 
     Raises:
         ConnectTimeoutError: No connection in time, or too many earlier ones to this server hang.
@@ -291,4 +292,7 @@ def bounded(
 
 def _place_of(function: Callable[[], object]) -> str:
     inner = getattr(function, "func", function)  # of a partial
-    return f"{getattr(inner, '__module__', '')}.{getattr(inner, '__qualname__', '')}"
+    place = f"{getattr(inner, '__module__', '')}.{getattr(inner, '__qualname__', '')}"
+    # An object whose connect hangs stays alive, so that no other one gets its id meanwhile.
+    owner = getattr(inner, "__self__", None)
+    return place if owner is None else f"{place} of {id(owner):x}"

@@ -61,6 +61,12 @@ class BridgeLoop:
         self._parents.append(self._loop)
         self._lock, self._loop = threading.RLock(), None
 
+    @property
+    def is_started(self) -> bool:
+        """Tell whether this process has run anything on the loop."""
+        notice_fork()
+        return self._loop is not None
+
     def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         """Start `work` on the loop from any thread; where that fails it is closed."""
         try:

@@ -38,7 +38,7 @@ class RedisDeadLetters(Store):
     def add(self, letter: DeadLetter) -> None:
         """Keep a letter, in place of one of the same id; Redis has it when this returns."""
         with self._client.pipeline() as pipe:
-            pipe.hset(self._letters, letter.id, letter.model_dump_json())
+            pipe.hset(self._letters, letter.id, letter.to_json())
             pipe.zadd(self._order, {letter.id: letter.died_at.timestamp()})
             self._within(pipe.execute)
 
@@ -56,13 +56,12 @@ class RedisDeadLetters(Store):
     def get(self, id: str) -> DeadLetter | None:  # noqa: A002
         """Return one letter; None if there is none of this id."""
         text = self._text(id)
-        return None if text is None else DeadLetter.model_validate_json(text)
+        return None if text is None else DeadLetter.from_json(text)
 
     def edit(self, id: str, body: bytes) -> bool:  # noqa: A002
         """Replace the envelope of a letter; false if there is none."""
         while (text := self._text(id)) is not None:
-            letter = DeadLetter.model_validate_json(text).model_copy(update={"body": body})
-            if self._replaced(id, text, letter):
+            if self._replaced(id, text, DeadLetter.from_json(text, body=body)):
                 return True
         return False
 
@@ -86,7 +85,7 @@ class RedisDeadLetters(Store):
         while ids := self._page(start):
             for text in self._within(partial(self._client.hmget, self._letters, ids)):
                 if text is not None:  # forgotten meanwhile
-                    yield DeadLetter.model_validate_json(text)
+                    yield DeadLetter.from_json(text)
             start += PAGE_SIZE
 
     def _page(self, start: int) -> Any:
@@ -97,7 +96,7 @@ class RedisDeadLetters(Store):
         return self._within(lambda: self._client.hget(self._letters, id))
 
     def _replaced(self, id: str, old: object, letter: DeadLetter) -> bool:  # noqa: A002
-        new = letter.model_dump_json()
+        new = letter.to_json()
         return bool(
             self._within(lambda: self._client.eval(_REPLACE, 1, self._letters, id, old, new))
         )

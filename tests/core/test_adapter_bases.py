@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from dispatchers import (
@@ -16,8 +18,12 @@ from dispatchers import (
     RejectedError,
     Sent,
     WorkerOptions,
+    net,
+    queue_stats,
     task,
 )
+
+GENEROUS = 20.0
 
 
 class Publisher(PublishingDispatcher[str]):
@@ -223,3 +229,186 @@ def test_nothing_is_published_after_a_batch_in_doubt():
 
     assert said == ["accepted", "unknown", "rejected", "rejected"]
     assert [names for names, _ in dispatcher.calls] == [["a", "down"]]
+
+
+class Connecting(Publisher):
+    """Connects by a client that knows no timeout, to a server that answers or does not."""
+
+    name = "connecting"
+
+    def __init__(self, answers: threading.Event, **settings):
+        super().__init__(**settings)
+        self.answers = answers
+
+    def connect(self):
+        self.answers.wait(GENEROUS)
+        return "connection"
+
+    def _publish(self, messages, timeout):
+        self._bounded(lambda: self.connect(), timeout=timeout)
+        return [Sent(each) for each in messages]
+
+    def _probe(self, *, timeout):
+        self.connect()
+
+    def _stats(self, *, timeout):
+        self.connect()
+        return queue_stats(waiting={"default": 1})
+
+
+Connecting.capabilities = Connecting.capabilities.model_copy(update={"stats": True})
+
+
+def raised(kind, call):
+    """Return the words of what the call raises."""
+    with pytest.raises(kind) as caught:
+        call()
+    return str(caught.value)
+
+
+def until_refused(call):
+    """Call until so many calls hang that the next is refused untried."""
+    said = []
+    while not said or "no connection was tried" not in said[-1]:
+        # On a busy machine a call may end before it has begun, and does not hang then.
+        assert len(said) < 100, said
+        said.append(call())
+
+
+@pytest.fixture
+def hanging():
+    """A dispatcher whose server does not answer until the test is over."""
+    answers = threading.Event()
+    yield Connecting(answers, deadline=0.05, breaker=False)
+    answers.set()
+
+
+@pytest.fixture
+def healthy():
+    """A dispatcher of the same class, with the same alias, whose server answers."""
+    answers = threading.Event()
+    answers.set()
+    return Connecting(answers, deadline=GENEROUS)
+
+
+def test_connects_that_hang_are_those_of_one_dispatcher(hanging, healthy):
+    """C2: hanging connects of one dispatcher, as many as may be, refuse none of another."""
+    until_refused(lambda: hanging.dispatch(requests("one")[0]).error.message)
+
+    assert healthy.dispatch(requests("one")[0]).ok
+
+
+def test_checks_that_hang_are_those_of_one_dispatcher(hanging, healthy):
+    """C12: a check with contact is not refused because those of another dispatcher hang."""
+    until_refused(lambda: raised(ConfigurationError, lambda: hanging.check(contact=True)))
+
+    healthy.check(contact=True)
+
+
+def test_counts_that_hang_are_those_of_one_dispatcher(hanging, healthy, caplog):
+    """C12: figures are not missing because those of another dispatcher's server hang."""
+
+    def counted():
+        caplog.clear()
+        assert hanging.stats(timeout=0.05) == []
+        return caplog.text
+
+    until_refused(counted)
+
+    assert [each.waiting for each in healthy.stats(timeout=GENEROUS)] == [1]
+
+
+def test_connects_of_a_method_are_those_of_its_object(hanging, healthy):
+    """C2: `bounded` without a server tells clients apart by whose method connects."""
+
+    def connect():
+        net.bounded(hanging.connect, timeout=0.05)
+
+    until_refused(lambda: raised(net.ConnectTimeoutError, connect))
+
+    assert net.bounded(healthy.connect, timeout=GENEROUS) == "connection"
+
+
+class Refusing(Publisher):
+    """Refuses by an exception of its client."""
+
+    name = "refusing"
+
+    class Options(BackendOptions):
+        """Options with a password."""
+
+        url: str = "acme://user:open-sesame@nowhere"
+
+    def __init__(self, exc, category=None):
+        super().__init__()
+        self.exc, self.given = exc, category
+
+    def _prepare(self, request, body):
+        try:
+            raise self.exc
+        except Exception as exc:
+            raise RejectedError.because(exc, self.given) from exc
+
+
+@pytest.mark.parametrize(
+    ("exc", "category", "expected", "retryable"),
+    [
+        (TimeoutError("no answer"), None, ErrorCategory.TIMEOUT, True),
+        (ConnectionRefusedError(111, "refused"), None, ErrorCategory.UNAVAILABLE, True),
+        (PermissionError(13, "denied"), None, ErrorCategory.PERMISSION, False),
+        (KeyError("no queue"), ErrorCategory.NOT_FOUND, ErrorCategory.NOT_FOUND, False),
+    ],
+)
+def test_a_refusal_because_of_an_exception_has_its_category_class_and_words(
+    exc, category, expected, retryable
+):
+    """C4: `RejectedError.because` says what the exception says, and that nothing was sent."""
+    response = Refusing(exc, category).dispatch(requests("one")[0])
+
+    assert response.status is DispatchStatus.REJECTED
+    assert (response.error.category, response.error.retryable) == (expected, retryable)
+    assert response.error.exception_type == type(exc).__name__
+    assert str(exc) in response.error.message
+    assert response.exception.__cause__ is exc
+
+
+def test_a_refusal_because_of_an_unknown_exception_says_where_and_not_what():
+    """C4: words of an exception without a category may quote a payload."""
+    response = Refusing(ValueError("the payload")).dispatch(requests("one")[0])
+
+    assert response.error.category is ErrorCategory.INTERNAL
+    assert response.error.exception_type == "ValueError"
+    assert "the payload" not in response.error.message
+    assert "in _prepare" in response.error.message
+
+
+def test_a_refusal_because_of_an_exception_shows_no_secret():
+    """C4: a long text that quotes the password is struck out before it is cut."""
+    for size in range(3950, 4010):
+        exc = ConnectionError("x" * size + "open-sesame" + "y" * 1000)
+
+        message = Refusing(exc).dispatch(requests("one")[0]).error.message
+
+        assert "open" not in message
+        assert len(message) < 4100
+
+
+def test_a_refusal_because_of_a_refusal_is_that_one():
+    """What says already that nothing was handed over, and why, is kept."""
+    refused = RejectedError(ErrorCategory.CONFLICT, "another payload")
+
+    assert RejectedError.because(refused) is refused
+
+
+def test_a_refusal_because_of_an_exception_that_cannot_be_read_is_made():
+    """C1: an exception whose own code raises is named by its class."""
+
+    class Odd(OSError):
+        @property
+        def errno(self):
+            raise ZeroDivisionError
+
+    error = RejectedError.because(Odd("boom"))
+
+    assert error.category is ErrorCategory.INTERNAL
+    assert error.message.endswith("Odd")

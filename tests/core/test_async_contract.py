@@ -15,6 +15,7 @@ import pytest
 from dispatchers import (
     BaseAsyncDispatcher,
     Capabilities,
+    ConfigurationError,
     DispatchRequest,
     DispatchStatus,
     ErrorCategory,
@@ -25,6 +26,7 @@ from dispatchers import (
 from dispatchers._runtime.loop_thread import bridge
 
 OVER = 0.25  # seconds beyond the deadline that C2 allows
+GENEROUS = 20.0
 
 SendFunction = Callable[[DispatchRequest], Awaitable[Any]]
 
@@ -334,3 +336,118 @@ def test_a_loop_that_cannot_be_started_is_a_certain_rejection(request_, monkeypa
     assert answer.status is DispatchStatus.REJECTED
     assert answer.error.category is ErrorCategory.CLOSED
     assert AsyncAdapter(accept).dispatch(request_).ok
+
+
+class Resourceful(AsyncAdapter):
+    """Notes where it is probed and closed; both do what they are told."""
+
+    def __init__(
+        self,
+        *,
+        probe: Callable[[], Awaitable[Any]] | None = None,
+        close: Callable[[], Awaitable[int]] | None = None,
+        **options: object,
+    ) -> None:
+        super().__init__(accept, **options)
+        self.probe, self.closing = probe, close
+
+    async def _aprobe(self, *, timeout: float) -> Any:
+        self.loops.append(asyncio.get_running_loop())
+        return self.probe and await self.probe()
+
+    async def _aclose(self, *, timeout: float) -> int:
+        self.loops.append(asyncio.get_running_loop())
+        return await self.closing() if self.closing else 0
+
+
+async def for_ever() -> Any:
+    await asyncio.sleep(30)
+
+
+def test_probe_and_close_run_on_the_loop_of_the_client(request_):
+    """C8: what a client opened on the core's loop is closed there."""
+    made = Resourceful(probe=lambda: returned(("slow disk",)), close=lambda: returned(2))
+
+    made.dispatch(request_)
+    made.check(contact=True)
+    left = made.close(GENEROUS)
+
+    assert made.warnings == ("slow disk",)
+    assert left == 2
+    assert len(made.loops) == 3
+    assert set(made.loops) == {bridge._loop}
+
+
+async def returned(value: Any) -> Any:
+    await asyncio.sleep(0)
+    return value
+
+
+def test_a_probe_that_fails_is_the_checks_answer():
+    """C12: what `_aprobe` raises is told as what any probe raises."""
+
+    async def refused() -> None:
+        raise ConnectionRefusedError(111, "no server there")
+
+    with pytest.raises(ConfigurationError, match=r"ConnectionRefusedError.*no server there"):
+        Resourceful(probe=refused).check(contact=True)
+
+
+def test_a_probe_that_hangs_costs_the_deadline():
+    """C12: a server that does not answer fails the check."""
+    started = time.monotonic()
+
+    with pytest.raises(ConfigurationError, match="could not be reached"):
+        Resourceful(probe=for_ever, deadline=0.2).check(contact=True)
+
+    assert time.monotonic() - started <= 0.2 + OVER
+
+
+@pytest.mark.parametrize("timeout", [0.0, 0.1])
+def test_a_close_that_hangs_keeps_its_timeout(request_, timeout, caplog):
+    """C8: a client that does not end is left alone, with a line in the log."""
+    ended = threading.Event()
+
+    async def hang() -> int:
+        try:
+            await asyncio.sleep(30)
+        finally:
+            ended.set()
+        return 1
+
+    made = Resourceful(close=hang)
+    made.dispatch(request_)
+
+    left = made.close(timeout)
+
+    assert left == 0
+    assert "closing 'async' (async)" in caplog.text
+    assert ended.wait(GENEROUS), "it was not cancelled"
+
+
+def test_a_close_that_raises_is_told(request_):
+    """What `_aclose` raises leaves `close`, as with any backend."""
+
+    async def fail() -> int:
+        raise OSError("half closed")
+
+    made = Resourceful(close=fail)
+    made.dispatch(request_)
+
+    with pytest.raises(OSError, match="half closed"):
+        made.close(GENEROUS)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_closing_in_a_child_that_used_no_loop_starts_none(request_):
+    """C8: a child that has dispatched nothing does not touch what its parent opened."""
+    made = Resourceful(close=lambda: returned(1))
+    made.dispatch(request_)
+
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if made.close(GENEROUS) == 0 and not bridge.is_started else 1)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert made.close(GENEROUS) == 1

@@ -36,6 +36,7 @@ from dispatchers import (
     IdempotencyStore,
     Outcome,
     Reason,
+    RejectedError,
     Retry,
     Run,
     RunSettings,
@@ -279,7 +280,16 @@ class AwaitingDispatcher(BaseAsyncDispatcher):
     capabilities = Capabilities()
 
     async def _asend(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:
+        if body:
+            raise RejectedError.because(OSError("refused"), ErrorCategory.UNAVAILABLE)
+        assert_type(self._bounded(lambda: 5, timeout=timeout), int)
         return Sent(status=DispatchStatus.DUPLICATE)
+
+    async def _aprobe(self, *, timeout: float) -> list[str]:
+        return ["not durable"]
+
+    async def _aclose(self, *, timeout: float) -> int:
+        return 0
 
     def _category(self, exc: Exception) -> ErrorCategory | None:
         return None
@@ -364,6 +374,9 @@ class Store:
 store: IdempotencyStore = Store()
 Claim("lost")  # type: ignore[arg-type]
 assert_type(DeadLetter(id="a", task="t", reason="expired", body=b"").body, bytes)
+assert_type(DeadLetter(id="a", task="t", reason="expired", body=b"").to_json(), str)
+assert_type(DeadLetter.from_json(b"{}", body=b""), DeadLetter)
+RejectedError.because(KeyboardInterrupt())  # type: ignore[arg-type]
 
 assert_type([each.name for each in catalogue.all()], list[str])
 found = catalogue.find("shop.double")

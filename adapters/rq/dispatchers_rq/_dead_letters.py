@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import json
-from base64 import b64encode
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -20,7 +18,6 @@ from ._message import (
     body_of,
     data_of,
     job_key,
-    letter_metadata,
     queue_key,
     registry_key,
     stamp,
@@ -54,7 +51,7 @@ class FailedJobs:
             "data": data_of(letter.task, self._broker.options.serializer),
             BODY: letter.body,
             ATTEMPT: letter.attempts,
-            LETTER: letter_metadata(letter),
+            LETTER: letter.to_json(body=False),
         }
         ttl = self._broker.options.failure_ttl
         # One transaction: a job without its registry entry would never expire.
@@ -119,6 +116,4 @@ class FailedJobs:
 def _letter(fields: dict[bytes, bytes]) -> DeadLetter | None:
     if LETTER.encode() not in fields or fields.get(b"status") != b"failed":
         return None
-    body = b64encode(body_of(fields)).decode()  # how models have bytes in JSON
-    values = {**json.loads(fields[LETTER.encode()]), "body": body}
-    return DeadLetter.model_validate_json(json.dumps(values))
+    return DeadLetter.from_json(fields[LETTER.encode()], body=body_of(fields))

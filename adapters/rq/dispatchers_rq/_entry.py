@@ -12,7 +12,7 @@ from dispatchers import Action, ConfigurationError, DeadLetter, Outcome, run_env
 from dispatchers.delivery import import_modules, say
 
 from ._errors import RunFailedError
-from ._message import BODY, DELIVERIES, LETTER, letter_metadata
+from ._message import BODY, DELIVERIES, LETTER
 
 MAX_RETRIES = 10**6
 """RQ counts returned work like attempts; the envelope says how many attempts there may be."""
@@ -74,4 +74,4 @@ def _keep_letter(outcome: Outcome, envelope: bytes, job: Job) -> None:
     )
     # RQ would try it again as long as retries are left, and the work is a dead letter now.
     job.retries_left = 0
-    job.connection.hset(job.key, LETTER, letter_metadata(letter))
+    job.connection.hset(job.key, LETTER, letter.to_json(body=False))

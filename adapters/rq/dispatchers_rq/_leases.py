@@ -24,7 +24,6 @@ from ._message import (
     fields_of,
     kind_of,
     leases_key,
-    letter_metadata,
     stamp,
     uncompressed,
 )
@@ -126,7 +125,7 @@ class Taken(Delivery):
         self._fail(letter, letter.reason)
 
     def _fail(self, letter: DeadLetter, words: str) -> None:
-        fields = ("ended_at", stamp(), LETTER, letter_metadata(letter))
+        fields = ("ended_at", stamp(), LETTER, letter.to_json(body=False))
         ttl = self._leases.options.failure_ttl
         self._leases.settle(self, "dead", ttl, failure_text(words), *fields)
 

@@ -18,7 +18,7 @@ from hashlib import sha256
 from math import ceil
 from typing import Any
 
-from dispatchers import DeadLetter, DispatchRequest
+from dispatchers import DispatchRequest
 from dispatchers.native import arguments, is_native
 
 ATTEMPT, DELIVERIES = "dispatchers_attempt", "dispatchers_deliveries"
@@ -87,11 +87,6 @@ def stamp() -> str:
 def failure_text(words: str) -> str:
     """Return the reason of a failure as RQ keeps it beside the job."""
     return b64encode(zlib.compress(words.encode())).decode()
-
-
-def letter_metadata(letter: DeadLetter) -> str:
-    """Return the letter without its envelope, which the job has already."""
-    return letter.model_dump_json(exclude={"body"})
 
 
 def script_args(
