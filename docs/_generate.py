@@ -165,8 +165,10 @@ WORDS: Mapping[str, str] = {
     "max_size": "largest envelope",
 }
 """Every capability, in words."""
-ADAPTERS = ("celery", "rq", "dramatiq", "cloud_tasks")
+ADAPTERS = ("celery", "rq", "django_rq", "dramatiq", "cloud_tasks")
 """Those that are bundled and finished."""
+OF_DJANGO = ("django_rq",)
+"""Those whose settings are Django's, of which there are none here."""
 NEEDED: Mapping[str, Mapping[str, Any]] = {
     "sqlite": {"path": "work.sqlite3"},
     "celery": {"url": "amqp://localhost"},
@@ -184,7 +186,10 @@ NEEDED: Mapping[str, Mapping[str, Any]] = {
 
 
 def _built(name: str) -> BaseDispatcher:
-    return load_backend(name)(**NEEDED.get(name, {}))
+    kind = load_backend(name)
+    if name in OF_DJANGO:
+        return kind.__new__(kind)  # its capabilities are the class's
+    return kind(**NEEDED.get(name, {}))
 
 
 def capabilities() -> str:

@@ -9,15 +9,18 @@ from ._dispatcher import RQDispatcher
 from ._entry import run
 from ._execution import HorseWorker, SimpleWorker
 from ._native import NativeJob, native
-from ._options import RQOptions
+from ._options import RQBaseOptions, RQOptions
+from ._worker import refuse_unsupported
 
 __all__ = [
     "HorseWorker",
     "NativeJob",
+    "RQBaseOptions",
     "RQDispatcher",
     "RQOptions",
     "SimpleWorker",
     "native",
+    "refuse_unsupported",
     "run",
 ]
 

@@ -23,8 +23,12 @@ MIN_REDIS = (6, 2)
 PREFIX = queue_key("")
 LOSSY = (
     "worker {name!r} of RQ serves a queue of this dispatcher: what it runs is lost when it is "
-    "killed. `dispatchers worker` starts one that keeps it; one of RQ's needs `--serializer "
-    "rq.serializers.JSONSerializer`, or here serializer = 'pickle'"
+    "killed. `dispatchers worker` starts one that keeps it"
+)
+IN_JSON = "; one of RQ's reads these jobs with `--serializer rq.serializers.JSONSerializer` only"
+UNSCHEDULED = (
+    "no worker or scheduler moves delayed work and retries of queue {queue!r} to its workers when "
+    "they are due: start RQ's with `--with-scheduler`, or `dispatchers worker`"
 )
 
 
@@ -117,7 +121,7 @@ class Broker:
         with within(timeout):
             version = str(client.info("server")["redis_version"])
             found = durability(client)
-            plain = self._plain_workers()
+            plain, idle = self._plain_workers(), self._unscheduled_queues()
         if tuple(int(part) for part in version.split(".")[:2]) < MIN_REDIS:
             raise ConfigurationError(
                 f"{self._subject}: Redis {version} is too old for its workers: 6.2 or later is "
@@ -125,15 +129,31 @@ class Broker:
             )
         if found.refuses_writes:
             raise ConfigurationError(f"{self._subject}: {found.warnings[-1]}")
-        return [*found.warnings, *(LOSSY.format(name=name) for name in plain)]
+        lossy = LOSSY + (IN_JSON if self.options.serializer == "json" else "")
+        return [
+            *found.warnings,
+            *(lossy.format(name=name) for name in plain),
+            *(UNSCHEDULED.format(queue=queue) for queue in idle),
+        ]
 
     def _plain_workers(self) -> Sequence[str]:
         """Return the workers of the configured queues that are RQ's own."""
-        client = self.client
-        sets = [client.smembers(f"rq:workers:{queue}") for queue in sorted(self.declared)]
-        keys = {key for each in sets for key in each}
-        found = (k for k in keys if client.hexists(k, "birth") and not client.hexists(k, MARK))
-        return sorted(key.decode().removeprefix("rq:worker:") for key in found)
+        keys = {key for queue in self.declared for key in self._workers(queue, ours=False)}
+        return sorted(key.decode().removeprefix("rq:worker:") for key in keys)
+
+    def _unscheduled_queues(self) -> Sequence[str]:
+        """Return the queues that only workers without a scheduler serve."""
+        return [queue for queue in sorted(self.declared) if self._is_unscheduled(queue)]
+
+    def _is_unscheduled(self, queue: str) -> bool:
+        served = self._workers(queue, ours=False) and not self._workers(queue, ours=True)
+        return bool(served) and not self.client.exists(f"rq:scheduler-lock:{queue}")
+
+    def _workers(self, queue: str, *, ours: bool) -> Sequence[bytes]:
+        """Return the keys of a queue's workers: those with a lease, or RQ's own."""
+        client, keys = self.client, self.client.smembers(f"rq:workers:{queue}")
+        living = (key for key in keys if client.hexists(key, "birth"))
+        return [key for key in living if client.hexists(key, MARK) is ours]
 
 
 def waited(enqueued: bytes, overdue: bytes, now: bytes) -> float:

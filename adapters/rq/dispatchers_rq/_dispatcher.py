@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from dispatchers import (
+    BackendOptions,
     Capabilities,
     DeadLetterStore,
     DispatchRequest,
@@ -77,7 +78,7 @@ class RQDispatcher(PublishingDispatcher["Job | Eager"]):
         stats=True,
     )
     batch_size = BATCH_SIZE
-    Options = RQOptions
+    Options: type[BackendOptions] = RQOptions
     options: RQOptions
 
     def __init__(

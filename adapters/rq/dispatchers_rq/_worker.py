@@ -56,6 +56,16 @@ PRIVATE_PARTS: dict[Any, dict[str, tuple[str, ...]]] = {
 """Methods of RQ's that are overridden or called, with the parameters that they are given."""
 
 
+def refuse_unsupported() -> None:
+    """Refuse a system or an RQ that these workers cannot work with.
+
+    Raises:
+        ConfigurationError: There is no `fork`, or RQ has other parts than are overridden here.
+    """
+    refuse_platform()
+    refuse_unknown(VERSION)
+
+
 def refuse_unknown(version: str) -> None:
     """Refuse an RQ whose workers do not call what is overridden here.
 
@@ -115,8 +125,7 @@ class RQWorkers:
     """
 
     def __init__(self, dispatcher: Any, options: WorkerOptions) -> None:
-        refuse_platform()
-        refuse_unknown(VERSION)
+        refuse_unsupported()
         self._broker = dispatcher.broker
         self._letters = dispatcher.letters
         self._options = options

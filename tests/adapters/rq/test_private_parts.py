@@ -9,6 +9,7 @@ import rq
 from dispatchers_rq import RQDispatcher, _worker
 from dispatchers_rq._worker import PRIVATE_PARTS, refuse_unknown
 from rq.decorators import job
+from rq.scheduler import RQScheduler
 from rq.version import VERSION
 
 from dispatchers import ConfigurationError, WorkerOptions
@@ -40,6 +41,11 @@ ATTRIBUTES = [
 def test_a_private_part_is_unchanged(part: Canary) -> None:
     """Of the newest RQ as of the oldest: the name exists, with the parameters that are given."""
     assert part.problem() is None
+
+
+def test_the_key_of_the_scheduler_s_lock() -> None:
+    """By it `doctor` sees whether a queue has a scheduler."""
+    assert RQScheduler.get_locking_key("mail") == "rq:scheduler-lock:mail"
 
 
 def test_the_decorators_options_are_found() -> None:
