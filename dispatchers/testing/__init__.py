@@ -14,6 +14,7 @@ from ._unchecked import UncheckedDispatches
 from .canaries import Canary
 from .harness import ABILITIES, Harness
 from .journal import Entry, Journal
+from .unwritten import assert_written
 
 if TYPE_CHECKING:
     from .conformance import DispatcherConformance, WorkerConformance
@@ -33,6 +34,7 @@ __all__ = [
     "RecordingOptions",
     "UncheckedDispatches",
     "WorkerConformance",
+    "assert_written",
     "installed",
 ]
 
