@@ -34,6 +34,10 @@ RESULT = [2, 7, 4, 6]
 """Of `kills.flow`."""
 EFFECTS = Counter(["double 1", "seven", "double 2", "double 3"])
 """Of `kills.flow`, where none is repeated."""
+AT_ONCE = Counter(["double 2", "double 3"])
+"""Of `kills.flow`, steps that are under way together."""
+IN_THREADS = {"dramatiq", "cloud_tasks"}
+"""Backends whose process runs several: who kills it for one kills the others in mid-step (K11)."""
 QUICK = [
     ("K4", "replay", None),
     ("K8", "sent before", None),
@@ -148,7 +152,9 @@ def killed_at(site: KillSite, key: str, point: str, twice: str | None) -> None:
     assert site.result(site.start(key)) == RESULT, site.log()
 
     assert site.happened(key, point)
-    assert site.effects_of(key) == EFFECTS + Counter([twice] if twice else []), site.log()
+    more = site.effects_of(key) - EFFECTS - Counter([twice] if twice else [])
+    assert not more or (more <= AT_ONCE and site.backend in IN_THREADS), site.log()
+    assert site.effects_of(key) >= EFFECTS + Counter([twice] if twice else []), site.log()
 
 
 @pytest.mark.soak
