@@ -115,6 +115,7 @@ class Execution:
         if number not in self.commands or number in self.answered:
             return False
         self.append(Entry(0, answer.kind, number, None, None, answer.body, None, answer.at))
+        self.unsent.pop(number, None)
         return True
 
     def has_forgotten(self, number: int, source: str) -> bool:

@@ -114,7 +114,7 @@ class Journal(Protocol):
         ...
 
     def answer(self, execution: str, number: int, answer: Answer, *, timeout: float) -> Answered:
-        """Record an answer from outside. The first one stands.
+        """Record an answer from outside. The first one stands, and its command is not unsent.
 
         `first` is False where the command is not there (any more), or has been forgotten and
         issued anew since (`rules.is_forgotten`). A repetition is given `wake`

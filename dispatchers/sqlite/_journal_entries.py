@@ -59,6 +59,9 @@ _INPUT = "INSERT INTO payloads (execution, input) VALUES (:execution, :input)"
 _SOURCE = "INSERT OR IGNORE INTO sources (execution, source, at) VALUES (?, ?, ?)"
 
 
+_NOT_UNSENT = "DELETE FROM unsent WHERE execution = ? AND number = ?"
+
+
 _IS_KNOWN = "SELECT 1 FROM sources WHERE execution = ? AND source = ?"
 
 
@@ -124,6 +127,8 @@ def answer(
         return NOTHING
     if not connection.execute(_ANSWERED, (execution, number)).rowcount:
         return _repeated(connection, known, moment, number=number)
+    # It need not leave once more, though it may have been forgotten, or never have left.
+    connection.execute(_NOT_UNSENT, (execution, number))
     given = fitting(known.counts, given)
     body = given.body
     insert(connection, execution, known.head + 1, given.kind, given.at, number=number, body=body)

@@ -38,6 +38,11 @@ FIRST_PAUSE = 2.0
 LONGEST_PAUSE = 60.0
 """Seconds before commands are tried again that a dispatcher did not take."""
 
+FORGOTTEN_AFTER = 60.0
+"""Seconds after which a step or child leaves once more whose dispatcher keeps nothing over a death.
+
+Then as long as it is old: an answer that has not come after hours is hardly ever lost."""
+
 NOTHING: Mapping[int, DispatchRequest] = MappingProxyType({})
 
 REFUSED_FOR_GOOD = frozenset(
@@ -113,12 +118,28 @@ def _hand_over_chunk(
     except (ConfigurationError, RejectedError) as exc:
         words = "steps of %s do not leave: %s"
         say_once(hand_over, logging.ERROR, words, record.workflow, str(exc))
-        left = []
+        left, again = [], {}
     else:
-        pairs = zip(commands, responses, strict=True)
+        pairs = list(zip(commands, responses, strict=True))
         left = [command for command, r in pairs if _has_left(journal, record, command, r)]
+        again = {
+            command.number: clock.time() + max(FORGOTTEN_AFTER, _age(request))
+            for (command, response), request in zip(pairs, requests, strict=True)
+            if command in left and _may_be_forgotten(command, response)
+        }
     stayed = [command for command in commands if command not in left]
-    _note(journal, record, left, stayed, route)
+    again |= dict.fromkeys((each.number for each in stayed), clock.time() + _pause(route, stayed))
+    _note(journal, record, [each.number for each in left if each.number not in again], again)
+
+
+def _may_be_forgotten(command: Command, response: DispatchResponse) -> bool:
+    """Tell whether work that was taken may be lost with a process; a plain dispatch leaves once."""
+    taken = response.status in (DispatchStatus.ACCEPTED, DispatchStatus.DUPLICATE)
+    return taken and not response.durable and command.kind is not EntryKind.SEND
+
+
+def _age(request: DispatchRequest) -> float:
+    return clock.time() - request.created_at.timestamp()
 
 
 def _request(
@@ -199,16 +220,10 @@ def _failure(response: DispatchResponse) -> Failure:
 
 
 def _note(
-    journal: Journal,
-    record: Record,
-    left: Sequence[Command],
-    stayed: Sequence[Command],
-    route: str,
+    journal: Journal, record: Record, left: Sequence[int], again: Mapping[int, float]
 ) -> None:
-    again = dict.fromkeys((each.number for each in stayed), clock.time() + _pause(route, stayed))
     try:
-        numbers = [each.number for each in left]
-        journal.sent(record.id, numbers, again=again, timeout=TIMEOUT)
+        journal.sent(record.id, left, again=again, timeout=TIMEOUT)
     except JournalError as exc:
         # Harmless: they leave once more under the same ids, and their answers are known.
         say_once(hand_over, logging.ERROR, "the journal of executions: %s", str(exc))

@@ -142,7 +142,7 @@ class _Telling:
 
     def _open(self, entry: Entry) -> str:
         if (unsent := self._unsent.get(entry.number or 0)) is not None:
-            return f"to be handed over, next try {instant(unsent.next_try)}"
+            return f"no answer yet, leaves again {instant(unsent.next_try)}"
         if entry.kind is EntryKind.MARK:
             return ""
         if entry.kind is EntryKind.SEND:

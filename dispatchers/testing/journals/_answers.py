@@ -6,7 +6,7 @@ from time import monotonic
 
 from dispatchers.journals import EntryKind, Status
 
-from ._calls import ONE, Calls, at_once, done, gapless, local, step, until
+from ._calls import ONE, TIMEOUT, Calls, at_once, done, gapless, local, step, until
 from ._harness import JournalHarness
 
 
@@ -23,6 +23,16 @@ class Answers:
         assert not calls.answer(2, b"late").first
         bodies = [(e.kind, e.number, e.body) for e in calls.entries(after=2)]
         assert bodies == [(EntryKind.DONE, 1, b"first"), (EntryKind.FAILED, 2, b"{}")]
+
+    def test_what_is_answered_leaves_no_more(self, calls: Calls) -> None:
+        """J22: nor is it told when to leave again; a dispatcher may have forgotten it."""
+        calls.park(step(1), step(2))
+
+        calls.answer(1)
+
+        assert sorted(calls.unsent()) == [2], "a step that is answered would leave once more"
+        calls.journal.sent(ONE, [], again={1: 0.0, 2: 0.0}, timeout=TIMEOUT)
+        assert sorted(calls.unsent()) == [2]
 
     def test_a_turns_own_answer_is_no_exception(self, calls: Calls) -> None:
         """J23: a local step's answer in a commit stands as well, and does not replace another."""

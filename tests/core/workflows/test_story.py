@@ -168,7 +168,7 @@ def test_a_command_that_has_not_left() -> None:
 
     found = story(record(head=1, seen=1), entries(step(1, order=7)), [unsent])
 
-    assert f"to be handed over, next try {local(AT + 30)}" in words(found)[-1]
+    assert f"no answer yet, leaves again {local(AT + 30)}" in words(found)[-1]
 
 
 @pytest.mark.parametrize(

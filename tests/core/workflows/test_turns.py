@@ -40,6 +40,7 @@ from dispatchers.workflows import (
     StepError,
     Workflow,
     _execution,
+    _hand_over,
     _sweep,
     _tasks,
     _turn,
@@ -975,6 +976,64 @@ def test_steps_of_a_broker_that_is_down_leave_later(queue, flow, journal, monkey
     _late_sweeps(queue)
 
     assert execution.result(timeout=1) == 2
+
+
+def test_what_a_process_without_memory_took_leaves_once_more(queue, flow, journal):
+    """K24: steps and children, until they are answered; a plain dispatch leaves once."""
+
+    async def code() -> int:
+        note.dispatch("sent")
+        return await add.step(1, 1)
+
+    execution = started(flow(code))
+    start = queue.claim()
+    with override(default=MemoryDispatcher()):  # its process dies
+        queue.run(start)
+    (unsent,) = journal.unsent(execution.id, timeout=1.0)
+    assert unsent.command.name == "turns.add"
+    assert unsent.next_try > time.time() + 50
+    held = journal._executions[execution.id]
+    held.unsent = {n: u._replace(next_try=0.0) for n, u in held.unsent.items()}
+    _late_sweeps(queue)
+
+    assert execution.result(timeout=1) == 2
+    assert journal.unsent(execution.id, timeout=1.0) == ()
+    assert not queue.waiting
+
+
+def test_it_leaves_less_and_less_often(queue, flow, journal, monkeypatch):
+    """K24: a queue with hours of work in it does not fill with copies."""
+
+    async def code() -> int:
+        return await add.step(1, 1)
+
+    execution = started(flow(code))
+    start = queue.claim()
+    with override(default=MemoryDispatcher()):
+        queue.run(start)
+        monkeypatch.setattr("dispatchers._runtime.clock.time", lambda: time.time() + 7200)
+        _hand_over.hand_over_due(journal, journal.look(execution.id, timeout=1.0))
+        (unsent,) = journal.unsent(execution.id, timeout=1.0)
+
+    assert unsent.next_try > time.time() + 7200 + 7100
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_dispatcher_that_keeps_its_work_is_given_it_once(queue, flow, journal, durable):
+    """K24: what survives a death of the other side is not handed over again."""
+
+    class Kept(MemoryDispatcher):
+        capabilities = MemoryDispatcher.capabilities.model_copy(update={"durable": durable})
+
+    async def code() -> int:
+        return await add.step(1, 1)
+
+    execution = started(flow(code))
+    start = queue.claim()
+    with override(default=Kept()):
+        queue.run(start)
+
+    assert bool(journal.unsent(execution.id, timeout=1.0)) is not durable
 
 
 def test_a_step_under_the_claim_of_a_killed_run_is_tried_again(flow, journal):
