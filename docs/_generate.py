@@ -28,10 +28,13 @@ from dispatchers import (
     BackendOptions,
     BaseDispatcher,
     Capabilities,
+    DeadLetterStore,
+    DispatchRequest,
     DispatchStatus,
     ErrorCategory,
     Outcome,
     Reason,
+    Sent,
     WorkerOptions,
 )
 from dispatchers._config.json_schema import class_body
@@ -49,6 +52,7 @@ from dispatchers.testing import (
     ABILITIES,
     DispatcherConformance,
     FaultProxy,
+    Harness,
     Journal,
     RecordingDispatcher,
     RecordingOptions,
@@ -396,6 +400,59 @@ def abilities() -> str:
     )
 
 
+# For authors of adapters.
+
+SUITES_OWN = ("dispatcher", "dispatcher_at", "keep", "end", "has", "need")
+"""What the suites call on a harness, and no author writes."""
+
+
+def harness() -> str:
+    """What a harness is made of: what has to be written first, its settings last."""
+    methods = [name for name in vars(Harness) if name[0] != "_" and name not in SUITES_OWN]
+    said = dict(_docs_in(Harness))
+    rows = [
+        (code(name), said[name] if name in said else _first(Harness, name))
+        for name in sorted(methods, key=lambda name: name in said)
+    ]
+    return table(["name", "what it is or does"], rows)
+
+
+def request() -> str:
+    """What a request holds, and what is derived from it."""
+    derived = [name for name, each in vars(DispatchRequest).items() if isinstance(each, property)]
+    rows = [*_described(DispatchRequest), *((code(n), _first(DispatchRequest, n)) for n in derived)]
+    return table(["field", "what it holds"], rows)
+
+
+def answer() -> str:
+    """What an adapter answers."""
+    said = dict(_docs_in(Sent))
+    return table(
+        ["field", "default", "what it says"],
+        [(code(n), _answer_default(n), said[n]) for n in Sent._fields],
+    )
+
+
+def _answer_default(name: str) -> str:
+    value = Sent._field_defaults[name]
+    return code(value.value if isinstance(value, Enum) else value)
+
+
+def letter_store() -> str:
+    """What a store of dead letters has."""
+    names = [n for n, each in vars(DeadLetterStore).items() if _is_order(n, each)]
+    rows = [(code(_call(DeadLetterStore, n)), _first(DeadLetterStore, n)) for n in names]
+    return table(["method", "what it does"], rows)
+
+
+def _call(cls: type, name: str) -> str:
+    """A method as it is called, with its types."""
+    found = inspect.signature(getattr(cls, name))
+    _, *taken = found.parameters.values()
+    shown = str(found.replace(parameters=taken))
+    return f"{name}{shown}".replace("'", "")  # they are written as texts
+
+
 # The endpoint.
 
 
@@ -520,6 +577,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "commands": commands,
     "exits": exits,
     "abilities": abilities,
+    "harness": harness,
+    "request": request,
+    "sent": answer,
+    "letter-store": letter_store,
     "recorder": recorder,
     "proxy": proxy,
     "endpoint": lambda: options(EndpointSettings),
