@@ -88,16 +88,20 @@ class Scene:
     """A private server behind a proxy, to which faults happen.
 
     Args:
-        kind: `redis` or `rabbitmq`.
+        kind: `redis` or `rabbitmq`; any word for a server of your own.
 
         silence: Seconds that a name server which does not answer costs a client that waits for it.
             Two tries of 5 are the usual.
+
+        server: A server of your own, not started yet.
     """
 
-    def __init__(self, kind: str, *, silence: float = 10.0) -> None:
+    def __init__(
+        self, kind: str, *, silence: float = 10.0, server: PrivateServer | None = None
+    ) -> None:
         self.kind = kind
         self._silence = silence
-        self.server: PrivateServer = RedisServer() if kind == "redis" else RabbitMQServer()
+        self.server = server or (RedisServer() if kind == "redis" else RabbitMQServer())
         self._proxy = FaultProxy(self.server.host, self.server.port)
         self._undo: Callable[[], object] = _nothing
 

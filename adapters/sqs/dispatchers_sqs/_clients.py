@@ -1,0 +1,109 @@
+"""The official clients of one process: one for each time limit, made when first needed."""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from functools import cache
+from typing import Any, NamedTuple
+
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, NoCredentialsError
+from botocore.loaders import Loader, create_loader
+from botocore.session import Session
+
+from dispatchers.net import ForkGate, bounded
+
+from ._errors import before_contact
+from ._options import SQSOptions
+
+gate = ForkGate(2.0)
+"""Keeps forks out while a client is made, two seconds at most."""
+
+
+class _Process(NamedTuple):
+    """What one process has; a parent's is kept, as closing it would end shared connections."""
+
+    pid: int
+    session: Session
+    clients: dict[float, Any]
+    parent: object
+
+
+class Clients:
+    """Clients by time limit, which boto3 sets when a client is made and not for a call.
+
+    Args:
+        options: The adapter's options.
+
+        connections: Connections that each keeps.
+    """
+
+    def __init__(self, options: SQSOptions, connections: int) -> None:
+        self._options = options
+        self._connections = connections
+        self._lock = threading.RLock()
+        self._own: _Process | None = None
+
+    def of(self, timeout: float) -> Any:
+        """Return a client whose calls take `timeout` seconds at most, and half of them at least.
+
+        Raises:
+            RejectedError: There are no credentials, no region, or not within `timeout` seconds.
+        """
+        limit = 2.0 ** math.floor(math.log2(max(timeout, 0.01)))
+        own = self._own
+        if own is not None and own.pid == os.getpid() and limit in own.clients:
+            return own.clients[limit]
+        try:
+            # Bounded: credentials may come from a service of the machine that does not answer.
+            return bounded(lambda: self._begun(limit), timeout=timeout, to="credentials for SQS")
+        except (BotoCoreError, ValueError) as exc:  # a bare ValueError: an endpoint that is no URL
+            raise before_contact(exc) from exc
+
+    def _begun(self, limit: float) -> Any:
+        with gate.entered(), self._lock:  # in this order: no fork happens under the lock
+            own = self._own
+            if own is None or own.pid != os.getpid():
+                own = self._own = _Process(os.getpid(), _session(), {}, own)
+            if limit not in own.clients:
+                own.clients[limit] = self._made(own.session, limit)
+            return own.clients[limit]
+
+    def _made(self, session: Session, limit: float) -> Any:
+        config = Config(
+            connect_timeout=limit,
+            read_timeout=limit,
+            retries={"total_max_attempts": 1, "mode": "standard"},  # nothing is repeated unasked
+            max_pool_connections=self._connections,
+        )
+        region, endpoint = self._options.region, self._options.endpoint
+        return session.create_client("sqs", region, endpoint_url=endpoint, config=config)
+
+    def close(self) -> None:
+        """Close the connections of this process."""
+        own, self._own = self._own, None
+        if own is not None and own.pid == os.getpid():
+            for client in own.clients.values():
+                client.close()
+
+
+@cache
+def _loader() -> Loader:
+    """Return the reader of the descriptions of services, which remembers them: 60 ms each time."""
+    return create_loader()
+
+
+def new_session() -> Session:
+    """Return a session of the official client: what boto3's own stands on."""
+    session = Session()
+    session.register_component("data_loader", _loader())
+    return session
+
+
+def _session() -> Session:
+    session = new_session()
+    if session.get_credentials() is None:
+        raise NoCredentialsError
+    return session

@@ -1,0 +1,80 @@
+"""A message in the hands of a worker, of ours or of Lambda, and what can become of it."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from botocore.exceptions import ClientError
+
+from dispatchers.delivery import DeliveryCount
+
+from ._broker import Broker
+from ._errors import code_of
+from ._message import later
+from ._queues import dead_letter_url
+
+LONGEST_HIDDEN = 43000
+"""Seconds that a message is hidden in one go: 12 hours since it was received are the limit."""
+GONE = frozenset({"ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidParameterValue"})
+"""Codes with which the service says that a message is held by this receipt no more."""
+
+
+class Receipt(NamedTuple):
+    """A message that was received."""
+
+    queue: str
+    """The URL of its queue."""
+    id: str
+    handle: str
+    body: str
+    counts: DeliveryCount
+    group: str | None
+
+
+class Receipts:
+    """Settles messages, each step confirmed by the service before the next.
+
+    Args:
+        broker: The service.
+    """
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._dead: dict[str, str | None] = {}
+
+    def delete(self, receipt: Receipt) -> None:
+        """Forget a message."""
+        self._broker.call("delete_message", receipt.queue, ReceiptHandle=receipt.handle)
+
+    def send_later(self, receipt: Receipt, after: float, attempt: int, deliveries: int) -> None:
+        """Send the message that stands for this one from now on, with its counts."""
+        self._send(receipt, receipt.queue, DeliveryCount(attempt, deliveries), after)
+
+    def hide(self, receipt: Receipt, seconds: float) -> bool:
+        """Hide a message for so long; false where it is held by this receipt no more."""
+        try:
+            self._broker.call(
+                "change_message_visibility",
+                receipt.queue,
+                ReceiptHandle=receipt.handle,
+                VisibilityTimeout=min(LONGEST_HIDDEN, math.ceil(seconds)),
+            )
+        except ClientError as exc:
+            if code_of(exc) in GONE:
+                return False
+            raise
+        return True
+
+    def send_dead(self, receipt: Receipt) -> None:
+        """Send a message to the dead-letter queue of its queue, if that has one."""
+        if receipt.queue not in self._dead:
+            self._dead[receipt.queue] = dead_letter_url(self._broker, receipt.queue)
+        if (url := self._dead[receipt.queue]) is not None:
+            self._send(receipt, url, DeliveryCount(), 0.0)
+
+    def _send(self, receipt: Receipt, queue: str, counts: DeliveryCount, after: float) -> None:
+        group, source = receipt.group, receipt.id
+        self._broker.send_one(
+            later(receipt.body, queue=queue, counts=counts, after=after, group=group, source=source)
+        )
