@@ -169,7 +169,9 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session(python=OLDEST)
-@nox.parametrize("adapter", ["redis", "rq", "django-rq", "celery", "dramatiq", "cloud-tasks"])
+@nox.parametrize(
+    "adapter", ["redis", "rq", "django-rq", "celery", "dramatiq", "cloud-tasks", "sqs"]
+)
 @nox.parametrize("end", ["lowest", "newest"])
 def ranges(session: nox.Session, end: str, adapter: str) -> None:
     """An adapter's tests with the lowest versions that its extra declares, and with the newest."""

@@ -169,7 +169,7 @@ WORDS: Mapping[str, str] = {
     "max_size": "largest envelope",
 }
 """Every capability, in words."""
-ADAPTERS = ("celery", "rq", "django_rq", "dramatiq", "cloud_tasks")
+ADAPTERS = ("celery", "rq", "django_rq", "dramatiq", "cloud_tasks", "sqs")
 """Those that are bundled and finished."""
 OF_DJANGO = ("django_rq",)
 """Those whose settings are Django's, of which there are none here."""
@@ -185,6 +185,7 @@ NEEDED: Mapping[str, Mapping[str, Any]] = {
         "worker_url": "https://worker.shop.example",
         "service_account": "tasks@shop.iam.gserviceaccount.com",
     },
+    "sqs": {"queue": "shop"},
 }
 """Options that a backend cannot be built without."""
 
@@ -216,8 +217,8 @@ def _ability(dispatcher: BaseDispatcher, field: str) -> str:
 
 def _amount(value: timedelta | int) -> str:
     if isinstance(value, timedelta):
-        return f"{value.days} days" if value.days else str(value)
-    return f"{value // 2**20} MiB"
+        return f"{value.days} days" if value.days else f"{value.seconds // 60} minutes"
+    return f"{round(value / 2**20)} MiB"
 
 
 def capability_fields() -> str:

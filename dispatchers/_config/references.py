@@ -23,6 +23,7 @@ LIBRARIES: Mapping[str, str] = {
     "django_rq": "django_rq",
     "dramatiq": "dramatiq",
     "rq": "rq",
+    "sqs": "boto3",
 }
 """Bundled adapters, and the module that the extra of each brings."""
 

@@ -15,7 +15,7 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
-ADAPTERS = ("celery", "cloud_tasks", "django_rq", "dramatiq", "rq")
+ADAPTERS = ("celery", "cloud_tasks", "django_rq", "dramatiq", "rq", "sqs")
 GLUE = {"django": "dispatchers_django", "fastapi": "dispatchers_fastapi"}
 MINIMAL = {
     "celery": {"url": "redis://127.0.0.1:1/0"},
@@ -28,6 +28,7 @@ MINIMAL = {
     },
     "dramatiq": {"url": "redis://127.0.0.1:1/0"},
     "rq": {"url": "redis://127.0.0.1:1/0"},
+    "sqs": {"queue": "q", "region": "eu-west-1", "endpoint": "http://127.0.0.1:1"},
     "sqlite": {"path": "work.sqlite3"},
 }
 CONTAINED = {"django-tasks": ("django",), "django-rq": ("django", "django-rq", "rq")}

@@ -23,7 +23,7 @@ gate = ForkGate(2.0)
 
 
 class _Process(NamedTuple):
-    """What one process has; a parent's is kept, as closing it would end shared connections."""
+    """Clients of one process; a parent's are kept, as closing them would end shared connections."""
 
     pid: int
     session: Session

@@ -46,7 +46,7 @@ class SQSDispatcher(PublishingDispatcher[Message]):
 
     name = "sqs"
     contract = 1
-    library = "botocore"
+    library = "boto3"
     guarded = True  # neither name resolution nor the refresh of credentials has a limit of its own
     batch_size = MAX_ENTRIES
     capabilities = Capabilities(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+
 from botocore import exceptions as boto
 
 from dispatchers import ErrorCategory, RejectedError
@@ -68,7 +70,7 @@ CATEGORIES: tuple[tuple[type[Exception], ErrorCategory], ...] = (
     (boto.BotoCoreError, ErrorCategory.CONFIGURATION),
 )
 """By the client's classes, a subclass before its base."""
-CONNECTED = (boto.HTTPClientError, boto.IncompleteReadError)
+CONNECTED = (boto.HTTPClientError, boto.IncompleteReadError, boto.SSLError)
 """Errors that may come once a connection stands; every other of the client's comes before."""
 UNCONNECTED = (boto.ConnectTimeoutError, boto.ProxyConnectionError)
 """Those among them that do not."""
@@ -102,8 +104,16 @@ def is_certainly_unsent(exc: Exception) -> bool:
     if isinstance(exc, boto.ClientError):
         return _of_answer(exc) is not ErrorCategory.UNAVAILABLE
     if isinstance(exc, boto.BotoCoreError):
-        return isinstance(exc, UNCONNECTED) or not isinstance(exc, CONNECTED)
+        early = isinstance(exc, UNCONNECTED) or _is_untrusted(exc)
+        return early or not isinstance(exc, CONNECTED)
     return False
+
+
+def _is_untrusted(exc: BaseException | None) -> bool:
+    """Tell whether the server's certificate was refused, before anything was sent."""
+    while exc is not None and not isinstance(exc, ssl.SSLCertVerificationError):
+        exc = exc.__cause__ or exc.__context__
+    return exc is not None
 
 
 def before_contact(exc: Exception) -> RejectedError:

@@ -16,12 +16,13 @@ from ._dispatcher import SQSDispatcher
 from ._message import counts_of
 
 Event = Mapping[str, Any]
-Handler = Callable[[Event, Any], dict[str, list[dict[str, str]]]]
 LAST = 1.0
 """Seconds before the end of the function's time in which no more work is begun."""
 
 
-def lambda_handler(alias: str = "default") -> Handler:
+def lambda_handler(
+    alias: str = "default",
+) -> Callable[[Mapping[str, Any], Any], dict[str, list[dict[str, str]]]]:
     """Return a handler that runs the messages of an event and reports those that come again.
 
     Configuration and task modules are read when the first event comes.

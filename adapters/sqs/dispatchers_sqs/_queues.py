@@ -1,4 +1,4 @@
-"""What the service tells of queues: figures, and where their dead letters go."""
+"""Figures of queues, and their dead-letter queues, as the service tells them."""
 
 from __future__ import annotations
 
