@@ -65,6 +65,8 @@ class Harness(ABC):
     """Seconds that a dispatch gets in cases about something else than deadlines."""
     retrying: Mapping[str, object] = {}
     """Options that make the dispatcher retry failed work at once, if it needs any."""
+    drains_delayed: bool = False
+    """A worker with `drain` waits for delayed work, too; else it leaves that to another one."""
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
@@ -98,6 +100,14 @@ class Harness(ABC):
     def make_worker(self, dispatcher: BaseDispatcher, **options: Any) -> Worker:
         """A worker of the dispatcher with these `WorkerOptions`, for `WorkerConformance`."""
         return dispatcher._worker(WorkerOptions(**options))
+
+    def leased(self, seconds: float) -> Mapping[str, object] | None:
+        """Options of a dispatcher whose workers hold work for `seconds` without a renewal.
+
+        None, as by default, where no lease runs out: the cases about leases are skipped.
+        """
+        del seconds
+        return None
 
     def dead(self, dispatcher: BaseDispatcher) -> list[bytes]:
         """The envelopes that were dead-lettered."""

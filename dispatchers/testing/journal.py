@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,11 +61,13 @@ class Journal:
         """Let runs that wait in `wait_for_release` go on."""
         Path(self._released).touch()
 
-    def wait_for_release(self, limit: float = 10.0) -> None:
-        """Wait until `release` is called, at most `limit` seconds."""
-        until = time.monotonic() + limit
+    def wait_for_release(
+        self, limit: float = 10.0, *, until: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Wait until `release` is called or `until()` is true, at most `limit` seconds."""
+        end = time.monotonic() + limit
         # A file, as an event of this process would not reach a worker's.
-        while not Path(self._released).exists() and time.monotonic() < until:
+        while not (Path(self._released).exists() or until()) and time.monotonic() < end:
             time.sleep(0.005)
 
     @property

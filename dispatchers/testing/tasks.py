@@ -31,12 +31,15 @@ __all__ = [
     "discard",
     "fail",
     "held",
+    "interrupt",
     "leave",
     "linger",
     "note",
     "other",
     "overrun",
+    "relieve",
     "renamed",
+    "resume",
     "see",
     "sleep",
     "stay",
@@ -111,6 +114,31 @@ def leave(journal: str) -> None:
     """Exit, as no handler should."""
     Journal(journal).write("leaves")
     raise SystemExit(3)
+
+
+@task(name="dispatchers.testing.interrupt")
+def interrupt(journal: str) -> None:
+    """Raise `KeyboardInterrupt`, as no handler should."""
+    Journal(journal).write("leaves")
+    raise KeyboardInterrupt
+
+
+@task(name="dispatchers.testing.resume", max_attempts=2)
+def resume(journal: str) -> None:
+    """Ask for another attempt once the journal is released."""
+    Journal(journal).write("began")
+    if current_run().attempt == 1:
+        Journal(journal).wait_for_release()
+        raise Retry(after=0)
+
+
+@task(name="dispatchers.testing.relieve")
+def relieve(journal: str) -> None:
+    """Begin, and end once another run has begun, or the journal is released."""
+    Journal(journal).write("began")
+    begun = Journal(journal).texts.count("began")
+    Journal(journal).wait_for_release(until=lambda: Journal(journal).texts.count("began") > begun)
+    Journal(journal).write("ended")
 
 
 COLOR: ContextVar[str] = ContextVar("dispatchers_testing_color", default="none")

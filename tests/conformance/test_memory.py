@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dispatchers.backends.memory import MemoryDispatcher
-from dispatchers.testing import DispatcherConformance, Harness
+from dispatchers.testing import DispatcherConformance, Harness, WorkerConformance
 
 
 class MemoryHarness(Harness):
@@ -19,11 +19,14 @@ class MemoryHarness(Harness):
         "processes": "each process has a queue of its own",
     }
 
+    drains_delayed = True
+
     def make_dispatcher(self, **options: Any) -> MemoryDispatcher:
         return MemoryDispatcher(**options)
 
     def received(self, dispatcher: Any) -> list[bytes]:
-        return [work.body for work in dispatcher._queue]
+        running = [delivery.body for delivery in tuple(dispatcher._queue._claimed)]
+        return [*(work.body for work in dispatcher._queue), *running]
 
     def run_next(self, dispatcher: Any) -> object:
         return dispatcher.step()
@@ -36,6 +39,12 @@ class MemoryHarness(Harness):
 
 
 class TestMemory(DispatcherConformance):
+    @pytest.fixture
+    def harness(self) -> Harness:
+        return MemoryHarness()
+
+
+class TestMemoryWorker(WorkerConformance):
     @pytest.fixture
     def harness(self) -> Harness:
         return MemoryHarness()

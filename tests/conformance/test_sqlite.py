@@ -10,18 +10,19 @@ from typing import Any
 
 import pytest
 
-from dispatchers import run_envelope
+from dispatchers import Worker, WorkerOptions, run_envelope
 from dispatchers._worker.settings import run_settings
 from dispatchers.backends.sqlite import SQLiteDispatcher
 from dispatchers.sqlite import Finish, Job
 from dispatchers.sqlite._worker.settlement import settlement
-from dispatchers.testing import DispatcherConformance, Harness
+from dispatchers.testing import DispatcherConformance, Harness, WorkerConformance
 
 
 class SQLiteHarness(Harness):
     """A file in a folder of its own; its worker is the exchange with the store, one at a time."""
 
     without = {"network": "the queue is a file"}
+    drains_delayed = True
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "queue.db"
@@ -52,6 +53,11 @@ class SQLiteHarness(Harness):
             )
             self._settle(dispatcher, owner, settlement(job, outcome, None))
             return outcome
+
+    def make_worker(self, dispatcher: Any, **options: Any) -> Worker:
+        # Its children are new processes, which know no task yet.
+        modules = ("dispatchers.testing.tasks", *options.pop("modules", ()))
+        return dispatcher._worker(WorkerOptions(modules=modules, **options))
 
     def crash(self, dispatcher: Any) -> None:
         with self._claimed(dispatcher) as (job, owner):
@@ -88,6 +94,13 @@ class SQLiteHarness(Harness):
 
 
 class TestSQLite(DispatcherConformance):
+    @pytest.fixture
+    def harness(self, tmp_path: Path) -> Harness:
+        return SQLiteHarness(tmp_path)
+
+
+@pytest.mark.slow
+class TestSQLiteWorker(WorkerConformance):
     @pytest.fixture
     def harness(self, tmp_path: Path) -> Harness:
         return SQLiteHarness(tmp_path)

@@ -35,6 +35,9 @@ class AcmeHarness(Harness):
     def dead(self, dispatcher: Any) -> list[bytes]:
         return dispatcher.spool.bodies("dead")
 
+    def leased(self, seconds: float) -> dict[str, object]:
+        return {"lease": seconds}
+
     def crash(self, dispatcher: Any) -> None:
         if (work := dispatcher.spool.claim()) is not None:
             dispatcher.spool.abandon(work)
