@@ -346,7 +346,7 @@ def _signalled(harness: Harness, journal: Journal) -> str:
     """The exit code of a worker in this main thread, stopped in a signal handler, and its texts."""
     dispatcher = harness.make_dispatcher(deadline=_tools.PATIENCE)
     worker = harness.make_worker(dispatcher, grace=LONG)
-    signal.signal(signal.SIGTERM, lambda *_: worker.stop())
+    signal.signal(signal.SIGTERM, lambda _number, _frame: worker.stop())
     send(dispatcher, journal, "first").raise_for_error()
 
     def kill() -> None:
