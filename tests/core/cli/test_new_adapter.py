@@ -123,9 +123,12 @@ def fill(path: Path, bodies: Mapping[str, str]) -> None:
     path.write_text("\n".join(lines))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh virtual environment that sees what is installed here, and its Python."""
+    """A fresh virtual environment that sees what is installed here, and its Python.
+
+    One for each test: the backend that one installs there would be taken for the next.
+    """
     pytest.importorskip("pip", reason="pip is not installed here")
     folder = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
