@@ -23,6 +23,7 @@ MODULES = (
     *("dispatchers.testing.faults", "dispatchers.testing.servers", "dispatchers.testing.endpoint"),
     *("dispatchers_celery", "dispatchers_dramatiq", "dispatchers_rq"),
     *("dispatchers_django_rq", "dispatchers_cloud_tasks", "dispatchers_sqs"),
+    "dispatchers_django_tasks",
     *("dispatchers_django", "dispatchers_fastapi"),
 )
 """Every module whose `__all__` is public, in the order of the page."""

@@ -21,6 +21,7 @@ LIBRARIES: Mapping[str, str] = {
     "celery": "celery",
     "cloud_tasks": "google.cloud.tasks_v2",
     "django_rq": "django_rq",
+    "django_tasks": "django_tasks",
     "dramatiq": "dramatiq",
     "rq": "rq",
     "sqs": "boto3",

@@ -15,7 +15,7 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
-ADAPTERS = ("celery", "cloud_tasks", "django_rq", "dramatiq", "rq", "sqs")
+ADAPTERS = ("celery", "cloud_tasks", "django_rq", "django_tasks", "dramatiq", "rq", "sqs")
 GLUE = {"django": "dispatchers_django", "fastapi": "dispatchers_fastapi"}
 MINIMAL = {
     "celery": {"url": "redis://127.0.0.1:1/0"},
@@ -31,7 +31,10 @@ MINIMAL = {
     "sqs": {"queue": "q", "region": "eu-west-1", "endpoint": "http://127.0.0.1:1"},
     "sqlite": {"path": "work.sqlite3"},
 }
-CONTAINED = {"django-tasks": ("django",), "django-rq": ("django", "django-rq", "rq")}
+CONTAINED = {
+    "django-tasks": ("django", "django-tasks"),
+    "django-rq": ("django", "django-rq", "rq"),
+}
 """Extras that bring what others bring."""
 EXTRA = sys.argv[1] if len(sys.argv) > 1 else ""
 KNOWN = set(metadata.metadata("dispatchers").get_all("Provides-Extra") or ())

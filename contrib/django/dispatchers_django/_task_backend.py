@@ -80,6 +80,8 @@ class DispatcherBackend(BaseTaskBackend):
 
     supports_async_task = True
     supports_get_result = True
+    hands_to_dispatcher = True
+    """Work goes to a dispatcher: one of backend `django_tasks` refuses to hand it on to here."""
 
     def __init__(self, alias: str, params: dict[str, Any]) -> None:
         super().__init__(alias, params)

@@ -9,6 +9,7 @@ import atexit
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ APPS = [
     "django.contrib.messages",
     "django.contrib.admin",
     "dispatchers_django",
+    # Backends of `django.tasks` that are published, where they are installed.
+    *(each for each in ("django_tasks_db", "django_rq", "django_tasks_redis") if find_spec(each)),
 ]
 
 
