@@ -46,7 +46,11 @@ def test_the_key_is_what_a_fifo_queue_knows_work_by() -> None:
     """C10: by task and key; each piece is in a group of its own, so that none waits for another."""
     one, same, other = (made(FIFO, idempotency_key=key) for key in ("a", "a", "b"))
 
+    request = tasks.other.options(idempotency_key="a").request("/nowhere")
+    alien = message(request, b"{}", "mail.fifo", FIFO).entry
+
     assert one == same
+    assert one["MessageDeduplicationId"] != alien["MessageDeduplicationId"]
     assert one["MessageDeduplicationId"] != other["MessageDeduplicationId"]
     assert one["MessageGroupId"] != other["MessageGroupId"]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -23,6 +25,8 @@ from dispatchers.testing.journal import Journal
 from dispatchers.testing.processes import wait_until
 
 from .service import REGION, Service
+
+SHOP = Path(__file__).parents[3] / "examples" / "shop"
 
 
 class Place:
@@ -259,3 +263,25 @@ def test_a_next_attempt_that_cannot_be_sent_leaves_the_first(
     place.worker.step(1)
 
     assert (journal.texts, len(place.held())) == (["failed"], 1)
+
+
+@pytest.mark.slow
+def test_the_shop_runs_on_it(place: Place, tmp_path: Path) -> None:
+    """`examples/shop`, by its target `sqs`; a mail's second attempt is a second later."""
+    shop = shutil.copytree(SHOP, tmp_path / "shop")
+    prefix = "DISPATCHERS_TARGETS__SQS__DEFAULT__"
+    names = {f"{prefix}{name.upper()}": str(place.options[name]) for name in ("queue", "endpoint")}
+    environment = {**os.environ, **names, "DISPATCHERS_TARGET": "sqs"}
+
+    def said(*command: str) -> str:
+        words = [sys.executable, "-m", *command]
+        return subprocess.run(
+            words, cwd=shop, env=environment, check=True, capture_output=True, text=True
+        ).stdout
+
+    placed = said("shop", "order", "3")
+    while place.held():
+        said("dispatchers", "worker", "--drain")
+
+    assert placed.split() == ["accepted"] * 3
+    assert said("shop", "report") == "3 orders, 59.70 in all; 3 mails, attempt 2\n"
