@@ -48,8 +48,8 @@ class Link:
         self._stalled = rule.connection == "hold"
         for pipe in (self._request, self._reply):
             pipe.obey(rule)
-        if rule.connection == "reset":
-            self.end("reset")
+        if rule.connection in ("reset", "close"):
+            self.end("reset" if rule.connection == "reset" else "close")
         elif rule.connection == "forward" and self._address is not None:
             self._resume(*self._address)
         self.pump(now)

@@ -21,7 +21,7 @@ class Rule:
 
     mode: str
     listening: Literal["accept", "refuse", "ignore"] = "accept"
-    connection: Literal["forward", "swallow", "hold", "reset"] = "forward"
+    connection: Literal["forward", "swallow", "hold", "reset", "close"] = "forward"
     direction: Direction = "reply"
     after: int | None = None
     """Bytes of `direction` that still pass."""

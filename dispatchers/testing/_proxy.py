@@ -126,6 +126,11 @@ class FaultProxy:
         """Reset every connection, new ones as soon as they are accepted."""
         self._apply(Rule("reset", connection="reset"))
 
+    def restart(self) -> None:
+        """End every connection in order, as a server that restarts does, and forward new ones."""
+        self._apply(Rule("restart", connection="close"))
+        self.heal()
+
     def cut(
         self,
         *,

@@ -21,12 +21,13 @@ reason in `without`; the cases that need it are skipped with that reason, never 
 from __future__ import annotations
 
 import asyncio
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine, Generator, Mapping
+from collections.abc import Coroutine, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar, NoReturn, TypeVar, cast
 
-from dispatchers import BaseDispatcher, Sent, Worker, WorkerOptions
+from dispatchers import BaseDispatcher, ErrorCategory, Sent, Worker, WorkerOptions
 from dispatchers._errors import nearest
 
 __all__ = ["ABILITIES", "Harness"]
@@ -160,6 +161,27 @@ class Harness(ABC):
         """
         return alone(work)
 
+    def waiting(self, dispatcher: BaseDispatcher) -> Mapping[str, int]:
+        """Count the work that waits in each queue; by default as `stats()` says."""
+        if not dispatcher.capabilities.stats:
+            self._skip(f"{dispatcher.name} has no figures, and the harness none (`waiting`)")
+        return {each.queue: each.waiting or 0 for each in dispatcher.stats(timeout=STUCK)}
+
+    def queue_name(self, name: str) -> str:
+        """The name of a further queue that a case uses; `close` gives it back with the others.
+
+        By default the name as it is, for a backend whose place is the harness's own.
+        """
+        return name
+
+    def refusals(self) -> Iterator[tuple[BaseDispatcher, ErrorCategory]]:
+        """Dispatchers whose server refuses what it is given, each with the category of the reason.
+
+        A wrong password, a queue that is gone, a server that is full: `yield` each when the server
+        refuses, and make it good afterwards. By default none, and the case is skipped.
+        """
+        return iter(())
+
     def close(self) -> None:  # noqa: B027 - most have nothing to give back
         """Give everything back; dispatchers are closed already."""
 
@@ -187,9 +209,10 @@ class Harness(ABC):
 
     def end(self) -> None:
         """Close every dispatcher of the case, then the harness."""
-        for dispatcher in self._made:
-            dispatcher.close(0.5)
+        left = [each for each in self._made if not _closes(each)]
         self.close()
+        if left:
+            raise AssertionError(f"close(0.5) did not return within {STUCK:g} s: {left}")
 
     def has(self, ability: str) -> bool:
         """Return true if the backend has an ability.
@@ -207,18 +230,43 @@ class Harness(ABC):
         Raises:
             KeyError: The ability is unknown.
         """
+        for ability in abilities:
+            if not self.has(ability):
+                self._skip(f"cannot {ABILITIES[ability]}: {self.without[ability]}")
+
+    def _skip(self, reason: str) -> NoReturn:
         # Late: a harness can also be used without pytest.
         import pytest
 
-        for ability in abilities:
-            if not self.has(ability):
-                pytest.skip(f"cannot {ABILITIES[ability]}: {self.without[ability]}")
+        pytest.skip(reason)
 
     def _unwritten(self, ability: str) -> NoReturn:
         raise NotImplementedError(
             f"{type(self).__name__} should {ABILITIES[ability]}, or say why it cannot: "
             f"without = {{{ability!r}: 'the reason'}}"
         )
+
+
+STUCK = 10.0
+"""Seconds after which a dispatcher that is being closed is left alone."""
+
+
+def _closes(dispatcher: BaseDispatcher) -> bool:
+    """Close a dispatcher; false where that hangs, which must not keep the test run from ending."""
+    raised: list[Exception] = []
+
+    def close() -> None:
+        try:
+            dispatcher.close(0.5)
+        except Exception as exc:  # noqa: BLE001 - raised again on the case's own thread
+            raised.append(exc)
+
+    thread = threading.Thread(target=close, daemon=True)
+    thread.start()
+    thread.join(STUCK)
+    if raised:
+        raise raised[0]
+    return not thread.is_alive()
 
 
 def alone(work: Coroutine[Any, Any, T]) -> T:

@@ -76,6 +76,12 @@ class TestAsyncio(DispatcherConformance):
         super().test_a_forked_child_and_its_parent_both_work(harness, journal)
 
     @pytest.mark.xfail(reason=FORKED)
+    def test_a_forked_child_and_its_parent_dispatch_at_once(
+        self, harness: Harness, journal: Journal
+    ) -> None:
+        super().test_a_forked_child_and_its_parent_dispatch_at_once(harness, journal)
+
+    @pytest.mark.xfail(reason=FORKED)
     def test_a_child_forked_during_a_dispatch_works(
         self, harness: Harness, journal: Journal
     ) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from dispatchers import BaseDispatcher, DispatchRequest, ErrorCategory
 from dispatchers.backends.memory import MemoryDispatcher
-from dispatchers.testing import DispatcherConformance, Harness, WorkerConformance
+from dispatchers.testing import DispatcherConformance, Harness, WorkerConformance, tasks
 
 
 class MemoryHarness(Harness):
@@ -23,6 +25,11 @@ class MemoryHarness(Harness):
 
     def make_dispatcher(self, **options: Any) -> MemoryDispatcher:
         return MemoryDispatcher(**options)
+
+    def refusals(self) -> Iterator[tuple[BaseDispatcher, ErrorCategory]]:
+        full = self.dispatcher(capacity=1)
+        full.dispatch(DispatchRequest(task=tasks.note.name)).raise_for_error()
+        yield full, ErrorCategory.CAPACITY
 
     def received(self, dispatcher: Any) -> list[bytes]:
         running = [delivery.body for delivery in tuple(dispatcher._queue._claimed)]

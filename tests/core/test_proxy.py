@@ -383,6 +383,19 @@ class TestReset:
         until(lambda: server.ended == [True])
 
 
+class TestRestart:
+    def test_ends_existing_connections_in_order_and_forwards_new_ones(self, proxy, connect):
+        """A client sees what it sees of a server that was stopped and started."""
+        client = connect()
+        ask(client)
+
+        proxy.restart()
+
+        assert client.recv(1) == b""
+        assert ask(connect()) == b"ping"
+        assert proxy.mode == "pass"
+
+
 class TestCut:
     @pytest.mark.parametrize("after", [0, 1, 5])
     def test_lets_so_many_bytes_of_the_reply_through(self, proxy, server, connect, after):

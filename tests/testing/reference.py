@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any
 
@@ -55,6 +55,9 @@ class ShelfDispatcher(MemoryDispatcher):
     """A queue in memory whose client is one method: `put`."""
 
     name = "shelf"
+    capabilities = MemoryDispatcher.capabilities.model_copy(
+        update={"max_size": 200_000, "max_delay": timedelta(minutes=15)}
+    )
     Options = ShelfOptions
 
     def put(self, request: DispatchRequest, body: bytes, timeout: float) -> Sent:
@@ -168,6 +171,7 @@ class Broker(socketserver.ThreadingTCPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Session)
         self.queue = MemoryDispatcher()
+        self.refusal: ErrorCategory | None = None
         self.sessions: set[socket.socket] = set()
         self.thread = threading.Thread(target=self.serve_forever, args=(0.02,), daemon=True)
         self.thread.start()
@@ -176,6 +180,8 @@ class Broker(socketserver.ThreadingTCPServer):
         """Keep an envelope; what to answer. An empty one asks for the figures."""
         if not body:
             return json.dumps([stats[:6] for stats in self.queue.stats()]).encode()
+        if self.refusal:
+            return b"!" + self.refusal.value.encode()
         request = decode(body)
         try:
             sent = self.queue._send(request, body, timeout=1.0)
@@ -346,6 +352,12 @@ class SocketHarness(Harness):
         del dispatcher
         if (delivery := self.broker.queue.claim()) is not None:
             self.broker.queue.abandon(delivery)
+
+    def refusals(self) -> Iterator[tuple[BaseDispatcher, ErrorCategory]]:
+        for category in (ErrorCategory.PERMISSION, ErrorCategory.CAPACITY):
+            self.broker.refusal = category
+            yield self.dispatcher(), category
+            self.broker.refusal = None
 
     def close(self) -> None:
         self.broker.stop()

@@ -42,6 +42,52 @@ def test_an_unknown_ability_is_an_error() -> None:
         type("Wrong", (BareHarness,), {"without": {"netwrok": "no"}})
 
 
+def test_a_dispatcher_that_does_not_close_fails_its_case(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `close` that hangs is told, and does not keep the test run from ending."""
+    released = threading.Event()
+
+    class Hanging(MemoryDispatcher):
+        def _close(self, timeout: float) -> int:
+            released.wait(20.0)
+            return 0
+
+    monkeypatch.setattr("dispatchers.testing.harness.STUCK", 0.05)
+    bare = BareHarness()
+    bare.keep(Hanging())
+
+    with pytest.raises(AssertionError, match=r"close\(0\.5\) did not return"):
+        bare.end()
+    released.set()
+
+
+def test_what_closing_raises_fails_the_case() -> None:
+    """An error of `close` is not lost on the thread that it was called on."""
+
+    class Breaking(MemoryDispatcher):
+        def _close(self, timeout: float) -> int:
+            raise OSError("half closed")
+
+    bare = BareHarness()
+    bare.keep(Breaking())
+
+    with pytest.raises(OSError, match="half closed"):
+        bare.end()
+
+
+def test_work_is_counted_by_queue() -> None:
+    """`waiting` is what `stats()` says; without figures the case is skipped, with the reason."""
+
+    class Uncounted(MemoryDispatcher):
+        capabilities = MemoryDispatcher.capabilities.model_copy(update={"stats": False})
+
+    bare, counted, uncounted = BareHarness(), MemoryDispatcher(), Uncounted()
+    write.options(dispatcher=counted, queue="mail").dispatch("/nowhere", "x").raise_for_error()
+
+    assert bare.waiting(counted)["mail"] == 1
+    with pytest.raises(pytest.skip.Exception, match="memory has no figures"):
+        bare.waiting(uncounted)
+
+
 @pytest.mark.parametrize(
     "ask",
     [

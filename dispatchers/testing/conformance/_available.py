@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -15,7 +14,7 @@ from dispatchers.testing.harness import Harness
 from dispatchers.testing.journal import Journal
 
 from ._never_hangs import proxied
-from ._tools import DEADLINE, GLANCE, PATIENCE, answered, opened, send
+from ._tools import DEADLINE, PATIENCE, answered, eventually, opened, send
 
 __all__ = ["KnowsItself"]
 
@@ -81,7 +80,7 @@ class KnowsItself:
         for _ in range(2):
             send(dispatcher, journal).raise_for_error()
         # A broker counts in its own time; figures of this process must be right at once.
-        _await(lambda: _held(dispatcher) == before + 2, PATIENCE if harness.has("network") else 0.0)
+        eventually(lambda: _held(dispatcher) == before + 2, None if harness.has("network") else 0.0)
 
         for each in dispatcher.stats():
             assert isinstance(each, Stats)
@@ -121,14 +120,6 @@ def _held(dispatcher: BaseDispatcher) -> int:
     """Count the work that is there, delayed and running work included."""
     found = dispatcher.stats(timeout=PATIENCE)
     return sum((each.waiting or 0) + (each.running or 0) + (each.delayed or 0) for each in found)
-
-
-def _await(done: Callable[[], bool], timeout: float) -> None:
-    """Wait for figures that a broker brings up to date now and then."""
-    until = time.monotonic() + timeout
-    while not done():
-        assert time.monotonic() < until, "the figures never came to be right"
-        time.sleep(GLANCE)
 
 
 def _connections(proxy: FaultProxy) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -20,7 +19,8 @@ from dispatchers.testing.harness import Harness
 from dispatchers.testing.journal import Journal
 
 from ._never_raises import every_way
-from ._tools import arrived, refused_with, told
+from ._options import SHORT, TICK, far_within
+from ._tools import arrived, refused_with, run_until, send, told
 
 __all__ = ["AnswersEach"]
 
@@ -40,6 +40,8 @@ def _awaited(
     return harness.run_coroutine(dispatcher.adispatch_many(requests))
 
 
+ORDERED = 10
+"""Pieces of work whose order is no accident."""
 WAYS: dict[str, Many] = {"dispatch_many": _sync, "adispatch_many": _awaited}
 
 
@@ -100,11 +102,90 @@ class AnswersEach:
         for seen in (good, bad):
             assert sorted(each.request_id for each in seen) == sorted(r.id for r in requests)
 
+    @pytest.mark.parametrize("way", WAYS)
+    def test_a_batch_honours_the_options_of_each(
+        self, harness: Harness, journal: Journal, way: str
+    ) -> None:
+        """C6: each item of a batch has its own delay, whatever the others have."""
+        harness.need("worker")
+        dispatcher = harness.dispatcher()
+        if not dispatcher.capabilities.delay:
+            pytest.skip(f"{dispatcher.name} cannot do delay, and refuses it")
+        delays = {"far": far_within(dispatcher), "short": SHORT, "none": None}
+        requests = [tasks.note.options(delay=d).request(journal.path, t) for t, d in delays.items()]
+
+        WAYS[way](harness, dispatcher, requests).raise_for_error()
+        run_until(harness, dispatcher, lambda: {"short", "none"} <= set(journal.texts))
+
+        due = requests[1].due
+        assert due is not None
+        assert sorted(journal.texts) == ["none", "short"]
+        assert journal.of(requests[1].id)[0].at >= due.timestamp() - TICK
+
+    @pytest.mark.parametrize("way", WAYS)
+    def test_a_batch_answers_what_became_of_each(
+        self, harness: Harness, journal: Journal, way: str
+    ) -> None:
+        """C3, C10: new work, duplicates and conflicts in one batch are answered as if alone."""
+        harness.need("received")
+        dispatcher = harness.dispatcher()
+        if not dispatcher.capabilities.deduplicate:
+            pytest.skip(f"{dispatcher.name} does not deduplicate, and says so")
+
+        alone = [_fact(dispatcher.dispatch(each)) for each in _mixed(journal, "alone")]
+        requests = _mixed(journal, "batch")
+        answers = WAYS[way](harness, dispatcher, requests)
+
+        assert [_fact(each) for each in answers] == alone
+        assert [each.status for each in (*answers[:2], *answers[3:])] == [
+            *("accepted", "duplicate", "accepted", "accepted", "duplicate")
+        ]
+        ids = [each.id for each in requests]
+        there = [each for each in arrived(harness, dispatcher, journal) if each in ids]
+        assert sorted(there) == sorted(ids[number] for number in (0, 3, 4))
+
+    @pytest.mark.parametrize("way", WAYS)
+    def test_each_item_has_its_own_task_id(
+        self, harness: Harness, journal: Journal, way: str
+    ) -> None:
+        """C3: where an id of the backend is made of the request's, each item has its own."""
+        dispatcher = harness.dispatcher()
+        alone = send(dispatcher, journal).raise_for_error()
+        if alone.request_id not in (alone.task_id or ""):
+            pytest.skip(f"{dispatcher.name} has ids of its own")
+        requests = [tasks.note.request(journal.path) for _ in range(5)]
+
+        answers = WAYS[way](harness, dispatcher, requests).raise_for_error()
+
+        assert [
+            each.request_id for each in answers if each.request_id not in (each.task_id or "")
+        ] == []
+
+    @pytest.mark.parametrize("way", WAYS)
+    def test_a_batch_is_in_the_order_of_single_dispatches(
+        self, harness: Harness, journal: Journal, way: str
+    ) -> None:
+        """C3: where work is run in the order of its dispatches, so is that of a batch."""
+        harness.need("worker", "stepping")
+        dispatcher = harness.dispatcher()
+        texts = [str(number) for number in range(ORDERED)]
+        for text in texts:
+            send(dispatcher, journal, text).raise_for_error()
+        run_until(harness, dispatcher, lambda: len(journal.texts) == ORDERED)
+        if journal.texts != texts:
+            pytest.skip(f"{dispatcher.name} keeps no order")
+
+        requests = [tasks.note.request(journal.path, text) for text in texts]
+        WAYS[way](harness, dispatcher, requests).raise_for_error()
+        run_until(harness, dispatcher, lambda: len(journal.texts) == 2 * ORDERED)
+
+        assert journal.texts[ORDERED:] == texts
+
     def test_sync_and_async_answers_agree(self, harness: Harness, journal: Journal) -> None:
         """C8: whichever way a request is dispatched, the answer is the same."""
         dispatcher = harness.dispatcher()
         plain = tasks.note.request(journal.path)
-        wanting = tasks.note.options(delay=timedelta(minutes=1), priority=1).request(journal.path)
+        wanting = tasks.note.options(delay=SHORT, priority=1).request(journal.path)
         failing = tasks.fail.options(max_attempts=1).request(journal.path, 9)
 
         for request in (plain, wanting, failing, "no request"):
@@ -131,3 +212,17 @@ def _facts(answer: DispatchResponse) -> tuple[object, ...]:
         answer.backend,
         error and (error.category.value, error.retryable, error.exception_type),
     )
+
+
+def _mixed(journal: Journal, key: str) -> list[DispatchRequest]:
+    """Requests that are new, known, in conflict, new, new and known."""
+    keyed = tasks.note.options(idempotency_key=key, deduplicate=True)
+    fresh = tasks.note.options(deduplicate=True).request(journal.path)
+    return [
+        *(keyed.request(journal.path, text) for text in ("one", "one", "two")),
+        *(fresh, tasks.note.request(journal.path), fresh),
+    ]
+
+
+def _fact(answer: DispatchResponse) -> tuple[object, ...]:
+    return answer.status, answer.error and answer.error.category

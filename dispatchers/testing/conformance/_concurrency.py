@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import signal
 import threading
 from collections.abc import Callable
@@ -24,12 +25,14 @@ from dispatchers.testing.harness import Harness, alone
 from dispatchers.testing.journal import Journal
 
 from . import _tools
-from ._never_hangs import proxied
+from ._never_hangs import CLOSING, proxied
 from ._never_raises import every_way
-from ._tools import arrived, in_child, refused_with, send, told
+from ._tools import answered, arrived, in_child, opened, refused_with, send, told
 
 __all__ = ["ServesMany"]
 
+AT_ONCE = 50
+"""Dispatches of either process: so many that they meet."""
 LEISURE = 0.5
 """The deadline of the cases that watch what happens meanwhile."""
 FEW = 5
@@ -52,7 +55,7 @@ class ServesMany:
 
     def test_many_threads_share_a_dispatcher(self, harness: Harness, journal: Journal) -> None:
         """C8: every dispatch of many threads is handed over, each once."""
-        dispatcher = harness.dispatcher(deadline=10.0)
+        dispatcher = harness.dispatcher(deadline=2 * harness.deadline)
         # All at once: threads that start one by one are often done before the next begins.
         start = threading.Barrier(8)
 
@@ -72,7 +75,7 @@ class ServesMany:
         self, harness: Harness, journal: Journal
     ) -> None:
         """C8: after a fork both dispatch, on connections of their own, and nothing is lost."""
-        dispatcher = harness.dispatcher(deadline=5.0)
+        dispatcher = harness.dispatcher()
         before = send(dispatcher, journal)
 
         status = in_child(lambda: _thrice(dispatcher, journal))
@@ -86,11 +89,35 @@ class ServesMany:
             there = arrived(harness, dispatcher, journal, *expected)
             assert set(expected) <= set(there)
 
+    def test_a_forked_child_and_its_parent_dispatch_at_once(
+        self, harness: Harness, journal: Journal
+    ) -> None:
+        """C8: parent and child dispatch at the same time, and neither disturbs the other."""
+        dispatcher = harness.dispatcher(deadline=2 * harness.deadline)
+        opened(dispatcher, journal)  # the connection that the child inherits
+        begun, begin = os.pipe()
+        mine: list[DispatchResponse] = []
+
+        said = in_child(
+            lambda: (os.write(begin, b"!"), _several(dispatcher, journal, AT_ONCE))[1],
+            lambda: mine.extend(_after(begun, lambda: send(dispatcher, journal))),
+        )
+        os.close(begun)
+        os.close(begin)
+
+        assert said.split()[0] == "ok", said
+        assert all(mine), [each for each in mine if not each][:3]
+        if harness.has("received") or harness.has("worker"):
+            expected = [each.request_id for each in mine]
+            expected += said.split()[1:] if harness.has("processes") else []
+            there = arrived(harness, dispatcher, journal, *expected)
+            assert sorted(each for each in there if each in set(expected)) == sorted(expected)
+
     def test_a_child_forked_during_a_dispatch_works(
         self, harness: Harness, journal: Journal
     ) -> None:
         """C8: locks that other threads held during the fork do not block the child."""
-        dispatcher = harness.dispatcher(deadline=5.0)
+        dispatcher = harness.dispatcher()
         stop = threading.Event()
 
         def busy() -> None:
@@ -118,7 +145,7 @@ class ServesMany:
         """
         if threading.current_thread() is not threading.main_thread():
             pytest.skip("signal handlers run on the main thread")
-        dispatcher = harness.dispatcher(deadline=5.0)
+        dispatcher = harness.dispatcher()
         tasks.note.request(journal.path)  # what is read and imported once is no matter of adapters
 
         said = in_child(lambda: _interrupted(dispatcher, journal))
@@ -159,7 +186,7 @@ class ServesMany:
 
     def test_two_loops_share_a_dispatcher(self, harness: Harness, journal: Journal) -> None:
         """C8: nothing of a dispatcher belongs to the loop that used it first."""
-        dispatcher = harness.dispatcher(deadline=5.0)
+        dispatcher = harness.dispatcher()
 
         def loop(_: int) -> list[DispatchResponse]:
             requests = [tasks.note.request(journal.path) for _ in range(5)]
@@ -187,6 +214,20 @@ class ServesMany:
         for answer in answers.values():
             refused_with(answer, ErrorCategory.CLOSED)
 
+    def test_closing_keeps_its_timeout(self, harness: Harness, journal: Journal) -> None:
+        """C8: `close` returns in time although the server does not answer any more."""
+        if harness.has("network"):
+            with proxied(harness) as (proxy, dispatcher):
+                opened(dispatcher, journal)
+                proxy.black_hole()
+                answered(CLOSING, lambda: dispatcher.close(CLOSING))
+        else:
+            harness.need("stall")
+            dispatcher = harness.dispatcher()
+            opened(dispatcher, journal)
+            with harness.stalled(dispatcher):
+                answered(CLOSING, lambda: dispatcher.close(CLOSING))
+
     def test_closing_an_unused_dispatcher_is_quick(self, harness: Harness) -> None:
         """C8: `close` keeps its timeout, also where there was nothing to close."""
         dispatcher = harness.dispatcher()
@@ -199,8 +240,27 @@ class ServesMany:
 
 
 def _thrice(dispatcher: BaseDispatcher, journal: Journal) -> str:
+    return _several(dispatcher, journal, 3)
+
+
+def _after(begun: int, call: Callable[[], DispatchResponse]) -> list[DispatchResponse]:
+    """Dispatch as often as the child, once that has begun."""
+    ready, _, _ = select.select([begun], [], [], _tools.PATIENCE)
+    assert ready, "the child does not begin"
+    return _while_ok(call, AT_ONCE)
+
+
+def _while_ok(call: Callable[[], DispatchResponse], number: int) -> list[DispatchResponse]:
+    """Dispatch so often, or until one fails: the others would wait for what is broken."""
+    answers: list[DispatchResponse] = []
+    while len(answers) < number and all(answers[-1:]):
+        answers.append(call())
+    return answers
+
+
+def _several(dispatcher: BaseDispatcher, journal: Journal, number: int) -> str:
     """`ok` and the request ids, or what went wrong."""
-    answers = [send(dispatcher, journal) for _ in range(3)]
+    answers = _while_ok(lambda: send(dispatcher, journal), number)
     if not all(answers):
         return repr(answers)
     return " ".join(["ok", *(answer.request_id for answer in answers)])

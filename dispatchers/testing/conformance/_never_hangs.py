@@ -14,10 +14,13 @@ from dispatchers.testing._proxy import FaultProxy
 from dispatchers.testing.harness import Harness
 from dispatchers.testing.journal import Journal
 
-from ._tools import DEADLINE, answered, opened, send
+from ._never_raises import WAYS
+from ._tools import DEADLINE, answered, arrived, opened, send
 
-__all__ = ["NeverHangs", "proxied"]
+__all__ = ["CLOSING", "NeverHangs", "proxied"]
 
+CLOSING = 0.5
+"""Seconds that closing gets."""
 HASTE = 0.01
 """Seconds for those of a hundred calls that are not measured at leisure."""
 FAULTS: dict[str, Callable[[FaultProxy], None]] = {
@@ -39,7 +42,7 @@ def proxied(harness: Harness, **options: Any) -> Generator[tuple[FaultProxy, Bas
         dispatcher = harness.dispatcher_at(*proxy.address, **{"deadline": DEADLINE, **options})
         yield proxy, dispatcher
         proxy.heal()
-        dispatcher.close(0.5)
+        answered(CLOSING, lambda: dispatcher.close(CLOSING))
 
 
 class NeverHangs:
@@ -116,6 +119,21 @@ class NeverHangs:
 
         assert not hung.ok
 
+    @pytest.mark.parametrize("way", WAYS)
+    def test_a_connection_gone_stale_is_replaced(
+        self, harness: Harness, journal: Journal, way: str
+    ) -> None:
+        """C2: a server that was restarted between two calls costs none of them."""
+        with proxied(harness, deadline=harness.deadline) as (proxy, dispatcher):
+            before = opened(dispatcher, journal)
+            proxy.restart()
+
+            after = WAYS[way](harness, dispatcher, tasks.note.request(journal.path))
+            there = _arrived_of(harness, journal, before, after)
+
+        assert after.ok, after
+        assert there == {before.request_id, after.request_id}
+
     def test_a_backend_that_stalls_costs_the_deadline(
         self, harness: Harness, journal: Journal
     ) -> None:
@@ -160,6 +178,14 @@ class NeverHangs:
 
         assert [each.status for each in answers] == [DispatchStatus.EXECUTED] * 2
         assert journal.texts == ["slept", "slept"]
+
+
+def _arrived_of(harness: Harness, journal: Journal, *answers: DispatchResponse) -> set[str]:
+    """Return which of the work is there, looked at past the proxy; all where none can look."""
+    ids = [each.request_id for each in answers]
+    if not (harness.has("received") or harness.has("worker")):
+        return set(ids)
+    return set(ids) & set(arrived(harness, harness.dispatcher(), journal, *ids))
 
 
 def _hasty(dispatcher: BaseDispatcher, journal: Journal) -> list[DispatchResponse]:

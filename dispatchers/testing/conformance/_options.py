@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from dispatchers import BaseDispatcher, Capabilities, ErrorCategory
+from dispatchers import BaseDispatcher, Capabilities, DispatchRequest, ErrorCategory
+from dispatchers._models.envelope import encode
 from dispatchers.testing import tasks
 from dispatchers.testing.harness import Harness
 from dispatchers.testing.journal import Journal
 
 from ._never_raises import every_way
-from ._tools import refused_with, run_until
+from ._tools import eventually, handed_over, refused_with, run_until, send
 
 __all__ = ["HonoursOptions"]
 
@@ -23,16 +25,35 @@ TICK = 0.01
 """Seconds by which two clocks of one machine may differ, a server's and the worker's."""
 HANDY = 32 * 1024 * 1024
 """Bytes of an envelope that a case makes without much ado."""
-OPTIONS: dict[str, dict[str, Any]] = {
-    "delay": {"delay": timedelta(minutes=1)},
-    "eta": {"eta": datetime.now(UTC) + timedelta(days=1)},
-    "priority": {"priority": 5},
-    "expires": {"expires": timedelta(minutes=5)},
-    "time_limit": {"time_limit": 30.0},
-    "deduplicate": {"deduplicate": True, "idempotency_key": "k"},
+FAR = timedelta(days=1)
+"""A delay that no case waits for."""
+NEEDS = {
+    "delay": "delay",
+    "eta": "delay",
+    **{name: name for name in ("priority", "expires", "time_limit", "deduplicate")},
 }
-NEEDS = {name: "delay" if name == "eta" else name for name in OPTIONS}
-"""The capability that an option needs."""
+"""The options that not every backend has, and the capability that each needs."""
+
+
+def _option(name: str, dispatcher: BaseDispatcher) -> dict[str, Any]:
+    """A value of the option that the backend takes if it takes the option at all."""
+    far = far_within(dispatcher)
+    values: dict[str, dict[str, Any]] = {
+        "delay": {"delay": far},
+        "eta": {"eta": datetime.now(UTC) + far},
+        "priority": {"priority": 5},
+        "expires": {"expires": timedelta(minutes=5)},
+        "time_limit": {"time_limit": 30.0},
+        "deduplicate": {"deduplicate": True, "idempotency_key": "k"},
+    }
+    return values[name]
+
+
+def far_within(dispatcher: BaseDispatcher) -> timedelta:
+    """A delay as long as no case waits for it, and the backend still takes it."""
+    longest = dispatcher.capabilities.max_delay
+    # Half of it: the request is older when the backend looks at it.
+    return FAR if longest is None else min(FAR, longest / 2)
 
 
 def _needs(dispatcher: BaseDispatcher, capability: str) -> None:
@@ -53,13 +74,13 @@ class HonoursOptions:
         for name in ("delay", "priority", "deduplicate", "durable", "confirmed", "retries"):
             assert getattr(dispatcher.capabilities, name) <= getattr(widest, name), name
 
-    @pytest.mark.parametrize("option", OPTIONS)
+    @pytest.mark.parametrize("option", NEEDS)
     def test_an_option_is_taken_or_refused(
         self, harness: Harness, journal: Journal, option: str
     ) -> None:
         """C6: what the backend can do is taken, the rest REJECTED as `unsupported` beforehand."""
         dispatcher = harness.dispatcher()
-        request = tasks.note.options(**OPTIONS[option]).request(journal.path)
+        request = tasks.note.options(**_option(option, dispatcher)).request(journal.path)
 
         answers = every_way(harness, dispatcher, request)
 
@@ -72,13 +93,13 @@ class HonoursOptions:
         # Refused beforehand: nothing of it may have left.
         assert not harness.has("received") or harness.received(dispatcher) == []
 
-    @pytest.mark.parametrize("option", OPTIONS)
+    @pytest.mark.parametrize("option", NEEDS)
     def test_a_waived_option_is_told(self, harness: Harness, journal: Journal, option: str) -> None:
         """C6: where the configuration waives what the backend lacks, the response lists it."""
         need = NEEDS[option]
         # Also where the backend can do it: then waiving must change nothing.
         dispatcher = harness.dispatcher(waive=[need])
-        request = tasks.note.options(**OPTIONS[option]).request(journal.path)
+        request = tasks.note.options(**_option(option, dispatcher)).request(journal.path)
 
         answers = every_way(harness, dispatcher, request)
 
@@ -137,7 +158,7 @@ class HonoursOptions:
         past = datetime.now(UTC) - timedelta(seconds=1)
 
         late = tasks.note.options(dispatcher=dispatcher, expires=past).dispatch(journal.path, "x")
-        last = tasks.note.options(dispatcher=dispatcher).dispatch(journal.path, "last")
+        last = handed_over(send(dispatcher, journal, "last"))
         run_until(harness, dispatcher, lambda: bool(journal.of(last.request_id)))
 
         assert journal.texts == ["last"]
@@ -151,7 +172,7 @@ class HonoursOptions:
         _needs(dispatcher, "time_limit")
         limited = tasks.overrun.options(dispatcher=dispatcher, time_limit=0.1)
 
-        limited.dispatch(journal.path, 3.0)
+        handed_over(limited.dispatch(journal.path, 3.0))
         run_until(harness, dispatcher, lambda: bool(journal.texts))
 
         assert journal.texts == ["cancelled"]
@@ -159,16 +180,29 @@ class HonoursOptions:
     def test_too_large_an_envelope_is_refused(self, harness: Harness, journal: Journal) -> None:
         """C6: beyond `max_size` the answer is REJECTED, `too_large`, before any contact."""
         dispatcher = harness.dispatcher()
-        size = dispatcher.capabilities.max_size
-        if size is None:
-            pytest.skip(f"{dispatcher.name} takes envelopes of any size")
-        if size > HANDY:
-            pytest.skip(f"{dispatcher.name} takes envelopes of {size} bytes: too many to try")
+        size = _handy_size(dispatcher)
 
         request = tasks.note.request(journal.path, "x" * (size + 1))
 
-        refused_with(dispatcher.dispatch(request), ErrorCategory.TOO_LARGE)
-        refused_with(dispatcher.dispatch_many([request])[0], ErrorCategory.TOO_LARGE)
+        for answer in every_way(harness, dispatcher, request).values():
+            refused_with(answer, ErrorCategory.TOO_LARGE)
+
+    def test_the_largest_envelope_is_taken(self, harness: Harness, journal: Journal) -> None:
+        """C6: an envelope of exactly `max_size` bytes is handed over whole; one byte more is not.
+
+        What travels beside the envelope must fit as well: `max_size` is what a caller may send.
+        """
+        dispatcher = harness.dispatcher()
+        size = _handy_size(dispatcher)
+
+        answers = [dispatcher.dispatch(_sized(journal, size)) for _ in range(2)]
+        answers += dispatcher.dispatch_many([_sized(journal, size)])
+        above = dispatcher.dispatch(_sized(journal, size + 1))
+
+        assert all(answers), answers
+        refused_with(above, ErrorCategory.TOO_LARGE)
+        if harness.has("received"):
+            assert sorted(map(len, harness.received(dispatcher))) == [size] * len(answers)
 
     def test_too_long_a_delay_is_refused(self, harness: Harness, journal: Journal) -> None:
         """C6: beyond `max_delay` the answer is REJECTED, `unsupported`."""
@@ -181,6 +215,27 @@ class HonoursOptions:
         for answer in every_way(harness, dispatcher, request).values():
             refused_with(answer, ErrorCategory.UNSUPPORTED)
 
+    def test_work_goes_to_the_queue_of_its_request(
+        self, harness: Harness, journal: Journal
+    ) -> None:
+        """C6: work goes to the queue that its request names, alone and in a batch."""
+        harness.need("stepping")
+        other = harness.queue_name("other")
+        dispatcher = harness.dispatcher(queues=[other])
+        _needs(dispatcher, "queues")
+        usual = Counter(harness.waiting(dispatcher))
+        note = tasks.note.options(queue=other)
+
+        send(dispatcher, journal).raise_for_error()
+        dispatcher.dispatch(note.request(journal.path)).raise_for_error()
+        batch = [tasks.note.request(journal.path), note.request(journal.path)]
+        dispatcher.dispatch_many(batch).raise_for_error()
+
+        # A broker counts in its own time.
+        eventually(lambda: sum(harness.waiting(dispatcher).values()) == usual.total() + 4)
+        waiting = harness.waiting(dispatcher)
+        assert waiting.get(other) == usual[other] + 2, waiting
+
     def test_an_unknown_queue_is_refused(self, harness: Harness, journal: Journal) -> None:
         """C6: where queues are named in the configuration, another one is not created."""
         dispatcher = harness.dispatcher(queues=["mail", "low"], queue="mail")
@@ -188,3 +243,39 @@ class HonoursOptions:
 
         for answer in every_way(harness, dispatcher, request).values():
             refused_with(answer, ErrorCategory.NOT_FOUND)
+
+    def test_what_the_server_refuses_has_its_category(
+        self, harness: Harness, journal: Journal
+    ) -> None:
+        """C4, C6: what the server refuses is REJECTED, with the category of the server's reason."""
+        seen = 0
+        for dispatcher, category in harness.refusals():
+            seen += 1
+            request = tasks.note.request(journal.path)
+            for way, answer in every_way(harness, dispatcher, request).items():
+                refused_with(answer, category)
+                assert answer.error is not None, way
+                assert answer.error.exception_type or answer.error.message, way
+        if not seen:
+            pytest.skip("the harness has no server that refuses (`refusals`)")
+
+
+def _handy_size(dispatcher: BaseDispatcher) -> int:
+    """Bytes of the largest envelope, if a case can make one."""
+    size = dispatcher.capabilities.max_size
+    if size is None:
+        pytest.skip(f"{dispatcher.name} takes envelopes of any size")
+    if size > HANDY:
+        pytest.skip(f"{dispatcher.name} takes envelopes of {size} bytes: too many to try")
+    return size
+
+
+def _sized(journal: Journal, size: int) -> DispatchRequest:
+    """A request whose envelope has exactly so many bytes."""
+    request = tasks.note.request(journal.path)
+    pad = size - len(encode(_with_text(request, "")))
+    return _with_text(request, "x" * pad)
+
+
+def _with_text(request: DispatchRequest, text: str) -> DispatchRequest:
+    return request.replace(payload={**request.payload, "text": text})

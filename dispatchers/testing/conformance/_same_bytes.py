@@ -15,7 +15,7 @@ from dispatchers.testing.harness import Harness
 from dispatchers.testing.journal import Journal
 
 from ._never_raises import WAYS
-from ._tools import label, refused_with, run_until, send
+from ._tools import handed_over, label, refused_with, run_until, send
 
 __all__ = ["SameBytes"]
 
@@ -68,7 +68,8 @@ class SameBytes:
         harness.need("worker")
         dispatcher = harness.dispatcher()
 
-        tasks.compare.options(dispatcher=dispatcher).dispatch(journal.path, **tasks.SAMPLE)
+        comparing = tasks.compare.options(dispatcher=dispatcher)
+        handed_over(comparing.dispatch(journal.path, **tasks.SAMPLE))
         run_until(harness, dispatcher, lambda: bool(journal.texts))
 
         assert journal.texts == ["equal"]
@@ -130,7 +131,7 @@ class SameBytes:
             idempotency_key="the key",
         ).request(journal.path)
 
-        dispatcher.dispatch(request)
+        handed_over(dispatcher.dispatch(request))
         run_until(harness, dispatcher, lambda: bool(journal.texts))
 
         seen = json.loads(journal.texts[0])
@@ -145,7 +146,7 @@ class SameBytes:
         dispatcher = harness.dispatcher()
         hook = hooks.before_dispatch(_with_headers)
         try:
-            tasks.see.options(dispatcher=dispatcher).dispatch(journal.path)
+            handed_over(tasks.see.options(dispatcher=dispatcher).dispatch(journal.path))
         finally:
             hooks.remove(hook)
 

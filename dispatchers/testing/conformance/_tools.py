@@ -35,6 +35,8 @@ __all__ = [
     "PATIENCE",
     "answered",
     "arrived",
+    "eventually",
+    "handed_over",
     "in_child",
     "label",
     "log_records",
@@ -59,8 +61,8 @@ def label(value: object) -> str:
 class NeverHappenedError(AssertionError):
     """The work did not run, or did not do what it should."""
 
-    def __str__(self) -> str:
-        return str(self.__doc__)
+    def __init__(self, ran: int, last: object) -> None:
+        super().__init__(f"{self.__doc__} Steps of a worker: {ran}, the last: {last!r}")
 
 
 DEADLINE = 0.3
@@ -159,6 +161,20 @@ def _timed(
     return monotonic() - started, _waited(queued), answer
 
 
+def handed_over(response: DispatchResponse) -> DispatchResponse:
+    """Fail at once, with the answer, where the work was not taken: it is waited for afterwards."""
+    assert response.status not in (DispatchStatus.REJECTED, DispatchStatus.UNKNOWN), response
+    return response
+
+
+def eventually(done: Callable[[], bool], timeout: float | None = None) -> None:
+    """Wait for what another process or thread brings up to date in its own time."""
+    until = monotonic() + (PATIENCE if timeout is None else timeout)
+    while not done():
+        assert monotonic() < until, "it never came to be"
+        sleep(GLANCE)
+
+
 def refused_with(response: DispatchResponse, *categories: ErrorCategory) -> None:
     """The response is REJECTED, with one of the categories if any is named."""
     assert response.status is DispatchStatus.REJECTED, response
@@ -170,10 +186,13 @@ def refused_with(response: DispatchResponse, *categories: ErrorCategory) -> None
 def run_until(harness: Harness, dispatcher: BaseDispatcher, done: Callable[[], bool]) -> None:
     """Let work run until `done()`; fails when that does not come to be."""
     until = monotonic() + PATIENCE
+    ran, last = 0, None
     while not done():
-        if harness.run_next(dispatcher) is None:
-            if monotonic() > until:
-                raise NeverHappenedError
+        if (step := harness.run_next(dispatcher)) is not None:
+            ran, last = ran + 1, step
+        elif monotonic() > until:
+            raise NeverHappenedError(ran, last)
+        else:
             sleep(0.005)
 
 
@@ -237,10 +256,11 @@ class _Keeping(logging.Handler):
         self.records.append(record)
 
 
-def in_child(work: Callable[[], Any]) -> str:
+def in_child(work: Callable[[], Any], meanwhile: Callable[[], object] = bool) -> str:
     """Return the text of `work`, run in a forked child that then dies by `kill -9`.
 
-    Fails when the child hangs, and skips where the system cannot fork.
+    `meanwhile` is what this process does at the same time. Fails when the child hangs, and skips
+    where the system cannot fork.
     """
     if not hasattr(os, "fork"):
         pytest.skip("this system cannot fork")
@@ -251,6 +271,7 @@ def in_child(work: Callable[[], Any]) -> str:
     # Else reading would not end when the child dies: this process would be a writer, too.
     os.close(write)
     try:
+        meanwhile()
         return _said(read)
     finally:
         os.close(read)

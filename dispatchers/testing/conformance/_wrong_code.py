@@ -14,7 +14,7 @@ from dispatchers.testing import tasks
 from dispatchers.testing.harness import Harness
 from dispatchers.testing.journal import Journal
 
-from ._tools import refused_with, run_until, send
+from ._tools import handed_over, refused_with, run_until, send
 
 __all__ = ["JudgesRuns"]
 
@@ -38,7 +38,7 @@ class JudgesRuns:
         """C9: a failure worth another attempt gets one, up to `max_attempts`; then it is done."""
         dispatcher = _retrying(harness)
 
-        tasks.fail.options(dispatcher=dispatcher).dispatch(journal.path, 2)
+        handed_over(tasks.fail.options(dispatcher=dispatcher).dispatch(journal.path, 2))
         run_until(harness, dispatcher, lambda: "succeeded" in journal.texts)
 
         assert journal.texts == ["failed", "failed", "succeeded"]
@@ -52,7 +52,7 @@ class JudgesRuns:
         """C9: `Retry(after=...)` is another attempt, after so many seconds."""
         dispatcher = _retrying(harness)
 
-        tasks.wait.options(dispatcher=dispatcher).dispatch(journal.path, PAUSE)
+        handed_over(tasks.wait.options(dispatcher=dispatcher).dispatch(journal.path, PAUSE))
         run_until(harness, dispatcher, lambda: len(journal.texts) > 1)
 
         first, second = journal.entries
@@ -66,10 +66,11 @@ class JudgesRuns:
         harness.need("worker")
         dispatcher = harness.dispatcher(**harness.retrying)
 
-        response = tasks.discard.options(dispatcher=dispatcher).dispatch(journal.path)
+        discarding = tasks.discard.options(dispatcher=dispatcher)
+        response = handed_over(discarding.dispatch(journal.path))
         run_until(harness, dispatcher, lambda: "discarded" in journal.texts)
         # Work that comes after it has run, so that another attempt would have shown by now.
-        last = send(dispatcher, journal, "last")
+        last = handed_over(send(dispatcher, journal, "last"))
         run_until(harness, dispatcher, lambda: bool(journal.of(last.request_id)))
 
         assert response.ok
@@ -82,7 +83,7 @@ class JudgesRuns:
         dispatcher = _retrying(harness)
         request = tasks.fail.request(journal.path, 99)
 
-        dispatcher.dispatch(request)
+        handed_over(dispatcher.dispatch(request))
         run_until(harness, dispatcher, lambda: bool(harness.dead(dispatcher)))
 
         assert [entry.attempt for entry in journal.entries] == [1, 2, 3]
@@ -95,7 +96,7 @@ class JudgesRuns:
         dispatcher = _retrying(harness)
         request = _laden(journal, 2)
 
-        dispatcher.dispatch(request)
+        handed_over(dispatcher.dispatch(request))
         run_until(harness, dispatcher, lambda: journal.texts[2:] != [])
 
         # Without the two fields that concern the sender only, and do not travel.
@@ -109,7 +110,7 @@ class JudgesRuns:
         dispatcher = _retrying(harness)
         request = _laden(journal, 99)
 
-        dispatcher.dispatch(request)
+        handed_over(dispatcher.dispatch(request))
         run_until(harness, dispatcher, lambda: bool(harness.dead(dispatcher)))
 
         assert decode(harness.dead(dispatcher)[0]) == decode(encode(request))
@@ -164,7 +165,7 @@ class JudgesRuns:
             {"task": formerly, "payload": {"journal": journal.path}}
         )
 
-        response = dispatcher.dispatch(request)
+        response = handed_over(dispatcher.dispatch(request))
         run_until(harness, dispatcher, lambda: bool(journal.texts))
 
         assert response.ok

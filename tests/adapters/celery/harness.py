@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from dispatchers_celery._delivery import run
 from dispatchers_celery._message import Received
 from dispatchers_celery._redis_consumer import move_due
 
+from dispatchers import BaseDispatcher, ErrorCategory
 from dispatchers.stores import dead_letters
 from dispatchers.testing import Harness
 
@@ -43,6 +45,7 @@ class CeleryHarness(Harness):
         self.letters = f"sqlite:{folder / 'dead.db'}"
         self.held: list[Any] = []
         self.given_back = False
+        self.others: list[str] = []
         self._open()
 
     def _open(self) -> None:
@@ -62,6 +65,18 @@ class CeleryHarness(Harness):
         place = self.url.partition("@")[2] or self.url.partition("://")[2]
         url = self.url.replace(place.partition("/")[0], f"{host}:{port}")
         return CeleryDispatcher(url=url, queue=self.queue, **options)
+
+    def queue_name(self, name: str) -> str:
+        self.others.append(f"{self.queue}-{name}")
+        return self.others[-1]
+
+    def refusals(self) -> Iterator[tuple[BaseDispatcher, ErrorCategory]]:
+        if not self.has("network"):
+            return
+        host, port = self.upstream
+        url = f"{self.url.partition('://')[0]}://guest:wrong@{host}:{port}/"
+        wrong = CeleryDispatcher(url=url, queue=self.queue, breaker=False, deadline=self.deadline)
+        yield self.keep(wrong), ErrorCategory.AUTHENTICATION
 
     def _fetch(self) -> None:
         """Take everything that is there, unsettled, as a worker does that holds work back."""
@@ -134,7 +149,8 @@ class CeleryHarness(Harness):
         for message in self.held:
             message.ack()
         with contextlib.suppress(Exception):
-            self.channel.queue_delete(self.queue)
+            for name in (self.queue, *self.others):
+                self.channel.queue_delete(name)
         self.connection.close()
 
 

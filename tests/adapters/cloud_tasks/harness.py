@@ -19,6 +19,7 @@ from google.api_core import exceptions as api
 from google.cloud import tasks_v2
 from google.cloud.tasks_v2.services.cloud_tasks.transports import CloudTasksGrpcTransport
 
+from dispatchers import BaseDispatcher, ErrorCategory
 from dispatchers.http import Endpoint, EndpointSettings, OidcSettings, wsgi_app
 from dispatchers.stores import dead_letters
 from dispatchers.testing import Harness
@@ -94,6 +95,7 @@ class CloudTasksHarness(Harness):
         self.client = service.client
         self.name = service.create_queue(self.queue)
         self.client.pause_queue(name=self.name)
+        self.others: list[str] = []
         self.worker = Worker()
 
     def make_dispatcher(self, **options: Any) -> CloudTasksDispatcher:
@@ -114,6 +116,15 @@ class CloudTasksHarness(Harness):
 
     def connect(self, host: str, port: int, **options: Any) -> CloudTasksDispatcher:
         return self.make_dispatcher(endpoint=f"{host}:{port}", **options)
+
+    def queue_name(self, name: str) -> str:
+        queue = f"{self.queue}-{name}"
+        self.others.append(self.service.create_queue(queue))
+        self.client.pause_queue(name=self.others[-1])
+        return queue
+
+    def refusals(self) -> Iterator[tuple[BaseDispatcher, ErrorCategory]]:
+        yield self.dispatcher(queue=f"{self.queue}-missing"), ErrorCategory.NOT_FOUND
 
     @contextlib.contextmanager
     def broken(self, dispatcher: Any, exc: BaseException) -> Iterator[None]:
@@ -194,7 +205,8 @@ class CloudTasksHarness(Harness):
 
     def close(self) -> None:
         with contextlib.suppress(api.GoogleAPICallError):
-            self.client.delete_queue(name=self.name)
+            for name in (self.name, *self.others):
+                self.client.delete_queue(name=name)
         self.worker.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -18,7 +19,7 @@ from dramatiq.brokers.stub import StubBroker
 from dramatiq.common import dq_name, xq_name
 from dramatiq.worker import ConsumerThread, WorkerThread
 
-from dispatchers import BaseDispatcher
+from dispatchers import BaseDispatcher, ErrorCategory
 from dispatchers.testing import Harness
 
 __all__ = ["RabbitHarness", "RedisHarness", "StubHarness"]
@@ -110,6 +111,20 @@ class DramatiqHarness(Harness):
         self.queue = f"conformance-{uuid4().hex}"
         self.broker = self.new_broker()
         self.steps: Steps | None = None
+        self.others: list[str] = []
+
+    def queue_name(self, name: str) -> str:
+        self.others.append(f"{self.queue}-{name}")
+        return self.others[-1]
+
+    def refusals(self) -> Iterator[tuple[BaseDispatcher, ErrorCategory]]:
+        if not self.has("network"):
+            return
+        host, port = self.upstream
+        scheme = "redis" if isinstance(self.broker, RedisBroker) else "amqp"
+        url = f"{scheme}://guest:wrong@{host}:{port}/"
+        wrong = DramatiqDispatcher(url=url, queue=self.queue, breaker=False, deadline=self.deadline)
+        yield self.keep(wrong), ErrorCategory.AUTHENTICATION
 
     def new_broker(self) -> Any:
         raise NotImplementedError
@@ -223,8 +238,9 @@ class RabbitHarness(DramatiqHarness):
             self.steps.close()
             self.steps = None
         channel = self.broker.connection.channel()
-        for name in (self.queue, dq_name(self.queue), xq_name(self.queue)):
-            channel.queue_delete(name)
+        for queue in (self.queue, *self.others):
+            for name in (queue, dq_name(queue), xq_name(queue)):
+                channel.queue_delete(name)
         super().close()
 
 

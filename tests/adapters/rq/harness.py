@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -21,6 +21,7 @@ from dispatchers_rq._leases import Leases, Taken
 from dispatchers_rq._message import body_of
 from redis import Redis
 
+from dispatchers import BaseDispatcher, ErrorCategory
 from dispatchers.testing import Harness, Journal
 
 __all__ = ["TIMEOUT", "Place", "RQHarness", "forget", "run_job", "work"]
@@ -170,6 +171,16 @@ class RQHarness(Harness):
         self.url = url
         self.queue = f"conformance-{uuid4().hex}"
         self.client: Any = Redis.from_url(url)
+        self.others: list[str] = []
+
+    def queue_name(self, name: str) -> str:
+        self.others.append(f"{self.queue}-{name}")
+        return self.others[-1]
+
+    def refusals(self) -> Iterator[tuple[BaseDispatcher, ErrorCategory]]:
+        host, port = self.upstream
+        wrong = self.dispatcher(url=f"redis://nobody:wrong@{host}:{port}/0")
+        yield wrong, ErrorCategory.AUTHENTICATION
 
     def make_dispatcher(self, **options: Any) -> RQDispatcher:
         return RQDispatcher(**{"url": self.url, "queue": self.queue, **options})
@@ -207,5 +218,5 @@ class RQHarness(Harness):
         leases._reap(self.queue, taken.id.encode(), f"{taken.token}:0".encode())
 
     def close(self) -> None:
-        forget(self.client, self.queue)
+        forget(self.client, self.queue, *self.others)
         self.client.close()
