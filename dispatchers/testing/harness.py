@@ -188,6 +188,7 @@ class Harness(ABC):
     # What the suite uses.
 
     _made: tuple[BaseDispatcher, ...] = ()
+    _ended = False
 
     def dispatcher(self, **options: Any) -> BaseDispatcher:
         """A dispatcher for one case, closed at its end; without a breaker unless asked for."""
@@ -208,7 +209,10 @@ class Harness(ABC):
         return dispatcher
 
     def end(self) -> None:
-        """Close every dispatcher of the case, then the harness."""
+        """Close every dispatcher of the case, then the harness; a second time is harmless."""
+        if self._ended:
+            return
+        self._ended = True
         left = [each for each in self._made if not _closes(each)]
         self.close()
         if left:

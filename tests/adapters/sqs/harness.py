@@ -11,7 +11,7 @@ from uuid import uuid4
 from dispatchers_sqs import SQSDispatcher
 from dispatchers_sqs._worker import SQSWorker
 
-from dispatchers import WorkerOptions
+from dispatchers import BaseDispatcher, ErrorCategory, WorkerOptions
 from dispatchers.stores import dead_letters
 from dispatchers.testing import Harness
 
@@ -48,6 +48,14 @@ class SQSHarness(Harness):
 
     def connect(self, host: str, port: int, **options: Any) -> SQSDispatcher:
         return self.make_dispatcher(endpoint=f"http://{host}:{port}", **options)
+
+    def queue_name(self, name: str) -> str:
+        queue = f"{self.queue.removesuffix(self.suffix)}-{name}{self.suffix}"
+        self.urls[queue] = self._url_of(queue)
+        return queue
+
+    def refusals(self) -> Iterator[tuple[BaseDispatcher, ErrorCategory]]:
+        yield self.dispatcher(queue=f"missing{self.suffix}"), ErrorCategory.NOT_FOUND
 
     @contextlib.contextmanager
     def broken(self, dispatcher: Any, exc: BaseException) -> Iterator[None]:

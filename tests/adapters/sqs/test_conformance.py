@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dispatchers.testing import DispatcherConformance, Harness, WorkerConformance
-from dispatchers.testing.conformance._batches import AnswersEach
+from dispatchers.testing.conformance._batches import WAYS, AnswersEach
 from dispatchers.testing.conformance._once import LosesNothing
 from dispatchers.testing.conformance._options import HonoursOptions
 from dispatchers.testing.conformance._suite import Suite
@@ -42,6 +42,13 @@ class TestFIFO(LosesNothing, HonoursOptions, AnswersEach, Suite):
     @pytest.mark.xfail(reason=SILENT)
     def test_work_with_a_known_key_is_a_duplicate(self, harness: Harness, journal: Journal) -> None:
         super().test_work_with_a_known_key_is_a_duplicate(harness, journal)
+
+    @pytest.mark.xfail(reason=SILENT)
+    @pytest.mark.parametrize("way", WAYS)
+    def test_a_batch_answers_what_became_of_each(
+        self, harness: Harness, journal: Journal, way: str
+    ) -> None:
+        super().test_a_batch_answers_what_became_of_each(harness, journal, way)
 
     @pytest.mark.xfail(reason=SILENT)
     def test_the_same_request_is_a_duplicate(self, harness: Harness, journal: Journal) -> None:
