@@ -42,7 +42,7 @@ nox.options.sessions = [
         "slow",
         "bare",
         "bare-installs",
-        "lowest",
+        "oldest",
         "docs",
         "django-suite",
         "package",
@@ -168,16 +168,27 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check", ".")
 
 
+# Without `django-tasks`: on the oldest Python its lowest versions are what `tests` installs.
+RANGES = ["redis", "rq", "django-rq", "celery", "dramatiq", "cloud-tasks", "sqs"]
+
+
 @nox.session(python=OLDEST)
-@nox.parametrize(
-    "adapter", ["redis", "rq", "django-rq", "celery", "dramatiq", "cloud-tasks", "sqs"]
-)
-@nox.parametrize("end", ["lowest", "newest"])
-def ranges(session: nox.Session, end: str, adapter: str) -> None:
-    """An adapter's tests with the lowest versions that its extra declares, and with the newest."""
-    wheel = _wheel(session)
-    session.install("--upgrade", f"dispatchers[tests,{adapter}] @ file://{wheel}")
-    session.install(*(_lowest(adapter) if end == "lowest" else ["--upgrade", *_declared(adapter)]))
+@nox.parametrize("adapter", RANGES)
+def oldest(session: nox.Session, adapter: str) -> None:
+    """Each adapter's tests with the lowest versions that its extra declares."""
+    _ranged(session, adapter, *_lowest(adapter))
+
+
+@nox.session(python=OLDEST)
+@nox.parametrize("adapter", RANGES)
+def newest(session: nox.Session, adapter: str) -> None:
+    """Each adapter's tests with the newest versions that its extra allows."""
+    _ranged(session, adapter, "--upgrade", *_declared(adapter))
+
+
+def _ranged(session: nox.Session, adapter: str, *versions: str) -> None:
+    session.install("--upgrade", f"dispatchers[tests,{adapter}] @ file://{_wheel(session)}")
+    session.install(*versions)
     session.run("pytest", f"tests/adapters/{adapter.replace('-', '_')}", *session.posargs)
 
 
