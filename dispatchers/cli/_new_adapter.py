@@ -123,6 +123,7 @@ def _words(name: str, *, asyncio: bool) -> dict[str, str]:
         "Async": "Async" if asyncio else "",
         "a": "a" if asyncio else "",
         "define": "async def" if asyncio else "def",
+        "close": "*, timeout: float" if asyncio else "timeout: float",
     }
 
 

@@ -65,6 +65,10 @@ from ._folder import put
 put(self.options.url, request.id, body, (request.due or request.created_at).timestamp())
 return Sent(request.id)
 """
+PROBE = """
+from ._folder import folder
+folder(self.options.url, "waiting")
+"""
 CALLED = """
 from time import time
 from ._folder import folder, move, name, take
@@ -198,7 +202,8 @@ def test_its_tests_pass_once_the_methods_are_written(environment, tmp_path, flag
     assert "passed" not in said
     assert said.count(f"write SpoolDispatcher.{prefix}send") > 100
 
-    fill(package / "__init__.py", {f"{prefix}send": SEND})
+    dispatcher = {"send": SEND, "probe": PROBE, "close": "return 0"}
+    fill(package / "__init__.py", {f"{prefix}{name}": body for name, body in dispatcher.items()})
     said = called(environment, *TESTS, "-x", "-k", "SpoolWorker", at=project, code=1)
     missing = ", ".join(f"SpoolWorker.{prefix}{name}" for name in UNWRITTEN)
     assert f"write {missing}\n" in said
