@@ -47,6 +47,8 @@ __all__ = [
 ]
 
 AT_ONCE = Backoff(initial=0)
+LONG = 30.0
+"""Seconds for which a run waits: another process may have to start meanwhile."""
 
 
 class Colour(Enum):
@@ -96,7 +98,7 @@ def held(journal: str) -> None:
 def linger(journal: str) -> None:
     """Begin, and do not end before the journal is released."""
     Journal(journal).write("began")
-    Journal(journal).wait_for_release()
+    Journal(journal).wait_for_release(LONG)
     Journal(journal).write("ended")
 
 
@@ -128,7 +130,7 @@ def resume(journal: str) -> None:
     """Ask for another attempt once the journal is released."""
     Journal(journal).write("began")
     if current_run().attempt == 1:
-        Journal(journal).wait_for_release()
+        Journal(journal).wait_for_release(LONG)
         raise Retry(after=0)
 
 
@@ -137,7 +139,8 @@ def relieve(journal: str) -> None:
     """Begin, and end once another run has begun, or the journal is released."""
     Journal(journal).write("began")
     begun = Journal(journal).texts.count("began")
-    Journal(journal).wait_for_release(until=lambda: Journal(journal).texts.count("began") > begun)
+    others = lambda: Journal(journal).texts.count("began") > begun  # noqa: E731
+    Journal(journal).wait_for_release(LONG, until=others)
     Journal(journal).write("ended")
 
 

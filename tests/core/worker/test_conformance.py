@@ -41,6 +41,7 @@ class TestTableWorker(WorkerConformance):
         return TableHarness(acme, str(tmp_path / "work.db"), acme.TableWorker)
 
 
+@pytest.mark.slow  # the same worker on the bridge's loop: what differs has tests of its own
 class TestAsyncTableWorker(WorkerConformance):
     @pytest.fixture
     def harness(self, acme, kind, tmp_path):
