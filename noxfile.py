@@ -169,7 +169,7 @@ def lint(session: nox.Session) -> None:
 
 
 # Without `django-tasks`: on the oldest Python its lowest versions are what `tests` installs.
-RANGES = ["redis", "rq", "django-rq", "celery", "dramatiq", "cloud-tasks", "sqs"]
+RANGES = ["redis", "rq", "django-rq", "django-q", "celery", "dramatiq", "cloud-tasks", "sqs"]
 
 
 @nox.session(python=OLDEST)

@@ -22,8 +22,8 @@ MODULES = (
     *("dispatchers.testing.workflows", "dispatchers.testing.journals"),
     *("dispatchers.testing.faults", "dispatchers.testing.servers", "dispatchers.testing.endpoint"),
     *("dispatchers_celery", "dispatchers_dramatiq", "dispatchers_rq"),
-    *("dispatchers_django_rq", "dispatchers_cloud_tasks", "dispatchers_sqs"),
-    "dispatchers_django_tasks",
+    *("dispatchers_django_rq", "dispatchers_django_q", "dispatchers_cloud_tasks"),
+    *("dispatchers_sqs", "dispatchers_django_tasks"),
     *("dispatchers_django", "dispatchers_fastapi"),
 )
 """Every module whose `__all__` is public, in the order of the page."""

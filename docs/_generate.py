@@ -169,9 +169,9 @@ WORDS: Mapping[str, str] = {
     "max_size": "largest envelope",
 }
 """Every capability, in words."""
-ADAPTERS = ("celery", "rq", "django_rq", "dramatiq", "cloud_tasks", "sqs")
+ADAPTERS = ("celery", "rq", "django_rq", "django_q", "dramatiq", "cloud_tasks", "sqs")
 """Those that are bundled and finished."""
-OF_DJANGO = ("django_rq",)
+OF_DJANGO = ("django_rq", "django_q")
 """Those whose settings are Django's, of which there are none here."""
 NEEDED: Mapping[str, Mapping[str, Any]] = {
     "sqlite": {"path": "work.sqlite3"},

@@ -20,6 +20,7 @@ BUILT_IN: Mapping[str, str] = {
 LIBRARIES: Mapping[str, str] = {
     "celery": "celery",
     "cloud_tasks": "google.cloud.tasks_v2",
+    "django_q": "django_q",
     "django_rq": "django_rq",
     "django_tasks": "django_tasks",
     "dramatiq": "dramatiq",

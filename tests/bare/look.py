@@ -15,7 +15,16 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
-ADAPTERS = ("celery", "cloud_tasks", "django_rq", "django_tasks", "dramatiq", "rq", "sqs")
+ADAPTERS = (
+    "celery",
+    "cloud_tasks",
+    "django_q",
+    "django_rq",
+    "django_tasks",
+    "dramatiq",
+    "rq",
+    "sqs",
+)
 GLUE = {"django": "dispatchers_django", "fastapi": "dispatchers_fastapi"}
 MINIMAL = {
     "celery": {"url": "redis://127.0.0.1:1/0"},
@@ -32,6 +41,7 @@ MINIMAL = {
     "sqlite": {"path": "work.sqlite3"},
 }
 CONTAINED = {
+    "django-q": ("django", "django-q"),
     "django-tasks": ("django", "django-tasks"),
     "django-rq": ("django", "django-rq", "rq"),
 }

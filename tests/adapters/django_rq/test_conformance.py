@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from dispatchers.testing import DispatcherConformance, Harness
@@ -13,5 +15,5 @@ pytestmark = pytest.mark.slow  # what hands over is `rq`, whose suite runs with 
 
 class TestRedis(DispatcherConformance):
     @pytest.fixture
-    def harness(self, place: DjangoRQHarness) -> Harness:
-        return place
+    def harness(self, _configured: None, shared_redis: str, tmp_path: Path) -> Harness:
+        return DjangoRQHarness(shared_redis, tmp_path)

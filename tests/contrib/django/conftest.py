@@ -35,7 +35,10 @@ APPS = [
     "dispatchers_django",
     # Backends of `django.tasks` that are published, where they are installed.
     *(each for each in ("django_tasks_db", "django_rq", "django_tasks_redis") if find_spec(each)),
+    *(["django_q"] if find_spec("django_q") else []),  # for its own tests, in the same process
 ]
+Q_CLUSTER = {"name": "tests", "orm": "default", "timeout": 30, "retry": 60, "workers": 1}
+"""Of django-q2, which reads it when it is imported."""
 
 
 def _set_up() -> None:
@@ -49,6 +52,7 @@ def _set_up() -> None:
         },
         INSTALLED_APPS=APPS,
         LOGGING_CONFIG=None,
+        Q_CLUSTER=Q_CLUSTER,
         MIDDLEWARE=["django.middleware.csrf.CsrfViewMiddleware"],
         ROOT_URLCONF="dispatchers_django.urls",
         SECRET_KEY="of these tests",

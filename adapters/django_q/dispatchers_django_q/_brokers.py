@@ -1,0 +1,256 @@
+"""django-q2's brokers: Redis, and a table of the database."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections, router
+
+from dispatchers import ConfigurationError, ErrorCategory, RejectedError
+from dispatchers.net import ForkGate
+from dispatchers.redis import bounded_client, durability, within
+
+from ._options import DjangoQOptions
+from ._package import RUNNER, Package
+
+OTHERS = ("broker_class", "iron_mq", "sqs", "mongo")
+"""Settings by which django-q2 takes a broker that this backend does not know."""
+SHARE = 0.8
+"""The part of a deadline that a broker has to answer, before the guard gives the call up: what it
+says is more than that nothing is known."""
+REDIS_LOSES = (
+    "django-q2 takes work out of Redis before it is run: what a cluster had taken is lost when it "
+    "is killed. Q_CLUSTER['orm'] keeps it"
+)
+
+gate = ForkGate(2.0)
+"""A child that is forked in the midst of a write would take SQLite's file for locked for ever."""
+
+
+class Broker(Protocol):
+    """A place that clusters take packages from."""
+
+    durable: bool
+    delays: bool
+    batch_size: int
+    """Packages that are put in one step, all or none of them."""
+
+    def put(self, packages: Sequence[Package], *, timeout: float) -> None:
+        """Hand packages over within `timeout` seconds."""
+        ...
+
+    def warnings(self, *, timeout: float) -> list[str]:
+        """Reach the broker; return what an operator should know."""
+        ...
+
+
+def broker_of(options: DjangoQOptions) -> Broker:
+    """Return the broker that `Q_CLUSTER` chooses.
+
+    Raises:
+        ConfigurationError: It chooses none that this backend knows.
+    """
+    conf = cluster_settings()
+    if found := [name for name in OTHERS if conf.get(name)]:
+        raise ConfigurationError(
+            f"settings.Q_CLUSTER has {found[0]!r}: backend 'django_q' knows the brokers 'redis' "
+            "and 'orm'"
+        )
+    return OrmBroker(options, str(conf["orm"])) if conf.get("orm") else RedisBroker(options)
+
+
+def cluster_settings() -> dict[str, Any]:
+    """Return `Q_CLUSTER`.
+
+    Raises:
+        ConfigurationError: There are no settings, or they have none.
+    """
+    try:
+        found: dict[str, Any] | None = getattr(settings, "Q_CLUSTER", None)
+    except ImproperlyConfigured as exc:
+        raise ConfigurationError(
+            "backend 'django_q' needs Django's settings: set DJANGO_SETTINGS_MODULE, or run "
+            "`manage.py dispatchers`"
+        ) from exc
+    if not found:
+        raise ConfigurationError(
+            "settings.Q_CLUSTER is missing: backend 'django_q' takes its broker from there"
+        )
+    return found
+
+
+def clusters() -> tuple[str, ...]:
+    """Return the names of the clusters, that of `Q_CLUSTER` itself first: they are the queues."""
+    conf = cluster_settings()
+    own = conf.get("cluster_name", conf.get("name", "default"))
+    return (own, *(name for name in conf.get("ALT_CLUSTERS", {}) if name != own))
+
+
+class OrmBroker:
+    """A table of the database; a row that is due later has its lock until then.
+
+    Written outside of the caller's transaction, on a connection of the thread's own: the guard's.
+    """
+
+    durable = delays = True
+    batch_size = 100
+
+    def __init__(self, options: DjangoQOptions, database: str) -> None:
+        self.options = options
+        self.database = database
+
+    def put(self, packages: Sequence[Package], *, timeout: float) -> None:
+        """Write the rows in one statement."""
+        from django.utils import timezone
+        from django_q.models import OrmQ
+
+        now = timezone.now()
+        rows = [
+            OrmQ(key=each.cluster, payload=each.signed(self.options), lock=local(each.due) or now)
+            for each in packages
+        ]
+        with _connected(self.database, timeout):
+            OrmQ.objects.using(self.database).bulk_create(rows)
+
+    def note(self, row: int, package: Package) -> None:
+        """Keep a package with other counts, while a worker has it."""
+        from django_q.models import OrmQ
+
+        found = OrmQ.objects.using(self.database).filter(pk=row)
+        found.update(payload=package.signed(self.options))
+
+    def warnings(self, *, timeout: float) -> list[str]:
+        """Read the table; compare how long a run may be with when its row is given to another."""
+        from django_q.models import OrmQ
+
+        with _connected(self.database, timeout):
+            OrmQ.objects.using(self.database).exists()
+        conf = cluster_settings()
+        limit, retry = conf.get("timeout"), conf.get("retry", 60)
+        return [
+            *([] if limit and limit <= retry else [_too_long(limit, retry)]),
+            *([_given_up(conf["max_attempts"])] if conf.get("max_attempts") else []),
+        ]
+
+
+class RedisBroker:
+    """Redis: a list for each cluster, and rows of schedules for what is due later."""
+
+    durable = False
+    batch_size = 1
+
+    def __init__(self, options: DjangoQOptions) -> None:
+        self.options = options
+        self.delays = bool(cluster_settings().get("scheduler", True))
+        self.client = bounded_client(_client())
+
+    def put(self, packages: Sequence[Package], *, timeout: float) -> None:
+        """Push what is due to the list of its cluster; write down what is due later."""
+        for each in packages:
+            if each.due is None:
+                self._push(each, timeout)
+            else:
+                self._schedule(each, timeout)
+
+    def _push(self, package: Package, timeout: float) -> None:
+        with within(timeout * SHARE):
+            self.client.rpush(f"django_q:{package.cluster}:q", package.signed(self.options))
+
+    def _schedule(self, package: Package, timeout: float) -> None:
+        from django_q.models import Schedule
+
+        with _connected(router.db_for_write(Schedule), timeout):
+            self._row(Schedule, package).save(force_insert=True)
+
+    def _row(self, schedule: Any, package: Package) -> Any:
+        options = {"task_name": package.name, **package.options(self.options)}
+        return schedule(
+            name=package.name,
+            func=RUNNER,
+            args=repr(package.args),
+            kwargs=repr({"q_options": options}),
+            schedule_type=schedule.ONCE,
+            cluster=package.cluster,
+            next_run=local(package.due),
+        )
+
+    def warnings(self, *, timeout: float) -> list[str]:
+        """Ask the server how it keeps what it has."""
+        with within(timeout):
+            return [REDIS_LOSES, *durability(self.client).warnings]
+
+
+def local(due: datetime | None) -> datetime | None:
+    """Return an aware time as the database keeps it."""
+    if due is None or settings.USE_TZ:
+        return due
+    return due.astimezone().replace(tzinfo=None)
+
+
+def later(seconds: float) -> datetime | None:
+    """Return the time in so many seconds; None for at once."""
+    return datetime.fromtimestamp(datetime.now(UTC).timestamp() + seconds, UTC) if seconds else None
+
+
+def _client() -> Any:
+    from django_q.brokers.redis_broker import Redis as Theirs
+
+    try:
+        return Theirs.get_connection()
+    except Exception as exc:
+        raise ConfigurationError(
+            f"settings.Q_CLUSTER: django-q2 makes no connection to Redis: {type(exc).__name__}"
+        ) from exc
+
+
+@contextmanager
+def _connected(database: str, timeout: float) -> Generator[None]:
+    """Use this thread's connection, during which no fork happens.
+
+    Raises:
+        RejectedError: There is none: certainly nothing was written.
+    """
+    connection: Any = connections[database]
+    with gate.entered():
+        try:
+            connection.ensure_connection()
+            if connection.vendor == "sqlite":
+                patience = int(timeout * SHARE * 1000)
+                connection.connection.execute(f"PRAGMA busy_timeout = {patience}")
+        except Exception as exc:
+            message = f"no connection to database {database!r}: {type(exc).__name__}"
+            raise RejectedError(ErrorCategory.UNAVAILABLE, message) from exc
+        try:
+            yield
+        finally:
+            _leave(connection)
+
+
+def _leave(connection: Any) -> None:
+    """Close a connection as Django does after a request; SQLite's in any case."""
+    if connection.in_atomic_block:
+        return  # of a worker's run
+    if connection.vendor == "sqlite":
+        connection.close()  # a child of a fork that has one open may lose what it writes
+    else:
+        connection.close_if_unusable_or_obsolete()
+
+
+def _too_long(limit: object, retry: object) -> str:
+    said = "no timeout" if not limit else f"timeout = {limit}"
+    return (
+        f"settings.Q_CLUSTER has {said} and retry = {retry}: a run that takes longer than that is "
+        "begun once more while it goes on. Let timeout be less than retry"
+    )
+
+
+def _given_up(attempts: object) -> str:
+    return (
+        f"settings.Q_CLUSTER has max_attempts = {attempts}: work whose worker could not settle it "
+        "so often is dropped; what django-q2 keeps of it are its rows of failed tasks"
+    )

@@ -1,0 +1,23 @@
+"""`django_q` keeps the contract, on both of django-q2's brokers."""
+
+from __future__ import annotations
+
+import pytest
+
+from dispatchers.testing import DispatcherConformance, Harness
+
+from .harness import OrmHarness, RedisHarness
+
+
+class TestOrm(DispatcherConformance):
+    @pytest.fixture
+    def harness(self, _tables: None) -> Harness:
+        return OrmHarness()
+
+
+class TestRedis(DispatcherConformance):
+    pytestmark = pytest.mark.slow  # the same code but for the broker
+
+    @pytest.fixture
+    def harness(self, _tables: None, shared_redis: str) -> Harness:
+        return RedisHarness(shared_redis)
