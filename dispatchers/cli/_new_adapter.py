@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -67,7 +68,7 @@ def run(args: argparse.Namespace, shown: Screen) -> Exit:
     for path in _write(folder, words):
         shown.line(str(path))
     shown.note(
-        f"next: cd {folder} && python -m pip install -e '.[tests]' && pytest -x\n"
+        f"next: cd {shlex.quote(str(folder))} && python -m pip install -e '.[tests]' && pytest -x\n"
         "it fails with the methods that are to be written first"
     )
     return Exit.OK

@@ -251,6 +251,13 @@ def test_it_says_what_it_wrote(shop: Shop):
     assert "$" not in "".join(Path(line).read_text() for line in ran.out.split())
 
 
+def test_the_next_command_can_be_pasted(shop: Shop):
+    """A folder with a blank in its name is quoted."""
+    ran = shop("new-adapter", "spool", "--dir", "my spool")
+
+    assert "cd 'my spool' && " in ran.err
+
+
 def test_its_readme_has_the_headings_of_the_others(shop: Shop):
     """Each adapter's README has the same five headings."""
     shop("new-adapter", "spool", "--dir", "spool")
