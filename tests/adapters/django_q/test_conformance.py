@@ -8,6 +8,8 @@ from dispatchers.testing import DispatcherConformance, Harness
 
 from .harness import OrmHarness, RedisHarness
 
+pytestmark = pytest.mark.slow
+
 
 class TestOrm(DispatcherConformance):
     @pytest.fixture
@@ -16,8 +18,6 @@ class TestOrm(DispatcherConformance):
 
 
 class TestRedis(DispatcherConformance):
-    pytestmark = pytest.mark.slow  # the same code but for the broker
-
     @pytest.fixture
     def harness(self, _tables: None, shared_redis: str) -> Harness:
         return RedisHarness(shared_redis)
