@@ -225,7 +225,7 @@ class RedisHarness(ServerHarness):
     def _bodies(self, *statuses: str) -> list[bytes]:
         from django_tasks_redis.executor import get_tasks
 
-        every, _ = get_tasks(self.queue)
+        every, _ = get_tasks(self.queue, limit=10_000)
         found = [each["kwargs_json"] for each in every if each["status"] in statuses]
         return [json.loads(each)["body"].encode() for each in found]
 
@@ -245,8 +245,9 @@ class RedisHarness(ServerHarness):
         from django_tasks_redis.executor import claim_stale_tasks
 
         backend = dispatcher.backend
-        (message,) = backend.broker.receive(worker_id="killed")
-        backend.claim_task(message.task_id, worker_id="killed")
+        # As the one that steps: what it claims from a dead worker is pending for it alone.
+        (message,) = backend.broker.receive(worker_id=self.queue)
+        backend.claim_task(message.task_id, worker_id=self.queue)
         claim_stale_tasks(self.queue, claim_timeout=0, worker_id=self.queue)
 
     def close(self) -> None:

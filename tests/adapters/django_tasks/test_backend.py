@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from dispatchers_django import OnCommit, _settings
 from dispatchers_django.checks import check_settings
-from dispatchers_django_tasks import DjangoTasksDispatcher, _dispatcher, _errors, _run
+from dispatchers_django_tasks import DjangoTasksDispatcher, _errors, _run
 from dispatchers_django_tasks._api import LIBRARY, task_backends
 from django.db import OperationalError, connections, transaction
 from django.test import override_settings
@@ -287,9 +287,9 @@ def test_a_loop_is_refused_by_checks():
 @pytest.mark.skipif(LIBRARY == "django_tasks", reason="Django 6 alone has the API without a use")
 def test_django_6_alone_makes_it_not_available():
     """`backend = "auto"` counts it only where the settings name backends of Django's."""
-    with override_settings():
-        del _dispatcher.settings.TASKS
-        assert DjangoTasksDispatcher.is_available() is False
+    assert DjangoTasksDispatcher.is_available() is False
+    with override_settings(TASKS={}):
+        assert DjangoTasksDispatcher.is_available() is True
 
 
 @pytest.mark.parametrize(
