@@ -99,7 +99,7 @@ DEFECTS = [
     Defect("takes from all queues", "table", MATCH, "(1 OR ? OR ?)", ONLY),
     Defect("takes from one queue only", "table", "dumps(self.options.queues)",
            "dumps(self.options.queues[:1])", QUEUES),
-    Defect("takes nothing if no queue is named", "table", "(? = '[]' OR", "(? = '' OR", QUEUES),
+    Defect("takes nothing if no queue is named", "table", "(? = '[]' OR", "(? = '' OR", RUN),
     Defect("takes dead work", "table", "AND dead IS NULL", "", STAYS_DEAD),
     Defect("counts no deliveries", "table", "deliveries = deliveries + 1", "deliveries = 1", GONE),
     Defect("counts two deliveries", "table", "deliveries + 1", "deliveries + 2", AGAIN),

@@ -70,3 +70,12 @@ class TestFIFOWorker(WorkerConformance):
     @pytest.mark.xfail(reason="the names of the case do not end in .fifo")
     def test_only_its_queues_are_served(self, harness: Harness, journal: Journal) -> None:
         super().test_only_its_queues_are_served(harness, journal)
+
+    @pytest.mark.xfail(reason="the names of the case do not end in .fifo")
+    def test_each_of_its_queues_is_served(self, harness: Harness, journal: Journal) -> None:
+        super().test_each_of_its_queues_is_served(harness, journal)
+
+    # Moto forgets a key with its message: it passes where the work is settled by then.
+    @pytest.mark.xfail(reason=SILENT, strict=False)
+    def test_a_dead_letter_frees_its_key(self, harness: Harness, journal: Journal) -> None:
+        super().test_a_dead_letter_frees_its_key(harness, journal)
