@@ -150,6 +150,8 @@ class CeleryHarness(Harness):
             message.ack()
         with contextlib.suppress(Exception):
             for name in (self.queue, *self.others):
+                # On Redis, deleting leaves a queue that this channel has not declared.
+                self.channel.queue_purge(name)
                 self.channel.queue_delete(name)
         self.connection.close()
 
