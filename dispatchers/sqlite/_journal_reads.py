@@ -11,6 +11,9 @@ from dispatchers.sqlite._journal_rows import RECORD, Moment, has_forgotten, reco
 
 __all__ = ["DUE", "Due", "count", "due", "find_all", "forget", "is_answered", "mark", "way"]
 
+LONGEST_WAIT = 60.0
+"""Seconds after which an execution is woken again, however often that was in vain."""
+
 _WAY = "id, workflow, dispatcher, queue, headers, fence, beat, owner"
 
 
@@ -21,11 +24,17 @@ ORDER BY wake_at LIMIT :limit
 """  # noqa: S608 - put together from constants
 
 
-# Those of the future as well: the clock was set back since.
+# Those of the future as well: the clock was set back since. Where wake-ups wait behind other work,
+# more of them would only make that worse: each time an execution waits twice as long.
+_IS_LOST = """
+(woken_at > :now OR woken_at <= :long_lost OR woken_at <= :lost AND :now - woken_at
+    >= woken_at - max(updated_at, CASE WHEN wake_at <= woken_at THEN wake_at ELSE 0 END))
+"""
+
+
 _UNREAD = f"""
 SELECT {_WAY} FROM executions INDEXED BY woken
-WHERE woken_at IS NOT NULL AND status = 1 AND owner IS NULL
-    AND (woken_at <= :lost OR woken_at > :now)
+WHERE woken_at IS NOT NULL AND status = 1 AND owner IS NULL AND {_IS_LOST}
 ORDER BY woken_at LIMIT :limit
 """  # noqa: S608 - put together from constants
 
@@ -37,8 +46,7 @@ SELECT {_WAY} FROM executions INDEXED BY leased WHERE owner IS NOT NULL AND stat
 
 _LEAVING = f"""
 SELECT DISTINCT {_WAY} FROM unsent INDEXED BY leaving CROSS JOIN executions ON id = execution
-WHERE next_try <= :now AND owner IS NULL
-    AND (woken_at IS NULL OR woken_at <= :lost OR woken_at > :now)
+WHERE next_try <= :now AND owner IS NULL AND (woken_at IS NULL OR {_IS_LOST})
 ORDER BY next_try LIMIT :limit
 """  # noqa: S608 - put together from constants
 
@@ -132,7 +140,9 @@ def due(
     """
     found: dict[str, Due] = {}
     unseen: list[Seen] = []
-    values = {"now": moment.now, "lost": moment.now - moment.unread_after, "limit": limit}
+    now = moment.now
+    values = {"now": now, "lost": now - moment.unread_after, "long_lost": now - LONGEST_WAIT}
+    values["limit"] = limit
     for why, statement in DUE.items():
         for *way, fence, beat, owner in connection.execute(statement, values):
             seen = (f"/{way[0]}", f"{fence} {beat}", clock)

@@ -221,7 +221,7 @@ def test_the_sweep_reads_only_indexes(journal: SQLiteJournal, why: str) -> None:
     begun(journal)
     connection = journal.database._slot.connection
     assert connection is not None
-    values = {"now": 0.0, "lost": 0.0, "limit": 10}
+    values = {"now": 0.0, "long_lost": 0.0, "lost": 0.0, "limit": 10}
 
     plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {DUE[why]}", values)]
 
@@ -302,6 +302,30 @@ def test_processes_of_one_look_find_a_turn_that_was_given_up(
         now[0] += LEASE / 2
 
     assert found == [[], [], ["orphaned"]]
+
+
+@pytest.mark.parametrize("timer", [None, 1000])
+def test_what_is_woken_in_vain_is_woken_less_and_less_often(
+    path: Path, monkeypatch: pytest.MonkeyPatch, timer: int | None
+) -> None:
+    """D18: behind a queue that takes minutes, wake-ups would be all that is in it."""
+    journal = SQLiteJournal(path, unread_after=1.75)
+    began, now = time.time(), [0.0]
+    monkeypatch.setattr("dispatchers._runtime.clock.time", lambda: began + now[0])
+    journal.begin(start()._replace(at=began), timeout=T)
+    if timer:
+        turn = journal.take(ID, "o", wakeup="w", after=0, timeout=T)
+        assert isinstance(turn, Turn)
+        journal.commit(turn, Commit(began, 0, wake_at=began + timer), timeout=T)
+    found = []
+
+    for second in range(timer or 0, (timer or 0) + 300):
+        now[0] = second + 0.5
+        found += [second - (timer or 0) for _ in journal.due(limit=10, timeout=T)]
+
+    journal.close()
+    first = [] if timer is None else [0]
+    assert found == [*first, 2, 5, 11, 23, 47, 95, 155, 215, 275]
 
 
 def test_only_turns_that_are_held_are_watched(journal: SQLiteJournal) -> None:
