@@ -121,7 +121,8 @@ class _Cluster(Harness):
 
         for name, value in self._before.items():
             setattr(Conf, name, value)
-        for model in (OrmQ, Schedule, Task):
+        OrmQ.objects.using(self.of_broker.get("orm", "default")).all().delete()
+        for model in (Schedule, Task):
             model.objects.all().delete()
         self._override.disable()
         connections.close_all()
@@ -142,7 +143,7 @@ class OrmHarness(_Cluster):
     def received(self, dispatcher: Any) -> list[bytes]:
         from django_q.models import OrmQ
 
-        rows = OrmQ.objects.filter(key=self.queue).order_by("pk")
+        rows = OrmQ.objects.using(self.of_broker["orm"]).filter(key=self.queue).order_by("pk")
         return [row.task["args"][0].encode() for row in rows]
 
     def crash(self, dispatcher: Any) -> None:
@@ -155,7 +156,8 @@ class OrmHarness(_Cluster):
         task = self.taken()
         assert task is not None
         PackageDelivery(dispatcher, Package.taken(task["args"], task), task["ack_id"]).begin()
-        OrmQ.objects.filter(pk=task["ack_id"]).update(lock=timezone.now())
+        rows = OrmQ.objects.using(self.of_broker["orm"])
+        rows.filter(pk=task["ack_id"]).update(lock=timezone.now())
 
     @contextmanager
     def stalled(self, dispatcher: Any) -> Generator[None]:
