@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import socket
+import ssl
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore import exceptions as boto
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from dispatchers_sqs import SQSDispatcher
 from dispatchers_sqs._errors import CODES, category_of, is_certainly_unsent
 from dispatchers_sqs._message import Message
@@ -183,3 +192,43 @@ def test_a_message_that_the_service_refuses_fails_alone(service: Service) -> Non
     assert isinstance(good, Sent)
     assert isinstance(bad, boto.ClientError)
     assert (category_of(bad), is_certainly_unsent(bad)) == (ErrorCategory.INVALID, True)
+
+
+@pytest.fixture
+def untrusted(tmp_path: Path) -> Iterator[int]:
+    """A port that speaks TLS, with a certificate that nobody has signed."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now, now + timedelta(1))
+    (tmp_path / "pem").write_bytes(
+        builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+        + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "pem")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=handshake, args=(listener, context))
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join()
+
+
+def handshake(listener: socket.socket, context: ssl.SSLContext) -> None:
+    connection, _ = listener.accept()
+    with suppress(OSError), context.wrap_socket(connection, server_side=True) as wrapped:
+        wrapped.recv(1)
+
+
+def test_a_certificate_that_is_not_trusted_is_told(untrusted: int) -> None:
+    """C3: nothing was sent; other errors of TLS may come after."""
+    dispatcher = SQSDispatcher(
+        queue="http://localhost/1/q", region=REGION, endpoint=f"https://localhost:{untrusted}"
+    )
+
+    response = dispatched(dispatcher)
+
+    assert response.status is REJECTED
+    assert response.error is not None
+    assert response.error.category is ErrorCategory.AUTHENTICATION
+    assert not is_certainly_unsent(boto.SSLError(endpoint_url="x", error="cut off"))
