@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import threading
+from contextlib import suppress
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -45,6 +46,7 @@ class Clients:
         self._connections = connections
         self._lock = threading.RLock()
         self._own: _Process | None = None
+        _loader()  # once in a process, and not within the deadline of its first dispatch
 
     def of(self, timeout: float) -> Any:
         """Return a client whose calls take `timeout` seconds at most, and half of them at least.
@@ -91,8 +93,19 @@ class Clients:
 
 @cache
 def _loader() -> Loader:
-    """Return the reader of the descriptions of services, which remembers them: 60 ms each time."""
-    return create_loader()
+    """Return the reader of the service's description, which has read it: that takes a while."""
+    loader = create_loader()
+    session = Session()
+    session.register_component("data_loader", loader)
+    # A client that is not used: what is wrong with the surroundings is told by one that is.
+    with suppress(BotoCoreError):
+        session.create_client(
+            "sqs",
+            "us-east-1",
+            aws_access_key_id="none",
+            aws_secret_access_key="none",  # noqa: S106 - of nobody
+        ).close()
+    return loader
 
 
 def new_session() -> Session:
