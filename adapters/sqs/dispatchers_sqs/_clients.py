@@ -93,7 +93,7 @@ class Clients:
 
 @cache
 def _loader() -> Loader:
-    """Return the reader of the service's description, which has read it: that takes a while."""
+    """Return a reader that has read the service's description, once."""
     loader = create_loader()
     session = Session()
     session.register_component("data_loader", loader)
