@@ -103,7 +103,7 @@ def _loader() -> Loader:
             "sqs",
             "us-east-1",
             aws_access_key_id="none",
-            aws_secret_access_key="none",  # noqa: S106 - of nobody
+            aws_secret_access_key="none",  # noqa: S106 - no secret
         ).close()
     return loader
 
