@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 from dispatchers.testing import Journal
-from dispatchers.testing.processes import family, kill, wait_until
+from dispatchers.testing.processes import wait_until
 
 HERE = Path(__file__).parent
 SETTINGS = """
@@ -98,10 +99,10 @@ class Project:
         return cluster
 
     def kill(self, cluster: subprocess.Popen[bytes]) -> None:
-        """`kill -9` of a cluster and all its processes."""
-        if cluster.poll() is None:
-            kill(family(cluster.pid))
-            cluster.wait()
+        """`kill -9` of a cluster and all its processes, those that it forks meanwhile too."""
+        with suppress(ProcessLookupError):
+            os.killpg(cluster.pid, signal.SIGKILL)
+        cluster.wait()
 
     def journal(self, name: str) -> Journal:
         return Journal(self.folder / name)
