@@ -16,6 +16,8 @@ from dispatchers.testing.journal import Journal
 from .harness import FIFOHarness, SQSHarness
 from .service import Service
 
+pytestmark = pytest.mark.slow  # a minute of both cores
+
 SILENT = "the service drops what it knows, and does not say so"
 
 
@@ -31,7 +33,6 @@ class TestStandardWorker(WorkerConformance):
         return SQSHarness(service, tmp_path)
 
 
-@pytest.mark.slow
 class TestFIFO(LosesNothing, HonoursOptions, AnswersEach, Suite):
     """The rules in which the two kinds of queue differ."""
 
@@ -61,7 +62,6 @@ class TestFIFO(LosesNothing, HonoursOptions, AnswersEach, Suite):
         super().test_a_key_with_other_arguments_is_a_conflict(harness, journal)
 
 
-@pytest.mark.slow
 class TestFIFOWorker(WorkerConformance):
     @pytest.fixture
     def harness(self, service: Service, tmp_path: Path) -> Harness:
