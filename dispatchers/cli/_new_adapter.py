@@ -32,7 +32,7 @@ that the backend is configured by; the folder must not exist.
 """
 NAME = re.compile(r"[a-z][a-z0-9]*(?:[_-][a-z0-9]+)*")
 """Names that a backend, a distribution and a class may have."""
-PREFIX = re.compile(r"dispatchers[_-]")
+PREFIX = re.compile(r"dispatchers(?:_|-)")
 """The beginning of every project's name, which a backend's own does not repeat."""
 RULE = (
     "write lower-case letters and digits, a letter first, with single '_' or '-' between words, "

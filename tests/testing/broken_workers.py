@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from dispatchers import DeadLetter, Worker, WorkerOptions
+from dispatchers import DeadLetter, Worker, WorkerOptions, run_envelope
 from dispatchers._worker.settlement import settle
 from dispatchers.backends.memory import Delivery
 from dispatchers.testing import Harness
@@ -415,11 +415,12 @@ class Deaf(ShelfWorker):
     """Does not tell handlers that it stops."""
 
     def _outcome(self, delivery: Any) -> Any:
-        stopping, self._stopping = self._stopping, threading.Event()  # type: ignore[assignment]
-        try:
-            return super()._outcome(delivery)
-        finally:
-            self._stopping = stopping
+        return run_envelope(
+            delivery.body,
+            attempt=delivery.attempt,
+            deliveries=delivery.deliveries,
+            settings=self._settings,
+        )
 
 
 class Hasty(ShelfWorker):

@@ -11,7 +11,7 @@ import pytest
 pytest_plugins = ["pytester"]
 pytestmark = pytest.mark.dispatchers_unchecked  # what happens inside is no business of this run
 
-PLAIN = ("-p", "no:asyncio", "-p", "no:hypothesispytest", "-W", "default")
+PLAIN = ("-pno:asyncio", "-pno:hypothesispytest", "-pno:schemathesis", "-Wdefault")
 """Without what only costs time here."""
 NUMBERS = count()
 HEAD = """

@@ -65,7 +65,7 @@ class SaysWhatIsKnown:
 
     def test_a_refused_connection_is_rejected(self, harness: Harness, journal: Journal) -> None:
         """C3: without a server nothing was handed over: REJECTED, `unavailable`, retryable."""
-        with proxied(harness) as (proxy, dispatcher):
+        with proxied(harness, deadline=harness.deadline) as (proxy, dispatcher):
             proxy.refuse()
 
             response = send(dispatcher, journal)

@@ -11,7 +11,7 @@ from ._harness import JournalHarness
 
 
 class Answers:
-    """J22 to J28."""
+    """J22 to J28, J74."""
 
     def test_the_first_answer_stands(self, calls: Calls) -> None:
         """J22: a second one is told so, and changes nothing; failures are answers, too."""
@@ -25,7 +25,7 @@ class Answers:
         assert bodies == [(EntryKind.DONE, 1, b"first"), (EntryKind.FAILED, 2, b"{}")]
 
     def test_what_is_answered_leaves_no_more(self, calls: Calls) -> None:
-        """J22: nor is it told when to leave again; a dispatcher may have forgotten it."""
+        """J74: nor is it told when to leave again; a dispatcher may have forgotten it."""
         calls.park(step(1), step(2))
 
         calls.answer(1)
