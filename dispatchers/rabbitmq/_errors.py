@@ -108,8 +108,13 @@ def category_of(exc: BaseException) -> ErrorCategory | None:
         return _of_reply(exc)
     # The cause says more: it is what had failed before this message's turn.
     if isinstance(exc, NotTriedError) and exc.__cause__ is not None:
-        return category_of(exc.__cause__) or ErrorCategory.UNAVAILABLE
+        return category_of(exc.__cause__) or _of_socket(exc.__cause__)
     return next((category for kind, category in KINDS if isinstance(exc, kind)), None)
+
+
+def _of_socket(exc: BaseException) -> ErrorCategory:
+    is_late = isinstance(exc, TimeoutError)
+    return ErrorCategory.TIMEOUT if is_late else ErrorCategory.UNAVAILABLE
 
 
 def _of_reply(exc: ReplyError) -> ErrorCategory:

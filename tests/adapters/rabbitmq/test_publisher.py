@@ -297,6 +297,23 @@ def test_each_answer_has_its_category(
     assert is_certainly_unsent(raised) is unsent
 
 
+@pytest.mark.parametrize(
+    ("cause", "category"),
+    [
+        (TimeoutError(), "timeout"),
+        (ConnectionResetError(), "unavailable"),
+        (UnconfirmedError(), "timeout"),
+        (None, "timeout"),
+    ],
+)
+def test_what_was_not_tried_has_the_category_of_what_kept_it(cause: Any, category: str) -> None:
+    """C4: a socket that was late, as under a memory alarm, is no broker that is gone."""
+    raised = NotTriedError()
+    raised.__cause__ = cause
+
+    assert category_of(raised) == category
+
+
 def test_a_publisher_without_servers_is_refused() -> None:
     """C12: at the start, with words."""
     with pytest.raises(ConfigurationError, match="no server"):
