@@ -170,11 +170,11 @@ def _imported(name: str, claim: Claim) -> object:
         return code.cls
     try:
         return import_object(claim.reference)
-    except MissingDependencyError:
-        raise
     except Exception as exc:
         if (library := _lacking(name, claim, exc)) is not None:
             raise _missing(name, claim, library) from exc
+        if isinstance(exc, MissingDependencyError):
+            raise
         # Libraries that register exit functions on import cannot be imported then.
         if not threading.main_thread().is_alive():
             raise RejectedError(

@@ -121,7 +121,7 @@ class RabbitPublisher(Publisher):
             UNDELIVERABLE(channel).declare()
             due, key = DUE(channel), f"#.{_hold_key(queue)}"
             due.declare()
-            queue(channel).bind_to(due, key)
+            queue(channel).bind_to(due.name, key)
             # The exchange outlives the queue: what is due then still has a way out.
             due.bind_to(CELERY_DELAYED_DELIVERY_EXCHANGE, key)
 
