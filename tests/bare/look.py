@@ -46,6 +46,8 @@ CONTAINED = {
     "django-rq": ("django", "django-rq", "rq"),
 }
 """Extras that bring what others bring."""
+LATE = {"django_q"}
+"""Adapters whose library wants Django's settings, and is imported after the adapter."""
 EXTRA = sys.argv[1] if len(sys.argv) > 1 else ""
 KNOWN = set(metadata.metadata("dispatchers").get_all("Provides-Extra") or ())
 WORK = """
@@ -169,7 +171,7 @@ def imports() -> None:
         except ImportError:
             assert not is_here(name), name
         else:
-            assert is_here(name), name
+            assert is_here(name) or name in LATE, name
     for room in ("redis", "rabbitmq", "http", "stores", "net", "native", "delivery", "held"):
         if importlib.util.find_spec(f"dispatchers.{room}"):
             importlib.import_module(f"dispatchers.{room}")
