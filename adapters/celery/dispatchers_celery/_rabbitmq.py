@@ -47,7 +47,7 @@ UNDELIVERABLE = Queue(
 """What is due, and whose queue was deleted meanwhile.
 
 The delay queues keep what goes nowhere, and with 32 of that they stand still, for every queue:
-RabbitMQ 3.10 to 4.1, dead letters at least once.
+RabbitMQ 3.10, whose dead letters are handed on at least once.
 """
 BOUND_FOR = 60.0
 """Seconds after which a queue is bound again: whoever deletes it deletes its bindings, too."""
@@ -91,10 +91,14 @@ class RabbitPublisher(Publisher):
             return True
         if not self._holds or len(_hold_key(queue)) > MAX_ROUTING_KEY:
             return False
+        # Taken out: what fails is done from its beginning, as the broker may be a new one.
+        is_known = self._bound.pop(queue.name, None) is not None
         try:
-            bind = partial(self._bind, queue, until)
+            bind = partial(self._bind, queue, until, levels=not is_known)
             bounded(bind, timeout=until - monotonic(), to=self._broker.address)
         except ChannelError as exc:
+            if is_known:
+                return False
             self._holds = False
             say(
                 logging.WARNING,
@@ -108,11 +112,12 @@ class RabbitPublisher(Publisher):
         self._bound[queue.name] = monotonic() + BOUND_FOR
         return True
 
-    def _bind(self, queue: Queue, until: float) -> None:
+    def _bind(self, queue: Queue, until: float, *, levels: bool) -> None:
         kind = self._broker.app.conf.broker_native_delayed_delivery_queue_type
         servers, left = self._broker.connections, until - monotonic()
         with gate.entered(), first_of(servers, _opened, left, name=address_of) as connection:
-            declare_native_delayed_delivery_exchanges_and_queues(connection, kind)
+            if levels:  # more than a hundred round trips
+                declare_native_delayed_delivery_exchanges_and_queues(connection, kind)
             declared = queue(connection.channel())
             with contextlib.suppress(ChannelError):  # there, with other arguments
                 declared.declare()

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -304,6 +305,30 @@ def test_a_queue_that_is_made_anew_gets_what_is_delayed(
 
     assert response.ok
     assert _came(dispatcher, {response.request_id}, dispatcher.options.queue)
+
+
+def test_a_broker_that_was_made_anew_holds_what_is_delayed(
+    shared_rabbitmq: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Binding a queue again does not declare all; where that fails, the next time does."""
+    monkeypatch.setattr(_rabbitmq, "BOUND_FOR", 0.0)
+    monkeypatch.setattr(_rabbitmq, "CELERY_DELAYED_DELIVERY_EXCHANGE", f"gone-{uuid4().hex}")
+    levels: list[object] = []
+    monkeypatch.setattr(
+        _rabbitmq,
+        "declare_native_delayed_delivery_exchanges_and_queues",
+        lambda connection, kind: levels.append(kind),
+    )
+    publisher: Any = dispatcher_of(shared_rabbitmq).publisher
+    app: Any = publisher._broker.app
+    draft: Any = SimpleNamespace(queue=app.amqp.queues[app.conf.task_default_queue])
+    publisher._bound[draft.queue.name] = 0.0
+
+    held = [publisher._can_hold(draft, time.monotonic() + 10) for _ in range(2)]
+
+    assert held == [False, False]
+    assert len(levels) == 1
+    assert not publisher._holds
 
 
 def test_a_queue_that_somebody_made_with_other_arguments_is_used(shared_rabbitmq: str) -> None:
