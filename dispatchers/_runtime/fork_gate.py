@@ -54,7 +54,8 @@ class ForkGate:
 
     def guard(self, lock: Lock) -> None:
         """Hold a client's own lock during each fork, for as long as the lock lives."""
-        self._locks.add(lock)
+        with self._changed:  # a fork goes through them
+            self._locks.add(lock)
 
     def _enter(self) -> None:
         with self._changed:

@@ -180,6 +180,8 @@ class KombuConnection:
                 "socket_connect_timeout": timeout,
             }
             self._use_own_transport(bound=broker.kind == "redis")
+        elif broker.is_volatile:
+            self._within = lambda _: gate.entered()  # its queues have locks, which a fork inherits
         try:
             self._connect(broker, timeout)
         except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -13,6 +14,7 @@ from dramatiq import Message
 from dramatiq.common import current_millis, dq_name, q_name, xq_name
 
 from dispatchers import ConfigurationError, Stats, queue_stats
+from dispatchers.net import ForkGate
 from dispatchers.rabbitmq import Message as RabbitMessage
 from dispatchers.rabbitmq import Publisher as RabbitMQ
 from dispatchers.rabbitmq import Queue, Server
@@ -29,6 +31,11 @@ NO_MAINTENANCE, UNPACKED = b"0", b"1"
 """The script's arguments for maintenance, which is the workers' business."""
 SCRIPT_MARKS = (b"max_unpack_size = ARGV[8]", b"for i=9,#ARGV do", b'command == "enqueue"')
 """What Dramatiq's script has as long as it takes its arguments in the order used here."""
+
+gate = ForkGate()
+declaring = threading.RLock()
+"""Two threads that declared a stub broker's queue at once would make it twice, and lose work."""
+gate.guard(declaring)
 
 
 class Publisher(ABC):
@@ -241,9 +248,15 @@ class StubPublisher(Publisher):
     def _publish(self, packets: Sequence[Packet], timeout: float) -> list[Exception | None]:
         del timeout
         for packet in packets:
-            self.broker.declare_queue(q_name(packet.queue))
-            self.broker.queues[packet.queue].put(packet.data)
+            self._declared(packet.queue).put(packet.data)
         return [None] * len(packets)
+
+    def _declared(self, name: str) -> Any:
+        with declaring:
+            self.broker.declare_queue(q_name(name))
+            queue = self.broker.queues[name]
+        gate.guard(queue.mutex)
+        return queue
 
     def waiting(self, queues: Sequence[str], timeout: float) -> int:
         """Return how many messages wait in these queues, or are with a worker."""
