@@ -8,12 +8,14 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from time import monotonic, time
 from typing import Any
 
+from kombu.common import maybe_declare
+
 from dispatchers import ErrorCategory, RejectedError, Sent
 from dispatchers.net import ConnectionPool, bounded, first_of
 
 from ._broker import Broker, address_of, gate
 from ._errors import category_of
-from ._message import Draft, Message, message_of
+from ._message import Draft, Message, message_of, way_of
 
 __all__ = ["BATCH_SIZE", "KombuPublisher", "Publisher"]
 
@@ -166,6 +168,7 @@ class KombuConnection:
 
     def __init__(self, broker: Broker, address: Any, timeout: float) -> None:
         self.usable = True
+        self._broker = broker
         self._opened: list[Any] = []
         self._within: Callable[[float], AbstractContextManager[object]] = nullcontext
         # A clone: the application's own connection keeps its settings.
@@ -217,19 +220,46 @@ class KombuConnection:
     def publish(
         self, messages: Sequence[Message], write: Callable[..., None], until: float
     ) -> list[Sent | Exception]:
-        """Publish one, or several in one pipeline: all have the same answer."""
+        """Publish one, or several in one pipeline: what is sent has one answer for all."""
+        answers: list[Any] = [None] * len(messages)
         try:
             with self._within(until - monotonic()):
-                self._publish(messages, write)
+                answers = [self._route(message.draft) for message in messages]
+                taken = [m for m, answer in zip(messages, answers, strict=True) if answer is None]
+                self._publish(taken, write)
                 # False where the server's settings are known to lose what it has accepted.
                 durable = None if self._watch is None else self._watch.durable()
         except Exception as exc:  # noqa: BLE001 - the answer
             # An answer may still be under way: the next command would take it for its own.
             self.usable = False
-            return [exc] * len(messages)
-        return [Sent(message.draft.id, durable=durable) for message in messages]
+            return [answer or exc for answer in answers]
+        return [
+            answer or Sent(message.draft.id, durable=durable)
+            for message, answer in zip(messages, answers, strict=True)
+        ]
+
+    def _route(self, draft: Draft) -> RejectedError | None:
+        """Declare what a named exchange leads to; kombu drops what no queue takes.
+
+        Celery's own sender declares it as well, once for each connection.
+        """
+        exchange, key = way_of(draft)
+        if not exchange:
+            return None
+        channel = self._producer.channel
+        maybe_declare(draft.queue, channel)
+        kind = channel.typeof(exchange)
+        if self._broker.uses_redis and kind.type == "fanout":
+            message = f"Redis keeps nothing that is sent to a fanout exchange, as {exchange!r} is"
+            return RejectedError(ErrorCategory.UNSUPPORTED, f"{message}: name another queue")
+        if not any(kind.lookup(channel.get_table(exchange), exchange, key, None)):
+            message = f"no queue took it: exchange {exchange!r} has none for {key!r}"
+            return RejectedError(ErrorCategory.NOT_FOUND, message)
+        return None
 
     def _publish(self, messages: Sequence[Message], write: Callable[..., None]) -> None:
+        if not messages:
+            return
         # A pipeline for a single message would cost a round trip more.
         if len(messages) == 1:
             write(self._producer, messages[0])

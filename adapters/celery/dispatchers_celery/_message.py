@@ -17,7 +17,17 @@ from dispatchers.native import arguments
 
 from ._broker import Broker
 
-__all__ = ["HOLD", "Draft", "Message", "Received", "again", "draft_of", "is_ours", "message_of"]
+__all__ = [
+    "HOLD",
+    "Draft",
+    "Message",
+    "Received",
+    "again",
+    "draft_of",
+    "is_ours",
+    "message_of",
+    "way_of",
+]
 
 OURS = "dispatchers_attempt"
 """The header that every message with an envelope has, since 0.1.0."""
@@ -98,6 +108,15 @@ def message_of(broker: Broker, draft: Draft, hold: float) -> Message:
     else:
         parts.headers.pop(HOLD, None)
     return Message(draft, parts, hold)
+
+
+def way_of(draft: Draft) -> tuple[str, str]:
+    """Return exchange and routing key, as Celery's sender chooses them; no exchange is a queue."""
+    exchange, key = draft.options.get("exchange"), draft.options.get("routing_key")
+    own = draft.queue.exchange
+    if own.type == "direct" and not (exchange and key):
+        return "", draft.queue.name
+    return str(getattr(exchange, "name", exchange) or own.name), str(key or draft.queue.routing_key)
 
 
 def _eta(broker: Broker, due: float) -> datetime | None:

@@ -97,7 +97,7 @@ def register(app: Celery, dispatcher: CeleryDispatcher | str = "default") -> Non
             for name in (task.name, *task.former_names):
                 found = untyped.tasks.get(name)
                 if found is None:
-                    _add(untyped, name, source)
+                    _add(untyped, name, source, task.policy.queue)
                 elif getattr(found, "dispatchers", None) is None:
                     _warn_of_both(name)
 
@@ -141,13 +141,13 @@ def _warn_of_both(name: str) -> None:
     )
 
 
-def _add(app: Any, name: str, source: Source) -> None:
+def _add(app: Any, name: str, source: Source, queue: str | None) -> None:
     def work(self: Any, *args: Any, **kwargs: Any) -> Any:
         received = Received.read(self.request, name, args, kwargs)
         is_here = self.request.is_eager or self.request.called_directly
         return (run_here if is_here else run)(received, _found(source))
 
-    app.task(
+    made = app.task(
         work,
         name=name,
         bind=True,
@@ -161,6 +161,8 @@ def _add(app: Any, name: str, source: Source) -> None:
         dispatchers=True,  # tells ours from others of the same name
         shared=False,
     )
+    # For `delay`, chains and beat, as in its former life; as an option it is a warning, Celery 5.7.
+    made.queue = queue
 
 
 def _found(source: Source) -> CeleryDispatcher:

@@ -56,6 +56,10 @@ async def flaky(number: int) -> int:
     return number + 1
 
 
+@task(name="celery_tests.mailed", queue="mail")
+def mailed() -> None: ...
+
+
 @pytest.fixture
 def queue() -> str:
     return f"application-{uuid4().hex}"
@@ -174,6 +178,52 @@ def test_the_applications_own_routing_decides(queue: str) -> None:
         "tests": 1,
         queue: 0,
     }
+
+
+def test_a_former_call_goes_to_the_tasks_queue(queue: str) -> None:
+    """`delay` of a converted task follows the task's own queue, as it did before."""
+    app: Any = application(f"memory://{uuid4().hex}", queue)
+    dispatcher = CeleryDispatcher(app=app)
+    register(app, dispatcher)
+
+    adopt(mailed, app).delay()
+
+    assert {name: size(dispatcher, name) for name in ("mail", queue)} == {"mail": 1, queue: 0}
+
+
+EXCHANGES = [
+    ("topic", "mail.sent", "accepted", 4),
+    ("topic", "other", "not_found", 0),
+    ("direct", "mail.*", "accepted", 4),
+    ("direct", "other", "not_found", 0),
+    ("fanout", "any", "unsupported", 0),
+]
+
+
+@pytest.mark.parametrize(("kind", "key", "expected", "count"), EXCHANGES)
+def test_what_goes_to_an_exchange_is_in_a_queue_or_refused(
+    queue: str, kind: str, key: str, expected: str, count: int, shared_redis: str
+) -> None:
+    """C3: before any worker has declared it, too; kombu drops what no queue takes."""
+    exchange = Exchange(f"x-{queue}", type=kind)
+    app: Any = application(shared_redis, queue)
+    app.conf.task_queues = [Queue(queue, exchange, routing_key="mail.*")]
+    route = {"exchange": exchange.name, "routing_key": key}
+    app.conf.task_routes = {"*": route}
+    note, url = tasks.note, "/nowhere"
+    with closing(CeleryDispatcher(app=app)) as dispatcher, override(default=dispatcher):
+        batch = note.batch()
+        batch.add(url)
+        batch.add(url)
+        answers = [note.dispatch(url), *batch.dispatch(), native("shop.any").dispatch()]
+        found = size(dispatcher, queue)
+        put_through = note.options(queue=queue).dispatch(url).status if count else None
+
+    assert [str(each.error.category if each.error else each.status) for each in answers] == [
+        expected
+    ] * 4
+    assert found == count
+    assert put_through in ("accepted", None)
 
 
 @pytest.mark.parametrize("way", ["delay", "apply", "call", "chain"])
