@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from dispatchers._models.options import BackendOptions
 from dispatchers._models.outcome import Action
 from dispatchers._models.request import DispatchRequest
 from dispatchers._models.response import DispatchStatus
+from dispatchers._runtime.loop_thread import run_coroutine
 from dispatchers._worker.outcomes import failed, sent
 from dispatchers._worker.runner import run_envelope
 from dispatchers._worker.settings import run_settings
@@ -52,10 +54,15 @@ class Eager(NamedTuple):
 
 
 def called(request: DispatchRequest, function: Callable[..., object]) -> Sent:
-    """Call the function of a backend's own work; whatever it raises is the answer."""
+    """Call the function of a backend's own work, an async one to its end.
+
+    Whatever it raises is the answer.
+    """
     args, kwargs = arguments(request)
     try:
-        function(*args, **kwargs)
+        result = function(*args, **kwargs)
+        if inspect.iscoroutine(result):
+            run_coroutine(result)
     except Exception as exc:  # noqa: BLE001 - the answer
         return failed(request.task, exc, request.id)
     return Sent(request.id, DispatchStatus.EXECUTED)

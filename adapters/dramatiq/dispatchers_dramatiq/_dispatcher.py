@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
+from typing import Any
 
 from dispatchers import (
     Capabilities,
@@ -117,7 +119,7 @@ class DramatiqDispatcher(PublishingDispatcher[Packet | Eager]):
         if actor is None:
             message = f"no actor {request.task!r} at the broker, which runs actors in the call"
             raise RejectedError(ErrorCategory.NOT_FOUND, message)
-        return called(request, actor)
+        return called(request, _function_of(actor))
 
     def _category(self, exc: Exception) -> ErrorCategory | None:
         return category_of(exc)
@@ -144,3 +146,9 @@ class DramatiqDispatcher(PublishingDispatcher[Packet | Eager]):
     def _close(self, timeout: float) -> int:
         self.publisher.close()
         return 0
+
+
+def _function_of(actor: Any) -> Any:
+    """Return what is called: an async actor waits for the event loop of Dramatiq's workers."""
+    function = getattr(actor.fn, "__wrapped__", None)
+    return function if inspect.iscoroutinefunction(function) else actor

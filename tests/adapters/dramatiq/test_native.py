@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from datetime import UTC, datetime
 from typing import Any
@@ -83,6 +84,24 @@ def test_an_eager_stub_broker_runs_it_in_the_call(broker: Any) -> None:
     assert bad.status == "failed"
     assert isinstance(bad.exception, ValueError)
     assert unknown.status == "rejected"
+
+
+def test_an_eager_stub_broker_runs_async_actors_too(broker: Any) -> None:
+    """C3: where no worker, and so no event loop of Dramatiq's, was ever started."""
+    notes: list[int] = []
+
+    async def noted(text: str) -> None:
+        await asyncio.sleep(0)
+        notes.append(int(text))
+
+    dramatiq.actor(noted, broker=broker, actor_name="shop.noted")
+    with override(default=DramatiqDispatcher(broker=broker, eager=True)):
+        good = native("shop.noted", queue="native").dispatch("5")
+        bad = native("shop.noted", queue="native").dispatch("five")
+        under_loop = asyncio.run(native("shop.noted", queue="native").adispatch("6"))
+
+    assert [good.status, bad.status, under_loop.status] == ["executed", "failed", "executed"]
+    assert notes == [5, 6]
 
 
 def test_a_task_beside_an_actor_of_the_same_name(broker: Any, tmp_path: Any) -> None:

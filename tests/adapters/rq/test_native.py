@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from types import FunctionType
@@ -61,6 +62,26 @@ def test_without_async_it_runs_in_the_call() -> None:
     assert bad.status == "failed"
     assert isinstance(bad.exception, ValueError)
     assert unknown.status == "rejected"
+
+
+async def noted(text: str) -> None:
+    await asyncio.sleep(0)
+    notes.append(int(text))
+
+
+notes: list[int] = []
+
+
+def test_without_async_an_async_function_runs_to_its_end() -> None:
+    """C3: `executed` is what has run, also where an event loop is running."""
+    notes.clear()
+    with override(default=RQDispatcher(is_async=False)):
+        good = native(noted).dispatch("5")
+        bad = native(noted).dispatch("five")
+        under_loop = asyncio.run(native(noted).adispatch("6"))
+
+    assert [good.status, bad.status, under_loop.status] == ["executed", "failed", "executed"]
+    assert notes == [5, 6]
 
 
 def test_a_dispatcher_that_is_not_there_is_an_answer() -> None:
