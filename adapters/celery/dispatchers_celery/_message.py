@@ -113,7 +113,7 @@ def message_of(broker: Broker, draft: Draft, hold: float) -> Message:
 def way_of(draft: Draft) -> tuple[str, str]:
     """Return exchange and routing key, as Celery's sender chooses them; no exchange is a queue."""
     exchange, key = draft.options.get("exchange"), draft.options.get("routing_key")
-    own = draft.queue.exchange
+    own: Any = draft.queue.exchange
     if own.type == "direct" and not (exchange and key):
         return "", draft.queue.name
     return str(getattr(exchange, "name", exchange) or own.name), str(key or draft.queue.routing_key)
