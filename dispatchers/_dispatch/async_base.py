@@ -12,6 +12,7 @@ from dispatchers._dispatch.base import BaseDispatcher
 from dispatchers._dispatch.protocol import Item, Sent
 from dispatchers._errors import ErrorCategory, RejectedError
 from dispatchers._models.request import DispatchRequest
+from dispatchers._runtime.awaited_call import AwaitedCall
 from dispatchers._runtime.cancellation import CUT, within
 from dispatchers._runtime.guard import GuardTimeoutError
 from dispatchers._runtime.log import say
@@ -104,6 +105,12 @@ class BaseAsyncDispatcher(BaseDispatcher):
         if not done:
             raise call.overdue()
         return future.result()
+
+    def _hand_to_loop(
+        self, call: AwaitedCall[Sent], request: DispatchRequest, body: bytes, timeout: float
+    ) -> None:
+        # Without a time limit: the bridge keeps it, and knows better what was begun.
+        call.run(self._asend_bounded(request, body, timeout), None)
 
     async def _asend_bounded(self, request: DispatchRequest, body: bytes, timeout: float) -> Sent:
         return await self._bridged(self._asend(request, body, timeout=timeout), timeout)

@@ -39,10 +39,12 @@ from dispatchers._models.response import (
     DispatchResponses,
     DispatchStatus,
 )
+from dispatchers._runtime.awaited_call import AwaitedCall, running_loop
 from dispatchers._runtime.cancellation import CUT, shielded, within
 from dispatchers._runtime.fork import notice_fork, process
 from dispatchers._runtime.guard import Guard
-from dispatchers._runtime.to_thread import on_thread
+from dispatchers._runtime.loop_thread import Ended
+from dispatchers._runtime.to_thread import begin_on_thread, on_thread
 
 
 class BaseDispatcher(ConfiguredBackend):
@@ -59,6 +61,8 @@ class BaseDispatcher(ConfiguredBackend):
         ConfigurationError: An option is unknown or does not fit.
     """
 
+    _hands_over_at_once: ClassVar[bool] = False
+    """`_send` never waits, so that a coroutine may call it."""
     guarded: bool = False
     """Run `_send` under the guard, for a client that cannot be bounded otherwise."""
     required: ClassVar[tuple[str, ...]] = ("_send", "_category", "_maybe_sent")
@@ -110,17 +114,30 @@ class BaseDispatcher(ConfiguredBackend):
 
         Cancelling it does not unsend: what became of it still reaches the hooks.
         """
-        work, begun = None, True
+        contacted, started = False, 0.0
         try:
-            notice_fork()
-            work = self._adispatch(request)
-            return await shielded(work)
-        except Exception as exc:  # noqa: BLE001 - C1: no event loop of asyncio runs here
+            if self._hands_over_at_once:
+                running_loop()  # what is refused elsewhere is refused here
+                return self.dispatch(request)
+            if process.pid != getpid():
+                notice_fork()
+            started = monotonic()
+            call: AwaitedCall[Sent] = AwaitedCall()
+            if self._breaker is not None and not self._breaker.allow():
+                return self._refused_at_once(request, started)
+            request, body, waived = admit(self._limits, request)
+            timeout = self._time_left(request, started)
+            contacted = True
+            self._hand_to_loop(call, request, body, timeout)
+            answer = partial(self._told_of, request, started, waived)
+            return answer(await call.outcome(heir=answer))
+        except Exception as exc:  # noqa: BLE001 - C1
             try:
-                begun = not (work is None or _never_began(work))
-                return self._announce(self._not_sent(request, no_loop(exc), 0.0, contacted=begun))
+                return self._announce(
+                    self._not_sent(request, no_loop(exc), started, contacted=contacted)
+                )
             except Exception:  # noqa: BLE001 - C1: no stack or memory is left to answer with
-                return UNKNOWN if begun else REJECTED
+                return UNKNOWN if contacted else REJECTED
 
     @final
     def dispatch_many(self, requests: Iterable[DispatchRequest], /) -> DispatchResponses:
@@ -315,9 +332,9 @@ class BaseDispatcher(ConfiguredBackend):
         return self._guard.call(lambda: self._send_many(items, timeout=timeout), timeout=timeout)
 
     async def _asend_bounded(self, request: DispatchRequest, body: bytes, timeout: float) -> Sent:
-        """`_asend`, cut at the deadline unless the work runs here."""
+        """`_asend` as a task, cut at the deadline unless the work runs here."""
         work = self._asend(request, body, timeout=timeout)
-        return await (work if self.capabilities.runs_here else within(work, timeout + CUT))
+        return await within(work, None if self.capabilities.runs_here else timeout + CUT)
 
     async def _asend_batch(
         self, items: Sequence[Item], timeout: float
@@ -345,19 +362,33 @@ class BaseDispatcher(ConfiguredBackend):
             raise RejectedError(ErrorCategory.TIMEOUT, "the deadline passed before its turn")
         return left
 
-    async def _adispatch(self, request: DispatchRequest) -> DispatchResponse:
-        contacted, started = False, 0.0
+    def _hand_to_loop(
+        self, call: AwaitedCall[Sent], request: DispatchRequest, body: bytes, timeout: float
+    ) -> None:
+        """Begin to hand over for a coroutine; `call` is told how it ended."""
+        cut = not self.capabilities.runs_here
+        if type(self)._asend is not BaseDispatcher._asend or "_asend" in vars(self):
+            work = self._asend(request, body, timeout=timeout)
+            call.run(work, timeout + CUT if cut else None)
+        else:
+            begin_on_thread(
+                call,
+                lambda left: self._bounded_send(request, body, left),
+                timeout=timeout,
+                cut=cut,
+            )
+
+    def _told_of(
+        self, request: DispatchRequest, started: float, waived: tuple[str, ...], end: Ended[Sent]
+    ) -> DispatchResponse:
+        """Return the response to what a coroutine, or its heir, is told of a hand-over."""
         try:
-            started = monotonic()
-            if self._breaker is not None and not self._breaker.allow():
-                return self._refused_at_once(request, started)
-            request, body, waived = admit(self._limits, request)
-            timeout = self._time_left(request, started)
-            contacted = True
-            sent = await self._asend_bounded(request, body, timeout)
-            return self._announce(self._sent(request, sent, started, waived))
+            return self._announce(self._sent(request, end.result(), started, waived))
         except Exception as exc:  # noqa: BLE001 - C1
-            return self._announce(self._not_sent(request, exc, started, contacted=contacted))
+            try:
+                return self._announce(self._not_sent(request, exc, started, contacted=True))
+            except Exception:  # noqa: BLE001 - C1: no stack or memory is left to answer with
+                return UNKNOWN
 
     async def _adispatch_many(self, requests: Iterable[DispatchRequest]) -> DispatchResponses:
         batch = self._new_batch()

@@ -17,6 +17,10 @@ class InProcessDispatcher(BaseDispatcher):
     required: ClassVar[tuple[str, ...]] = ("_send",)
     journal = "memory"
 
+    def __init_subclass__(cls, **keywords: object) -> None:
+        super().__init_subclass__(**keywords)
+        cls._hands_over_at_once = cls._asend is InProcessDispatcher._asend
+
     async def _asend(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:
         return self._send(request, body, timeout=timeout)
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dispatchers._errors import is_a
-from dispatchers._runtime.guard import GuardTimeoutError
+from dispatchers._runtime.awaited_call import AwaitedCall, keep
 
 if TYPE_CHECKING:
     import asyncio
@@ -28,51 +28,31 @@ CUT = 0.1
 """Seconds beyond the deadline after which a client that does not keep it is left alone."""
 
 
-# The event loop keeps only weak references to its tasks: without this set, a task that no
-# caller awaits any more could be collected in the middle of a dispatch.
-_tasks: set[asyncio.Future[Any]] = set()
-
-
 async def shielded(work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`, which goes on to its end if the caller is cancelled."""
     import asyncio
 
-    return await asyncio.shield(_kept(work))
-
-
-def _kept(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-    """A task for `work` that lives until it ends, and whose error has been seen."""
-    import asyncio
-
     task = asyncio.get_running_loop().create_task(work)
-    _tasks.add(task)
-    task.add_done_callback(_ended)
-    return task
+    keep(task)
+    task.add_done_callback(_looked_at)
+    return await asyncio.shield(task)
 
 
-def _ended(task: asyncio.Future[Any]) -> None:
+def _looked_at(task: asyncio.Future[Any]) -> None:
     """Look at the error, else asyncio logs that it was never retrieved."""
-    _tasks.discard(task)
     if not task.cancelled():
         task.exception()
 
 
-async def within(work: Coroutine[Any, Any, T], seconds: float) -> T:
-    """The result of `work`; beyond `seconds` it is cancelled, and not waited for.
+async def within(work: Coroutine[Any, Any, T], seconds: float | None) -> T:
+    """The result of `work` as a task; beyond `seconds` it is cancelled, and not waited for.
 
     Raises:
         GuardTimeoutError: It was under way at the end, so that its effect is unknown.
     """
-    import asyncio
-
-    # `asyncio.wait_for` would wait until the cancelled task has ended, so that a client that
-    # swallows its cancellation could outlast the deadline.
-    task = _kept(work)
-    done, _ = await asyncio.wait([task], timeout=seconds)
-    if not done:
-        task.cancel()
-        raise GuardTimeoutError("the call was cut at the deadline", started=True)
-    return task.result()
+    call: AwaitedCall[T] = AwaitedCall()
+    call.run(work, seconds)
+    return (await call.outcome()).result()
 
 
 T = TypeVar("T")

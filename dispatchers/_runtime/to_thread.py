@@ -9,15 +9,16 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dispatchers._errors import ErrorCategory, RejectedError
-from dispatchers._runtime.cancellation import _ended
+from dispatchers._runtime.awaited_call import AwaitedCall
 from dispatchers._runtime.guard import GuardTimeoutError
+from dispatchers._runtime.loop_thread import Ended
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
 from dispatchers._runtime.fork import notice_fork, renew_after_fork
 
-__all__ = ["Threads", "off_loop", "on_thread"]
+__all__ = ["Threads", "begin_on_thread", "off_loop", "on_thread"]
 
 T = TypeVar("T")
 
@@ -83,32 +84,46 @@ async def on_thread(work: Callable[[float], T], *, timeout: float, cut: bool = T
 
         GuardTimeoutError: It had begun and did not return in time.
     """
-    import asyncio
+    call: AwaitedCall[T] = AwaitedCall()
+    begin_on_thread(call, work, timeout=timeout, cut=cut)
+    return (await call.outcome()).result()
 
+
+def begin_on_thread(
+    call: AwaitedCall[T], work: Callable[[float], T], *, timeout: float, cut: bool
+) -> None:
+    """Begin what `on_thread` waits for; `call` is told how it ended."""
     until = monotonic() + timeout
     context = contextvars.copy_context()
 
-    def run() -> T:
+    def run() -> None:
         # Measured on the thread: the wait for a free one counts against the deadline.
         left = until - monotonic()
         if left <= 0 and cut:
-            raise _late()
+            call.end_from_thread(Ended(exception=_late()))
+            return
         try:
-            return context.run(work, left)
-        except StopIteration as exc:
-            raise RuntimeError("the call raised StopIteration") from exc  # no future can carry it
+            end = Ended(context.run(work, left))
+        except BaseException as exc:  # noqa: BLE001 - `result` raises it
+            end = Ended(exception=exc)
+        call.end_from_thread(end)
 
     future = _submitted(run)
-    waiting = asyncio.wrap_future(future)
-    waiting.add_done_callback(_ended)
-    done, _ = await asyncio.wait([waiting], timeout=timeout if cut else None)
+    if cut:
+        call.after(timeout, lambda: _overdue(call, future))
+
+
+def _overdue(call: AwaitedCall[Any], future: Future[None]) -> None:
     # A future that can be cancelled has not begun: then the request was certainly not sent.
-    if not done and future.cancel():
-        raise _late()
-    # A client with its own timeout says more than "unknown": it gets a moment to do so.
-    if not done and not (await asyncio.wait([waiting], timeout=SLACK))[0]:
-        raise GuardTimeoutError("the call did not return within the deadline", started=True)
-    return waiting.result()
+    if future.cancel():
+        call.end(Ended(exception=_late()))
+    else:
+        # A client with its own timeout says more than "unknown": it gets a moment to do so.
+        call.after(SLACK, lambda: call.end(Ended(exception=_no_answer())))
+
+
+def _no_answer() -> GuardTimeoutError:
+    return GuardTimeoutError("the call did not return within the deadline", started=True)
 
 
 def _submitted(work: Callable[[], T]) -> Future[T]:

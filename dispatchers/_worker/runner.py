@@ -118,6 +118,10 @@ async def arun_envelope(
     hold = hold_of(run, heartbeat, settings)
     if hold is None:
         return await _in_own_context(_aexecuted(run, settings)) or succeeded(run)
+    return await _aheld(hold, run, settings)
+
+
+async def _aheld(hold: AnyHold, run: Run, settings: RunSettings) -> Outcome:
     if (refused := await _off_loop(hold, hold.take)) is not None:
         return refused
     hold.begin()
@@ -126,6 +130,24 @@ async def arun_envelope(
     finally:
         await _off_loop(hold, hold.end)
     return hold.result()
+
+
+async def arun_here(body: bytes, *, settings: RunSettings) -> Outcome | None:
+    """`arun_envelope` for a caller that is a task of its own for this run: None is success.
+
+    What the run sets in the context is seen nowhere else, so that it needs no further task.
+    """
+    run = None if _is_large(body) or settings.idempotency else _opened(body, 1, 1, settings)
+    if run is None:
+        return await arun_envelope(body, settings=settings)
+    if isinstance(run, Outcome):
+        return run
+    if not run.task.is_async:
+        return await off_loop(_ran, run, None, settings)
+    hold = hold_of(run, None, settings)
+    if hold is None:
+        return await _aexecuted(run, settings)
+    return await _aheld(hold, run, settings)
 
 
 def killed(

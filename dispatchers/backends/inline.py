@@ -21,7 +21,7 @@ from dispatchers._models.outcome import Action, Outcome
 from dispatchers._models.request import DispatchRequest
 from dispatchers._models.response import DispatchStatus
 from dispatchers._worker.outcomes import sent
-from dispatchers._worker.runner import arun_envelope, run_here
+from dispatchers._worker.runner import arun_envelope, arun_here, run_here
 from dispatchers._worker.settings import run_settings
 from dispatchers.backends._job import Work, follow_up
 
@@ -71,6 +71,10 @@ class InlineDispatcher(InProcessDispatcher):
     async def _asend(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:
         del timeout
         settings = self._settings
+        # Each attempt in a context of its own, where there may be several.
+        if self.options.retries == "never":
+            only = await arun_here(body, settings=settings)
+            return EXECUTED if only is None else self._answer(request, body, only)
         outcome = await arun_envelope(body, settings=settings)
         while self._again(outcome):
             await asyncio.sleep(self._pause(outcome))
