@@ -172,10 +172,14 @@ class Snapshot:
             lock.release()
 
     def adopt(self, old: Snapshot) -> None:
-        """Take over another snapshot's dispatchers whose settings are the same."""
+        """Take over another snapshot's dispatchers whose settings are the same.
+
+        One that was closed meanwhile would refuse everything: it is built anew.
+        """
         # A copy: other threads go on building from the old snapshot.
         for alias, (before, dispatcher) in list(old.built.items()):
-            if alias not in self.instances and self._goes_on(alias, before):
+            closed = getattr(dispatcher, "_closed", False)
+            if alias not in self.instances and not closed and self._goes_on(alias, before):
                 self.built[alias] = before, dispatcher
                 self.instances[alias] = dispatcher
 

@@ -371,6 +371,18 @@ def test_the_same_settings_keep_the_dispatcher(acme: type[AcmeDispatcher]) -> No
     assert acme.closed == []
 
 
+def test_the_same_settings_replace_a_dispatcher_that_was_closed(acme: type[AcmeDispatcher]) -> None:
+    """Else everything would be refused for ever, in a test suite that closes after each test."""
+    configure(settings(default=acme_with()))
+    before = get_dispatcher()
+
+    before.close()
+    configure(settings(default=acme_with()))
+
+    assert get_dispatcher() is not before
+    assert acme.built == ["default"] * 2
+
+
 def test_every_change_raises_the_generation(acme: object) -> None:
     """What a task resolved is good for one generation."""
     seen = [state.generation]

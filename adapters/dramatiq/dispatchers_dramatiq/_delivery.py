@@ -64,8 +64,11 @@ class MessageDelivery(Delivery):
         answer = dispatcher.publisher.publish([packet], dispatcher.options.deadline)[0]
         if answer is not None:
             raise answer
+        self._skip("another attempt follows")
+
+    def _skip(self, reason: str) -> None:
         if self.is_former:  # nothing that waits for a result may take this for one
-            self.failure = SkipMessage("another attempt follows")
+            self.failure = skipped(self._message, reason)
 
     def dead_letter(self, outcome: Outcome, letter: DeadLetter) -> None:
         """Have Dramatiq reject it, to its own queue of dead letters as well."""
@@ -81,6 +84,14 @@ class MessageDelivery(Delivery):
     def abandon(self) -> None:
         """Have the consumer give it back to the broker."""
         self._message.back = True
+        self._skip("it is given back")
+
+
+def skipped(message: Any, reason: str) -> SkipMessage:
+    """Return what makes Dramatiq take no result from a delivery, and start nothing after it."""
+    # Its middleware would store None as the result of what is skipped: Dramatiq 2.2.
+    message._message = message._message.copy(options={"store_results": False})
+    return SkipMessage(reason)
 
 
 def _body(received: Received) -> bytes:

@@ -25,7 +25,7 @@ from ._consumer import (
     Unsettled,
 )
 from ._context import Context
-from ._delivery import MessageDelivery, perform
+from ._delivery import MessageDelivery, perform, skipped
 from ._dispatcher import DramatiqDispatcher
 from ._message import interrupted_after
 
@@ -122,11 +122,11 @@ class Registration(Middleware):
         message: Any = self._current.message
         try:
             delivery = MessageDelivery(message, self.context.dispatcher())
-        except Exception as exc:  # noqa: BLE001 - a worker that is configured wrongly
+        except Exception as exc:
             say(logging.ERROR, "this worker cannot run work of dispatchers", exc_info=exc)
             time.sleep(RETRY_DELAY)
             message.back = True
-            return None
+            raise skipped(message, "it is given back") from exc
         return perform(delivery, self.context.stopping.is_set)
 
     # Consumers.

@@ -5,15 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import dramatiq
 import pytest
 from dispatchers_dramatiq import DramatiqDispatcher, register
+from dispatchers_dramatiq._delivery import MessageDelivery
+from dramatiq.brokers.redis import RedisBroker
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.results import Results
+from dramatiq.results.backends.redis import RedisBackend
 from dramatiq.results.backends.stub import StubBackend
 
-from dispatchers import Backoff, Discard, Retry, catalogue, current_run, hooks, task
+from dispatchers import (
+    Backoff,
+    ConfigurationError,
+    Discard,
+    Retry,
+    catalogue,
+    current_run,
+    hooks,
+    task,
+)
 from dispatchers.testing import Journal
 
 from .harness import DramatiqHarness, RabbitHarness, RedisHarness, StubHarness
@@ -227,6 +240,80 @@ def test_results_and_pipelines_have_the_result_of_the_run() -> None:
 
     assert result == 42
     assert noted == [42]
+
+
+@pytest.mark.parametrize("fault", ["none", "publish", "configuration"])
+def test_a_result_is_that_of_the_last_attempt(
+    monkeypatch: pytest.MonkeyPatch, fault: str, shared_redis: str
+) -> None:
+    """What waits for it gets no None of an attempt that failed or of a delivery given back."""
+    broker: Any = RedisBroker(url=shared_redis)
+    results: Any = ResultsByTime(url=shared_redis)
+    broker.add_middleware(Results(backend=results, store_results=True))
+    queue = f"former-{uuid4().hex}"
+
+    @task(name="former.last", max_attempts=3, backoff=AT_ONCE)
+    def last(number: int) -> int:
+        if current_run().attempt < 3:
+            raise OSError(number)
+        return number * 2
+
+    dispatcher = DramatiqDispatcher(broker=broker, queue=queue)
+    register(broker, dispatcher)
+    break_once(monkeypatch, dispatcher, fault)
+    message = dramatiq.Message(queue, "former.last", (21,), {}, {})
+    broker.declare_queue(queue)
+    worker = dramatiq.Worker(broker, queues={queue}, worker_timeout=50, worker_threads=1)
+    worker.start()
+    try:
+        broker.enqueue(message)
+        result = message.get_result(backend=results, block=True, timeout=20_000)
+    finally:
+        worker.stop()
+        forget(broker, queue)
+        dispatcher.close()
+
+    assert result == 42
+    assert results.stored == [42]
+
+
+class ResultsByTime(RedisBackend):
+    """Notes each result that is stored."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.stored: list[Any] = []
+
+    def store_result(self, message: Any, result: Any, ttl: int) -> None:
+        self.stored.append(result)
+        super().store_result(message, result, ttl)
+
+
+def break_once(monkeypatch: pytest.MonkeyPatch, dispatcher: Any, fault: str) -> None:
+    """Have the first retry not be published, or the first run find no configuration."""
+    monkeypatch.setattr("dispatchers_dramatiq._delivery.RETRY_DELAY", 0.01)
+    monkeypatch.setattr("dispatchers_dramatiq._registration.RETRY_DELAY", 0.01)
+    publish, delivery = dispatcher.publisher.publish, MessageDelivery
+    left = [1]
+
+    def publishing(packets: Any, timeout: float) -> Any:
+        failed = fault == "publish" and left and left.pop()
+        return [OSError("as asked")] * len(packets) if failed else publish(packets, timeout)
+
+    def delivering(*args: Any) -> Any:
+        if fault == "configuration" and left and left.pop():
+            raise ConfigurationError("as asked")
+        return delivery(*args)
+
+    monkeypatch.setattr(dispatcher.publisher, "publish", publishing)
+    monkeypatch.setattr("dispatchers_dramatiq._registration.MessageDelivery", delivering)
+
+
+def forget(broker: Any, queue: str) -> None:
+    keys = broker.client.keys(f"dramatiq:{queue}*")
+    if keys:
+        broker.client.delete(*keys)
+    broker.close()
 
 
 def test_registration_configures_nothing() -> None:
