@@ -12,6 +12,7 @@ from dispatchers._journal.errors import JournalError, LimitError
 from dispatchers._journal.memory import MemoryJournal
 from dispatchers._journal.protocol import (
     LEASE,
+    LONGEST_WAIT,
     REMEMBERED,
     UNREAD_AFTER,
     CountingJournal,
@@ -40,6 +41,7 @@ from dispatchers._journal.values import (
 __all__ = [
     "LEASE",
     "LEAVING",
+    "LONGEST_WAIT",
     "REMEMBERED",
     "UNREAD_AFTER",
     "Answer",

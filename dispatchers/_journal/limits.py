@@ -31,6 +31,10 @@ MAX_JOURNAL = 64 << 20
 MAX_IDLE_TURNS = 5
 """Turns of one execution that failed one after the other before it is stuck."""
 
+MAX_LOST_TURNS = 4
+"""Turns of one execution that ended with their workers before it is stuck, with nothing recorded in
+between. A fifth would have its message dead-lettered where one is delivered five times."""
+
 AWAITED = frozenset({EntryKind.STEP, EntryKind.LOCAL, EntryKind.CHILD})
 """Commands that count as open until they are answered."""
 

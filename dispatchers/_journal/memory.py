@@ -76,7 +76,8 @@ class MemoryJournal(MemoryReads):
             taken.fire(clock.time())
             unsent = tuple(each.command for each in taken.unsent.values())
             record = taken.record
-            return Turn(record, owner, record.fence, tuple(taken.entries[after:]), unsent)
+            entries = tuple(taken.entries[after:])
+            return Turn(record, owner, record.fence, entries, unsent, taken.lost)
 
     def renew(self, turn: Turn, *, timeout: float) -> bool:
         """Hold a turn for longer; False if it is lost."""
@@ -160,7 +161,7 @@ class MemoryJournal(MemoryReads):
             held = self._held_by(turn)
             if not isinstance(held, Refusal):
                 held.wants_turn = True
-                held.waked_at = clock.monotonic()
+                held.note_woken()
                 held.free()
 
     def sent(
@@ -171,15 +172,10 @@ class MemoryJournal(MemoryReads):
         again: Mapping[int, float] | None = None,
         timeout: float,
     ) -> None:
-        """Note commands that were handed over, and when to try others `again`."""
+        """Note commands that were handed over, and when to hand commands over `again`."""
         with self._lock:
-            found = self._executions.get(execution)
-            unsent = {} if found is None else found.unsent
-            for number in numbers:
-                unsent.pop(number, None)
-            for number, at in (again or {}).items():
-                if number in unsent:
-                    unsent[number] = unsent[number]._replace(next_try=at)
+            if found := self._executions.get(execution):
+                found.note_sent(numbers, again or {})
 
     def answer(self, execution: str, number: int, answer: Answer, *, timeout: float) -> Answered:
         """Record an answer from outside; the first one stands."""
@@ -224,7 +220,8 @@ class MemoryJournal(MemoryReads):
         """Answer for an entry at a place, with a wake-up if it wants one."""
         is_lost = not first and place > told.record.seen
         is_quiet = not told.is_begun or self._is_held(told)
-        wanted = not is_quiet and (is_lost or (first and not self._is_waked(told)))
+        is_waked = self._is_waked(told, self._unread_after)
+        wanted = not is_quiet and (is_lost or (first and not is_waked))
         return Answered(first, told.wake_up() if wanted else None)
 
     def terminate(self, execution: str, why: str, *, at: float, timeout: float) -> Answered:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 from dispatchers._journal.limits import AWAITED, Counts
 from dispatchers._journal.protocol import UNREAD_AFTER
-from dispatchers._journal.rules import due_timers, is_forgotten, leaves_after
+from dispatchers._journal.rules import due_timers, is_forgotten, leaves_after, waited
 from dispatchers._journal.values import (
     LEAVING,
     Answer,
@@ -35,6 +35,10 @@ class Execution:
         self.wakeup: str | None = None
         self.renewed_at = 0.0
         self.waked_at: float | None = None
+        self.waited = 0.0
+        """Seconds for which it had wanted a turn when it was woken."""
+        self.lost = 0
+        """Turns since the last commit that were neither committed nor released."""
         self.wants_turn = False
         self._index()
 
@@ -63,12 +67,18 @@ class Execution:
 
     def wake_up(self, why: str = "answer") -> WakeUp:
         """Return the way to wake it, which counts as under way from now on."""
-        self.waked_at = clock.monotonic()
+        self.note_woken()
         r = self.record
         return WakeUp(r.id, r.workflow, r.dispatcher, r.queue, r.headers, why)
 
+    def note_woken(self) -> None:
+        """Count it as being woken from now on."""
+        self.waked_at = clock.monotonic()
+        self.waited = waited(self.record, clock.time())
+
     def hold(self, owner: str, wakeup: str) -> None:
         """Begin a turn."""
+        self.lost += self.owner is not None
         self.owner, self.wakeup, self.renewed_at = owner, wakeup, clock.monotonic()
         self.waked_at = None
         self.change(fence=self.record.fence + 1)
@@ -110,6 +120,15 @@ class Execution:
         if kind in LEAVING:
             self.unsent[number] = Unsent(command, at + UNREAD_AFTER)
 
+    def note_sent(self, numbers: Sequence[int], again: Mapping[int, float]) -> None:
+        """Drop commands that have left, and set when others, and of those some, leave again."""
+        for number in set(numbers) - again.keys():
+            self.unsent.pop(number, None)
+        for number in again.keys() & self.unsent.keys():
+            known = self.unsent[number]
+            left = known.left or number in numbers
+            self.unsent[number] = known._replace(next_try=again[number], left=left)
+
     def add_answer(self, number: int, answer: Answer) -> bool:
         """Record an answer; False if the command is gone or was answered."""
         if number not in self.commands or number in self.answered:
@@ -150,6 +169,8 @@ class Execution:
         for number, answer in commit.answers:
             self.add_answer(number, answer)
         self.wants_turn = False
+        if commit.status is not Status.STUCK:
+            self.lost = 0
         self.change(
             status=commit.status,
             seen=commit.seen,
@@ -175,7 +196,7 @@ class Execution:
 
     def begin_anew(self, entries: Iterable[Entry], at: float) -> None:
         """Replace all entries; the next turn runs the code from its beginning."""
-        self.entries = []
+        self.entries, self.lost = [], 0
         self._index()
         self.change(head=0, seen=0, wake_at=None, generation=self.record.generation + 1)
         for entry in entries:

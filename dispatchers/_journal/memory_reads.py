@@ -9,6 +9,7 @@ from itertools import islice
 
 from dispatchers._journal.memory_execution import Execution
 from dispatchers._journal.protocol import LEASE, UNREAD_AFTER
+from dispatchers._journal.rules import pause_after
 from dispatchers._journal.values import Count, Entry, Query, Record, Status, Unsent, WakeUp
 from dispatchers._models.claim import IdempotencyStore
 from dispatchers._runtime import clock
@@ -53,7 +54,7 @@ class MemoryReads:
             return [each.wake_up(why) for each, why in due]
 
     def _why(self, execution: Execution, now: float) -> str | None:
-        if self._is_waked(execution) or self._is_held(execution):
+        if self._is_waked(execution, self._pause(execution)) or self._is_held(execution):
             return None
         record = execution.record
         if record.status is Status.RUNNING:
@@ -103,9 +104,12 @@ class MemoryReads:
             execution.owner is not None and clock.monotonic() - execution.renewed_at < self._lease
         )
 
-    def _is_waked(self, execution: Execution) -> bool:
+    def _is_waked(self, execution: Execution, pause: float) -> bool:
         waked_at = execution.waked_at
-        return waked_at is not None and clock.monotonic() - waked_at < self._unread_after
+        return waked_at is not None and clock.monotonic() - waked_at < pause
+
+    def _pause(self, execution: Execution) -> float:
+        return pause_after(execution.waited, self._unread_after)
 
     def _after_fork(self) -> None:
         self._lock = threading.RLock()

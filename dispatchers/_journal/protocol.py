@@ -33,7 +33,9 @@ class Journal(Protocol):
 
     A `wake` that a call returns counts as a wake-up under way, until a turn is taken or
     `UNREAD_AFTER` has passed: meanwhile no other call returns one for the same execution. None is
-    returned either while a turn is held: its commit returns what arrived.
+    returned either while a turn is held: its commit returns what arrived. For `due` it is under way
+    for as long as `rules.pause_after` says: what waits behind other work is not helped by more of
+    the same.
     """
 
     claims: IdempotencyStore
@@ -100,12 +102,13 @@ class Journal(Protocol):
         again: Mapping[int, float] | None = None,
         timeout: float,
     ) -> None:
-        """Note commands that were handed over, and when to try others `again`.
+        """Note commands that were handed over, and when to hand commands over `again`.
 
         Args:
             execution: The id.
 
-            numbers: Of the commands that left.
+            numbers: Of the commands that left. Those without an instant in `again` are not unsent
+                any more, the others are so with `Unsent.left`.
 
             again: By number, the instant of the next try, in seconds since the epoch.
 
@@ -238,6 +241,9 @@ LEASE = 15.0
 
 UNREAD_AFTER = 2.0
 """Seconds after which a wake-up that no turn has followed counts as lost."""
+
+LONGEST_WAIT = 60.0
+"""Seconds after which `due` lists an execution again, however often it was woken in vain."""
 
 REMEMBERED = 7 * 86400.0
 """Seconds for which a signal's source is remembered, so that it is not recorded twice."""

@@ -7,6 +7,7 @@ from hashlib import blake2b
 
 from dispatchers._journal.failure import failure
 from dispatchers._journal.limits import AWAITED
+from dispatchers._journal.protocol import LONGEST_WAIT
 from dispatchers._journal.values import Answer, Commit, Entry, EntryKind, Record, Status
 from dispatchers._models.envelope import EnvelopeError, decode
 
@@ -90,6 +91,31 @@ def due_timers(timers: Mapping[int, float], wake_at: float | None, now: float) -
         return []
     due = [(at, number) for number, at in timers.items() if wake_at <= at <= now]
     return [number for _, number in sorted(due)]
+
+
+def waited(record: Record, now: float) -> float:
+    """Return the seconds for which an execution has wanted a turn.
+
+    Args:
+        record: The execution.
+
+        now: Seconds since the epoch.
+    """
+    timer = record.wake_at if record.wake_at is not None and record.wake_at <= now else 0.0
+    return max(0.0, now - max(record.updated_at, timer))
+
+
+def pause_after(waited: float, unread_after: float) -> float:
+    """Return the seconds after which `due` takes a wake-up for lost that no turn has followed.
+
+    As long as the execution had waited already: each time it waits twice as long.
+
+    Args:
+        waited: Seconds for which the execution had wanted a turn when it was woken.
+
+        unread_after: `UNREAD_AFTER`, or what the journal has in its place.
+    """
+    return min(max(waited, unread_after), LONGEST_WAIT)
 
 
 def after_restart(entries: Iterable[Entry], commit: Commit) -> list[Entry]:

@@ -110,12 +110,14 @@ class Command(NamedTuple):
 
 
 class Unsent(NamedTuple):
-    """A command that is recorded and has not left."""
+    """A command that is recorded and is to leave, for the first time or once more."""
 
     command: Command
     """The whole command: anything with the dispatcher of its `route` can hand it over."""
     next_try: float
     """Seconds since the epoch; for a new command `UNREAD_AFTER` after its commit."""
+    left: bool = False
+    """A dispatcher has taken it, and may have forgotten it: it leaves once more."""
 
 
 class Answer(NamedTuple):
@@ -238,6 +240,9 @@ class Turn(NamedTuple):
     """The entries after the place that was asked for."""
     unsent: Sequence[Command] = ()
     """Commands that are recorded and were not handed over yet."""
+    lost: int | None = None
+    """Turns that ended with their workers since the last commit: taken, and neither committed nor
+    released. None where the journal has not recorded that this turn is taken, and cannot know."""
 
 
 class Commit(NamedTuple):

@@ -6,13 +6,11 @@ import json
 import sqlite3
 from collections.abc import Iterator
 
+from dispatchers._journal.protocol import LONGEST_WAIT
 from dispatchers._journal.values import Count, Query, Record, WakeUp
 from dispatchers.sqlite._journal_rows import RECORD, Moment, has_forgotten, record_of
 
 __all__ = ["DUE", "Due", "count", "due", "find_all", "forget", "is_answered", "mark", "way"]
-
-LONGEST_WAIT = 60.0
-"""Seconds after which an execution is woken again, however often that was in vain."""
 
 _WAY = "id, workflow, dispatcher, queue, headers, fence, beat, owner"
 
@@ -24,8 +22,7 @@ ORDER BY wake_at LIMIT :limit
 """  # noqa: S608 - put together from constants
 
 
-# Those of the future as well: the clock was set back since. Where wake-ups wait behind other work,
-# more of them would only make that worse: each time an execution waits twice as long.
+# `rules.pause_after`, as a condition. Those of the future as well: the clock was set back since.
 _IS_LOST = """
 (woken_at > :now OR woken_at <= :long_lost OR woken_at <= :lost AND :now - woken_at
     >= woken_at - max(updated_at, CASE WHEN wake_at <= woken_at THEN wake_at ELSE 0 END))
@@ -55,7 +52,10 @@ DUE = {"orphaned": _LEASED, "timer": _TIMER, "unread": _UNREAD, "unsent": _LEAVI
 """The statements by which the sweep looks, by the reason that each finds."""
 
 
-_MARK = "UPDATE executions SET woken_at = ?, owner = NULL WHERE id = ? AND fence = ? AND beat = ?"
+_MARK = """
+UPDATE executions SET woken_at = ?, lost = lost + (owner IS NOT NULL), owner = NULL
+WHERE id = ? AND fence = ? AND beat = ?
+"""
 
 
 _SEEN = "SELECT since FROM watched WHERE key = ? AND mark = ? AND since <= ?"

@@ -39,7 +39,7 @@ _AWAITED = "INSERT INTO awaited (execution, number, at) VALUES (?, ?, ?)"
 _ANEW = """
 UPDATE executions SET status = 1, why = NULL, first = :first, head = :head, seen = 0, wanted = 1,
     unanswered = :unanswered, size = :size, woken_at = :now, wake_at = NULL, owner = NULL,
-    fence = :fence, generation = generation + 1, version = coalesce(:version, version),
+    fence = :fence, lost = 0, generation = generation + 1, version = coalesce(:version, version),
     started_at = coalesce(:started_at, started_at), finished_at = NULL, updated_at = :at
 WHERE id = :id
 """

@@ -45,13 +45,13 @@ _STATUS = Record._fields.index("status")
 _ONE = f"{RECORD} WHERE id = ?"
 
 
-_FREE = f"{_ONE} AND owner IS NULL"
+_FREE = f"{_ONE} AND owner IS NULL AND lost = 0"
 
 
 _KNOWN = """
 SELECT id, workflow, status, dispatcher, queue, headers, parent, parent_number, first, head, seen,
     wanted, unanswered, size, woken_at, wake_at, fence, generation, owner,
-    wakeup, beat
+    wakeup, beat, lost
 FROM executions WHERE id = ?
 """
 
@@ -72,7 +72,7 @@ _BODY = "SELECT body FROM journal WHERE execution = ? AND number = ? AND kind < 
 
 
 _UNSENT = """
-SELECT next_try, number, kind, name, digest, body, route FROM unsent
+SELECT next_try, has_left, number, kind, name, digest, body, route FROM unsent
 WHERE execution = ? ORDER BY number
 """
 
@@ -110,6 +110,7 @@ class Known(NamedTuple):
     owner: str | None
     wakeup: str | None
     beat: int
+    lost: int
 
     @property
     def is_begun(self) -> bool:
@@ -149,7 +150,7 @@ def record(connection: sqlite3.Connection, execution: str) -> Record | None:
 
 
 def free_record(connection: sqlite3.Connection, execution: str) -> Record | None:
-    """Read an execution of which no turn is taken."""
+    """Read an execution of which no turn is taken, or was lost."""
     row = connection.execute(_FREE, (execution,)).fetchone()
     return None if row is None else record_of(row)
 
@@ -192,6 +193,6 @@ def unsent_of(connection: sqlite3.Connection, execution: str) -> list[Unsent]:
     """Read the commands of an execution that have not left."""
     rows = connection.execute(_UNSENT, (execution,))
     return [
-        Unsent(Command(number, _KINDS[kind], *rest), next_try)
-        for next_try, number, kind, *rest in rows
+        Unsent(Command(number, _KINDS[kind], *rest), next_try, left=bool(has_left))
+        for next_try, has_left, number, kind, *rest in rows
     ]

@@ -9,8 +9,8 @@ __all__ = ["JOURNAL"]
 # Small rows, as each commit writes one; what may be large is in `payloads`. `woken_at` is when the
 # last wake-up was given that no turn has followed, 0 where a turn is wanted and none was given,
 # NULL where none is wanted. `beat` counts renewals, judged by the observers' own clocks as in
-# `owners`. `wanted` is true until a turn is committed, `unanswered` and `size` count what has
-# limits.
+# `owners`. `wanted` is true until a turn is committed, `lost` counts the turns that ended with
+# their workers until then, `unanswered` and `size` what has limits.
 _EXECUTIONS = """
 CREATE TABLE executions (
     id TEXT PRIMARY KEY,
@@ -34,6 +34,7 @@ CREATE TABLE executions (
     fence INTEGER NOT NULL DEFAULT 0,
     owner TEXT,
     beat INTEGER NOT NULL DEFAULT 0,
+    lost INTEGER NOT NULL DEFAULT 0,
     wakeup TEXT,
     generation INTEGER NOT NULL DEFAULT 0,
     started_at REAL NOT NULL,
@@ -98,6 +99,7 @@ CREATE TABLE unsent (
     body BLOB,
     route TEXT NOT NULL,
     next_try REAL NOT NULL,
+    has_left INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (execution, number)
 ) WITHOUT ROWID
 """

@@ -56,7 +56,8 @@ _FIRED = "DELETE FROM awaited WHERE execution = ? AND at <= ?"
 
 
 _TAKE = """
-UPDATE executions SET fence = fence + 1, owner = ?, wakeup = ?, beat = 0, woken_at = NULL, head = ?
+UPDATE executions SET fence = fence + 1, lost = lost + (owner IS NOT NULL), owner = ?, wakeup = ?,
+    beat = 0, woken_at = NULL, head = ?
 WHERE id = ?
 """
 
@@ -91,7 +92,7 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 _COMMIT = """
 UPDATE executions SET status = :status, why = :why, head = :head, seen = :seen, wanted = 0,
     unanswered = :unanswered, size = :size, woken_at = NULL, wake_at = :wake_at, owner = :owner,
-    fence = :fence, updated_at = :at
+    fence = :fence, lost = CASE :status WHEN 6 THEN lost ELSE 0 END, updated_at = :at
 WHERE id = :id
 """
 
@@ -99,7 +100,7 @@ WHERE id = :id
 # As `_COMMIT`, where nothing changes that is in an index: SQLite would write its pages anew.
 _GOES_ON = """
 UPDATE executions SET head = :head, seen = :seen, wanted = 0, unanswered = :unanswered,
-    size = :size, fence = :fence, updated_at = :at
+    size = :size, fence = :fence, lost = 0, updated_at = :at
 WHERE id = :id
 """
 
@@ -116,7 +117,9 @@ _STATE = "UPDATE payloads SET state = ? WHERE execution = ?"
 _SENT = "DELETE FROM unsent WHERE execution = ? AND number = ?"
 
 
-_AGAIN = "UPDATE unsent SET next_try = ? WHERE execution = ? AND number = ?"
+_AGAIN = """
+UPDATE unsent SET next_try = ?, has_left = max(has_left, ?) WHERE execution = ? AND number = ?
+"""
 
 
 _ANSWERABLE = AWAITED | {EntryKind.TIMER}
@@ -145,7 +148,8 @@ def take(
         return Refusal.HELD
     fired = _fire(connection, known, known.head, known.wake_at, moment)
     connection.execute(_TAKE, (owner, wakeup, known.head + len(fired), execution))
-    return read(connection, execution, owner, after)
+    turn = read(connection, execution, owner, after)
+    return turn._replace(lost=known.lost + (known.owner is not None))
 
 
 def read(connection: sqlite3.Connection, execution: str, owner: str, after: int) -> Turn:
@@ -408,6 +412,8 @@ def sent(
     numbers: Sequence[int],
     again: Mapping[int, float],
 ) -> None:
-    """Note which commands have left, and when others are tried again."""
-    connection.executemany(_SENT, [(execution, number) for number in numbers])
-    connection.executemany(_AGAIN, [(at, execution, number) for number, at in again.items()])
+    """Note which commands have left, and when commands leave again."""
+    gone = [(execution, number) for number in numbers if number not in again]
+    connection.executemany(_SENT, gone)
+    rows = [(at, number in numbers, execution, number) for number, at in again.items()]
+    connection.executemany(_AGAIN, rows)

@@ -129,7 +129,7 @@ def _hand_over_chunk(
         }
     stayed = [command for command in commands if command not in left]
     again |= dict.fromkeys((each.number for each in stayed), clock.time() + _pause(route, stayed))
-    _note(journal, record, [each.number for each in left if each.number not in again], again)
+    _note(journal, record, [each.number for each in left], again)
 
 
 def _may_be_forgotten(command: Command, response: DispatchResponse) -> bool:

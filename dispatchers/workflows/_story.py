@@ -19,6 +19,7 @@ WORDS = {
     EntryKind.SEND: "dispatch",
     EntryKind.MARK: "patched",
 }
+NOT_LEFT = "not handed over yet, tried again"
 ANSWERS = frozenset({EntryKind.DONE, EntryKind.FAILED, EntryKind.FIRED})
 
 
@@ -55,7 +56,7 @@ def story(
 
         entries: All of its entries.
 
-        unsent: Its commands that have not left.
+        unsent: Its commands that are to leave.
 
         whole: Show values in full; otherwise they are shortened.
     """
@@ -142,7 +143,8 @@ class _Telling:
 
     def _open(self, entry: Entry) -> str:
         if (unsent := self._unsent.get(entry.number or 0)) is not None:
-            return f"no answer yet, leaves again {instant(unsent.next_try)}"
+            words = "not answered yet, handed over once more" if unsent.left else NOT_LEFT
+            return f"{words} {instant(unsent.next_try)}"
         if entry.kind is EntryKind.MARK:
             return ""
         if entry.kind is EntryKind.SEND:

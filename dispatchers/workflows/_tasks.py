@@ -179,7 +179,7 @@ def _turn(journal: Journal, versions: Versions, execution: str, run: Run) -> Non
 def _lost_workers(run: Run) -> int:
     """Return how many workers have ended in this very turn, as far as the transport can tell.
 
-    Where work is pushed there is one count, in which pushes that reached no worker count as well.
+    Only where the journal cannot: messages are also lost by workers that have not begun the turn.
     """
     return run.deliveries - 1 if run.attempt == 1 else 0
 

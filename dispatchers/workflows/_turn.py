@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dispatchers._dispatch.error_mapping import place_of
 from dispatchers._journal.errors import JournalError
 from dispatchers._journal.failure import Failure
-from dispatchers._journal.limits import MAX_IDLE_TURNS
+from dispatchers._journal.limits import MAX_IDLE_TURNS, MAX_LOST_TURNS
 from dispatchers._journal.protocol import LEASE, Journal
 from dispatchers._journal.rules import leaves_after
 from dispatchers._journal.values import (
@@ -58,6 +58,12 @@ GIVEN_UP = Failure("nothing awaits it any more", "cancelled").encode()
 BLOCKS = (
     "what blocks belongs into a step, a long history into `restart(...)`; mend its code, or raise "
     "the worker's limit, then resume the execution"
+)
+
+
+KILLED = (
+    "workers in a row ended in a turn of it: its code, or a local step, may be killing them, or "
+    "takes longer than its queue waits; mend it, then resume the execution"
 )
 
 
@@ -192,11 +198,10 @@ class _Taken:
 
     def advance(self, deliveries: int) -> None:
         """Run the code on until it waits, and let go of the turn."""
-        if deliveries >= MAX_IDLE_TURNS:
-            self._stick(
-                f"{deliveries} workers in a row ended in a turn of it: its code, or a local step, "
-                "may be killing them; mend it, then resume the execution"
-            )
+        # The journal counts turns, whatever woke them; a turn that it does not know of is its job.
+        lost = deliveries - 1 if self._turn.lost is None else self._turn.lost
+        if lost >= MAX_LOST_TURNS:
+            self._stick(f"{lost} {KILLED}")
             return
         if self._turn.unsent:
             hand_over_due(self._journal, self._record)

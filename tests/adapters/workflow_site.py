@@ -25,6 +25,7 @@ PATIENCE = 100.0
 FLOWS = """
 import asyncio
 import os
+import signal
 import time
 from datetime import timedelta
 from pathlib import Path

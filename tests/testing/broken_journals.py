@@ -147,6 +147,57 @@ class StuckForEver(MemoryJournal):
         return super().take(execution, *args, **options)
 
 
+def counting_lost(count: Callable[[Any, int], int]) -> type[MemoryJournal]:
+    """Return a journal that counts other turns as lost: told its execution, and the right count."""
+
+    class Counts(MemoryJournal):
+        def take(self, execution: str, *args: Any, **options: Any) -> Any:
+            found = super().take(execution, *args, **options)
+            held = self._executions.get(execution)
+            return (
+                found._replace(lost=count(held, found.lost)) if isinstance(found, Turn) else found
+            )
+
+    return Counts
+
+
+class CountsReleasedTurns(MemoryJournal):
+    def release(self, turn: Turn, **options: Any) -> None:
+        super().release(turn, **options)
+        self._executions[turn.record.id].lost += 1
+
+
+class ForgetsWhatTheSweepFound(MemoryJournal):
+    def due(self, **options: Any) -> Any:
+        found = super().due(**options)
+        for each in found:
+            self._executions[each.execution].free()
+        return found
+
+
+class ForgivesTheStuck(MemoryJournal):
+    def commit(self, turn: Turn, commit: Commit, **options: Any) -> Any:
+        found = super().commit(turn, commit, **options)
+        self._executions[turn.record.id].lost = 0
+        return found
+
+
+class CountsOverCommits(MemoryJournal):
+    def commit(self, turn: Turn, commit: Commit, **options: Any) -> Any:
+        lost = self._executions[turn.record.id].lost
+        found = super().commit(turn, commit, **options)
+        self._executions[turn.record.id].lost = lost
+        return found
+
+
+class CountsOverResume(MemoryJournal):
+    def resume(self, execution: str, **options: Any) -> Any:
+        lost = self._executions[execution].lost
+        found = super().resume(execution, **options)
+        self._executions[execution].lost = lost
+        return found
+
+
 # Commits.
 
 
@@ -331,6 +382,23 @@ class SweepsTwice(MemoryJournal):
 class SweepsWithoutLimit(MemoryJournal):
     def due(self, *, limit: int, timeout: float) -> Any:
         return super().due(limit=MUCH, timeout=timeout)
+
+
+class WakesAsOften(MemoryJournal):
+    def _pause(self, execution: Any) -> float:
+        return self._unread_after
+
+
+class ForgetsThatTheyLeft(MemoryJournal):
+    def sent(self, execution: str, numbers: Any, *, again: Any = None, **options: Any) -> None:
+        left = [number for number in numbers if number not in (again or {})]
+        super().sent(execution, left, again=again, **options)
+
+
+class DropsWhatLeft(MemoryJournal):
+    def sent(self, execution: str, numbers: Any, *, again: Any = None, **options: Any) -> None:
+        kept = {number: at for number, at in (again or {}).items() if number not in numbers}
+        super().sent(execution, numbers, again=kept, **options)
 
 
 class TakesWithoutUnsent(MemoryJournal):
@@ -612,6 +680,15 @@ BROKEN: dict[str, list[type[MemoryJournal]]] = {
     "test_the_same_message_takes_over_at_once": [DoesNotKnowItsMessage],
     "test_a_released_turn_is_free_and_wanted": [ReleasesNothing, WantsNothingAfterRelease],
     "test_an_execution_that_ended_gives_no_turn": [HoldsTheEnded],
+    "test_turns_that_end_with_their_workers_are_counted": [
+        counting_lost(lambda _, lost: 0),
+        counting_lost(lambda held, _: held.record.fence - 1),
+        CountsReleasedTurns,
+        ForgetsWhatTheSweepFound,
+        ForgivesTheStuck,
+        CountsOverCommits,
+        CountsOverResume,
+    ],
     "test_a_stuck_execution_gives_a_turn": [StuckForEver],
     "test_all_of_a_commit_is_read_back": [
         committing(lambda c: c._replace(state=None)),
@@ -648,8 +725,9 @@ BROKEN: dict[str, list[type[MemoryJournal]]] = {
     ],
     "test_nothing_else_is_due": [SweepsTheStuck, SweepsTheHeld],
     "test_what_is_due_counts_as_woken": [SweepsTwice, SweepsWithoutLimit],
+    "test_what_was_woken_in_vain_waits_longer": [WakesAsOften],
     "test_unsent_commands_stay_until_they_left": [TakesWithoutUnsent],
-    "test_a_next_try_is_kept": [NeverAgain],
+    "test_a_next_try_is_kept": [NeverAgain, ForgetsThatTheyLeft, DropsWhatLeft],
     "test_what_others_wait_for_leaves_after_the_end": [DropsAllAtTheEnd, SendsStepsOfTheEnded],
     "test_an_end_answers_the_parent": [LeavesParentsAlone],
     "test_a_parent_is_answered_once": [AnswersParentsAgain],

@@ -11,7 +11,7 @@ from ._harness import JournalHarness
 
 
 class Sweep:
-    """J37 to J42."""
+    """J37 to J42, J76."""
 
     def test_each_kind_of_due_is_found(self, calls: Calls) -> None:
         """J37: a timer, unread entries, a lost turn, a command that has not left."""
@@ -76,6 +76,21 @@ class Sweep:
             assert not first.keys() & rest.keys()
         assert len(_due_within(calls, 3)) == 3, "a wake-up that was lost is not repeated"
 
+    def test_what_was_woken_in_vain_waits_longer(
+        self, calls: Calls, harness: JournalHarness
+    ) -> None:
+        """J76: for as long as it has waited already (`rules.pause_after`)."""
+        calls.park(step(1), at=time.time() - 100)
+        assert calls.due() == {ONE: "unsent"}
+
+        end = time.monotonic() + 1.3 * harness.unread_after
+        while time.monotonic() < end:
+            assert calls.due() == {}, (
+                "it had waited for 100 s and is woken once more at once: behind other work that "
+                "takes long, wake-ups would be all that there is"
+            )
+            time.sleep(harness.unread_after / 10)
+
     def test_unsent_commands_stay_until_they_left(
         self, calls: Calls, harness: JournalHarness
     ) -> None:
@@ -92,17 +107,23 @@ class Sweep:
         assert calls.unsent() == {}
 
     def test_a_next_try_is_kept(self, calls: Calls) -> None:
-        """J41: `again` sets the instant of the next try, and what has left has none."""
+        """J41: `again` sets the instant of the next try; what left without one is not unsent."""
         now = time.time()
         calls.park(step(1), step(2), step(3), at=now)
         assert all(each.next_try > now for each in calls.unsent().values()), (
             "a new command is due at once: its own turn has no time to hand it over"
         )
 
-        calls.sent(1, again={2: now + 500.5, 1: now + 1, 77: now})
+        calls.sent(1, again={2: now + 500.5, 77: now})
         unsent = calls.unsent()
         assert sorted(unsent) == [2, 3], "a command that has left was kept"
-        assert unsent[2].next_try == now + 500.5
+        assert (unsent[2].next_try, unsent[2].left) == (now + 500.5, False)
+        calls.sent(3, again={3: now + 60.5})
+        forgotten = calls.unsent().get(3)
+        assert forgotten, "a command that left, and may be forgotten, has to leave once more"
+        assert (forgotten.next_try, forgotten.left) == (now + 60.5, True)
+        calls.sent(again={3: now + 70.5})
+        assert calls.unsent()[3].left, "it has left, whatever becomes of it the next time"
         calls.sent(again={2: now - 1})
         assert calls.due() == {ONE: "unsent"}
 

@@ -11,7 +11,7 @@ from ._harness import JournalHarness
 
 
 class Turns:
-    """J8 to J15."""
+    """J8 to J15, J75."""
 
     def test_a_turn_has_what_its_worker_needs(self, calls: Calls) -> None:
         """J8: the record, the entries after a place, the unsent commands; the fence counts up."""
@@ -108,6 +108,27 @@ class Turns:
         calls.forget(time.time() + 1)
         assert calls.try_commit(turn) is Refusal.MISSING
         assert calls.try_take() is Refusal.MISSING
+
+    def test_turns_that_end_with_their_workers_are_counted(self, calls: Calls) -> None:
+        """J75: from one commit to the next; a `STUCK` keeps the count, and `resume` begins anew."""
+        calls.begin()
+        assert [calls.take(wakeup="m").lost for _ in range(3)] == [0, 1, 2]
+        until(lambda: calls.due().get(ONE) == "orphaned", "a lost turn is never due")
+        turn = calls.take()
+        assert turn.lost == 3, "the sweep has found a lost turn, and it was not counted"
+        calls.release(turn)
+        turn = calls.take()
+        assert turn.lost == 3, "a turn that is released is not lost, and changes nothing"
+
+        calls.commit(turn, status=Status.STUCK, why="it kills its workers")
+        turn = calls.take(wakeup="m")
+        assert turn.lost == 3, "what is stuck for it would kill workers again"
+        calls.commit(turn, step(1), keep=True)
+        turn = calls.take(wakeup="m")
+        assert turn.lost == 1, "a commit begins the count anew, also one of a turn that goes on"
+        calls.commit(turn, status=Status.STUCK, why="it kills its workers")
+        calls.resume()
+        assert calls.take().lost == 0, "an execution that is resumed has a chance"
 
     def test_a_stuck_execution_gives_a_turn(self, calls: Calls) -> None:
         """J15: with code that is right again it goes on, and is not stuck any more."""

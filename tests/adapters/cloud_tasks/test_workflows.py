@@ -31,6 +31,18 @@ async def answered(number: int) -> int:
 async def changed() -> int:
     await add.step(99 if os.environ.get("OTHER_CODE") else 98, right=0)
     return await go.receive()
+
+
+def kill_server() -> int:
+    note("killed")
+    if not (HERE / "mended").exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 5
+
+
+@workflow(name="anywhere.deadly")
+async def deadly() -> int:
+    return await local(kill_server)
 """
 
 
@@ -125,3 +137,27 @@ def test_code_that_fits_again_is_found_by_the_scheduler(site: Site) -> None:
     assert (record.status.name, record.output) == ("COMPLETED", b"9")
     assert site.effects()["add 98 0"] == 1
     assert site.effects()["add 99 0"] == 0
+
+
+@pytest.mark.slow
+def test_a_turn_that_kills_its_server_is_stopped(site: Site) -> None:
+    """D16: four times, however often it is pushed; a new server and the sweep do not run it."""
+    site.sweeps = True
+    site.send("anywhere.deadly", "1")
+    site.until(lambda: (r := site.look("anywhere.deadly/1")) and r.status.name == "STUCK")
+    record = site.look("anywhere.deadly/1")
+    assert record is not None
+    assert record.why is not None
+    assert "4 workers in a row ended in a turn of it" in record.why
+    assert site.effects()["killed"] == 4
+    site.kill_worker()
+    site.start_worker()
+    fence = record.fence
+    site.until(lambda: (r := site.look("anywhere.deadly/1")) and r.fence > fence)
+    (site.folder / "mended").touch()
+    site.journal.resume("anywhere.deadly/1", number=None, at=time.time(), timeout=30)
+
+    record = site.ended("anywhere.deadly/1")
+
+    assert (record.status.name, record.output) == ("COMPLETED", b"5")
+    assert site.effects()["killed"] == 5

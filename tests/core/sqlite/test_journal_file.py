@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 import threading
 import time
@@ -14,19 +15,22 @@ import pytest
 
 from dispatchers.journals import (
     LEASE,
+    LONGEST_WAIT,
     Answer,
     Command,
     Commit,
     Committed,
     EntryKind,
     JournalError,
+    Record,
     Refusal,
     Start,
     Turn,
+    rules,
 )
 from dispatchers.sqlite import NewJob, SQLiteIdempotencyStore, SQLiteJournal, SQLiteStore
 from dispatchers.sqlite import _schema as schema
-from dispatchers.sqlite._journal_reads import DUE
+from dispatchers.sqlite._journal_reads import _IS_LOST, DUE
 from dispatchers.sqlite._schema import STEPS, prepare
 
 T = 5.0
@@ -326,6 +330,33 @@ def test_what_is_woken_in_vain_is_woken_less_and_less_often(
     journal.close()
     first = [] if timer is None else [0]
     assert found == [*first, 2, 5, 11, 23, 47, 95, 155, 215, 275]
+
+
+def test_the_statement_says_when_as_the_rule_of_all_journals_does() -> None:
+    """D18: `rules.pause_after`, as a condition that finds rows by an index."""
+    times = (0.0, 0.5, 1.0, 2.0, 30.0, 59.0, 200.0)
+    with closing(sqlite3.connect(":memory:")) as connection:
+        for woken_at, since, timer, pause in itertools.product(times, times, (None, *times), times):
+            updated, now = woken_at - since, woken_at + pause
+            record = _record(updated_at=updated, wake_at=timer)
+            values = {"now": now, "woken_at": woken_at, "updated_at": updated, "wake_at": timer}
+            values |= {"lost": now - 1.0, "long_lost": now - LONGEST_WAIT}
+
+            (found,) = connection.execute(_AS_ROW, values).fetchone()
+
+            wanted = pause >= rules.pause_after(rules.waited(record, woken_at), 1.0)
+            assert bool(found) is wanted, values
+
+
+_AS_ROW = f"""
+SELECT {_IS_LOST} FROM
+    (SELECT :woken_at AS woken_at, :updated_at AS updated_at, :wake_at AS wake_at)
+"""
+
+
+def _record(**fields: Any) -> Record:
+    given = dict.fromkeys(Record._fields)
+    return Record(**{**given, **fields})
 
 
 def test_only_turns_that_are_held_are_watched(journal: SQLiteJournal) -> None:

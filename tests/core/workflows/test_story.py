@@ -168,7 +168,17 @@ def test_a_command_that_has_not_left() -> None:
 
     found = story(record(head=1, seen=1), entries(step(1, order=7)), [unsent])
 
-    assert f"no answer yet, leaves again {local(AT + 30)}" in words(found)[-1]
+    assert f"-> not handed over yet, tried again {local(AT + 30)}" in words(found)[-1]
+
+
+def test_a_command_that_may_have_been_forgotten() -> None:
+    """K24: a command that a process took, and may have lost, is told from one that has not left."""
+    body = envelope("shop.charge", order=7)
+    unsent = Unsent(Command(1, EntryKind.STEP, "shop.charge", b"", body), AT + 30, left=True)
+
+    found = story(record(head=1, seen=1), entries(step(1, order=7)), [unsent])
+
+    assert f"-> not answered yet, handed over once more {local(AT + 30)}" in words(found)[-1]
 
 
 @pytest.mark.parametrize(

@@ -216,6 +216,7 @@ def _done() -> Any:
 def _late(journal: Journal) -> None:
     """Let so much time pass that wake-ups count as lost."""
     journal._unread_after = 0.0
+    journal._pause = lambda _: 0.0
 
 
 def test_every_message_may_come_twice(queue, flow, journal):
@@ -1343,21 +1344,35 @@ def test_a_turn_that_is_interrupted_each_time_is_stuck(queue, flow, interrupt):
     assert "5 turns in a row were interrupted at their time limit" in execution.why()
 
 
-def test_a_turn_that_kills_its_worker_again_and_again_is_stuck(queue, flow):
-    """D16: the fifth worker does not run it."""
+class Killed(BaseException):
+    """Ends a turn as the death of its process does."""
+
+
+def test_a_turn_that_kills_its_worker_again_and_again_is_stuck(queue, flow, journal, monkeypatch):
+    """D16: the fifth worker does not run it, nor one that starts later; `resume` begins anew."""
 
     async def code() -> int:
         return await add.step(1, 1)
 
+    def killed(*args: Any) -> None:
+        raise Killed
+
     execution = started(flow(code))
-    for _ in range(4):
-        delivery = queue.claim()
-        assert delivery is not None
-        queue.abandon(delivery)
-    queue.run_all()
+    _late(journal)
+    journal._lease = 0.0
+    with monkeypatch.context() as patch:
+        patch.setattr(_turn._Taken, "_goes_on", killed)
+        patch.setattr(_turn._Taken, "fail", lambda *args: None)
+        for _ in range(4):
+            assert len(queue.run_all()) == 1
+            assert _sweep.sweep(limit=1) == 1
+        queue.run_all()
 
     assert execution.status() == "stuck"
-    assert "5 workers" in execution.why()
+    assert "4 workers in a row" in execution.why()
+    assert _sweep.retry_stuck() == 1
+    queue.run_all()
+    assert execution.status() == "stuck"
     assert execution.resume()
     queue.run_all()
     assert execution.result(timeout=1) == 2
