@@ -41,6 +41,8 @@ async def soaked(order: int) -> list[int]:
 """
 RESULT = b"[2,4,6,7,8]"
 STEPS = 4
+ENOUGH = 20
+"""Executions that have to be under way when a worker is killed."""
 
 
 def soak(folder: Path, url: str, kills: int, executions: int) -> str:
@@ -50,9 +52,9 @@ def soak(folder: Path, url: str, kills: int, executions: int) -> str:
     site = Site(folder, "celery", options, flows=FLOW)
     try:
         began = time.monotonic()
-        for number in range(executions):
-            site.send("anywhere.soaked", str(number), order=number)
+        _send(site, range(executions))
         for _ in range(kills):
+            executions = _with_more(site, executions)
             site.start_worker()
             # From the first sign of life: a start takes seconds, and is no time to be killed at.
             _await_progress(site)
@@ -64,6 +66,19 @@ def soak(folder: Path, url: str, kills: int, executions: int) -> str:
     finally:
         site.close()
         forget_queues(url, queue)
+
+
+def _send(site: Site, numbers: range) -> None:
+    for number in numbers:
+        site.send("anywhere.soaked", str(number), order=number)
+
+
+def _with_more(site: Site, count: int) -> int:
+    """Send more where most has ended, and return how many there are: none is killed for nothing."""
+    if len(_completed(site, count)) < count - ENOUGH:
+        return count
+    _send(site, range(count, count + 2 * ENOUGH))
+    return count + 2 * ENOUGH
 
 
 def _await_progress(site: Site) -> None:
