@@ -265,7 +265,7 @@ class LooksThenAnswers(MemoryJournal):
 
 
 class WakesEachTime(MemoryJournal):
-    def _is_waked(self, execution: Any) -> bool:
+    def _is_waked(self, execution: Any, pause: float) -> bool:
         return False
 
 
