@@ -31,23 +31,8 @@ CASES = [
     "test_a_late_run_settles_nothing",
 ]
 """Those that the adapters' own tests of their workers have not in another form."""
-COUNTS = "a run that is killed at the end of the grace counts as a delivery, and the code is 0"
-AHEAD = "Dramatiq's worker fetches ahead of what it runs"
-HEARTBEAT = "what it held comes back once its heartbeat is missed, a minute later"
-RARELY = "a stop at the very end of a run was seen to wait for the whole grace once"
-CANNOT = {
-    ("celery", CASES[0]): pytest.mark.xfail(reason=RARELY, strict=False),
-    ("celery", CASES[2]): pytest.mark.xfail(reason=COUNTS),
-    ("rq", CASES[2]): pytest.mark.xfail(reason=COUNTS),
-    ("dramatiq", CASES[1]): pytest.mark.xfail(reason=AHEAD, run=False),
-    ("dramatiq", CASES[2]): pytest.mark.xfail(reason=HEARTBEAT, run=False),
-    ("dramatiq", CASES[5]): pytest.mark.xfail(reason=HEARTBEAT, run=False),
-}
-"""Cases that a backend does not pass, as its README says."""
 PAIRS = [
-    pytest.param(backend, case, marks=CANNOT.get((backend, case), ()), id=f"{backend}-{case}")
-    for backend in BACKENDS
-    for case in CASES
+    pytest.param(backend, case, id=f"{backend}-{case}") for backend in BACKENDS for case in CASES
 ]
 
 

@@ -15,9 +15,7 @@ from functools import cache, partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from billiard.process import active_children
 from celery import Celery, bootsteps, signals
-from celery.app.task import Context
 from celery.exceptions import Reject
 from celery.worker import state
 
@@ -33,6 +31,7 @@ from dispatchers.delivery import (
 from ._delivery import RETRY_DELAY, run, run_here
 from ._dispatcher import CeleryDispatcher
 from ._message import Received, is_ours
+from ._pool import end_runs, keep_begun, received_of
 from ._shutdown import shutdown
 
 __all__ = ["CeleryWorker", "add_tasks", "register"]
@@ -50,6 +49,12 @@ PRIVATE_PARTS: tuple[tuple[str, ...], ...] = (
     ("celery.worker.state:should_terminate",),
     ("celery.apps.worker:Worker.install_platform_tweaks", "self", "worker"),
     ("celery.app.task:Context.as_execution_options",),
+    ("celery.concurrency.asynpool:AsynPool.flush", "self"),
+    ("celery.worker.state:active_requests",),
+    ("celery.worker.request:Request.acknowledge", "self"),
+    ("celery.worker.request:Request.acknowledged",),
+    ("billiard.pool:ApplyResult._accepted",),
+    ("billiard.pool:ApplyResult._write_to",),
 )
 """Parts of Celery that it does not promise; docs/private-parts.md has the list."""
 REDIS_PARTS: tuple[tuple[str, ...], ...] = (
@@ -194,6 +199,7 @@ def _work_of_ours(source: Source) -> type:
             parent.create_task_handler = partial(_guarded, parent, parent.create_task_handler)
 
         def start(self, parent: Any) -> None:
+            keep_begun(parent.pool)
             if source().broker.uses_redis:
                 move = (parent,)
                 self._timer = parent.timer.call_repeatedly(MOVE_INTERVAL, _move_due, move)
@@ -247,10 +253,7 @@ def _handle_unknown(
 def _run_unknown(message: Any, dispatcher: CeleryDispatcher) -> None:
     """Hand it back for a while, then dead-letter it: never drop it as Celery does (C11)."""
     try:
-        args, kwargs, embedded = message.decode()
-        headers = {**message.headers, "callbacks": embedded.get("callbacks")}
-        context = Context(headers, delivery_info=message.delivery_info)
-        run(Received.read(context, message.headers["task"], args, kwargs), dispatcher)
+        run(received_of(message), dispatcher)
     except Reject:
         message.reject(requeue=True)
     except Exception:  # noqa: BLE001 - Ignore and what follows a dead letter: it is settled
@@ -287,6 +290,7 @@ class CeleryWorker:
         self._options = options
         self._app = dispatcher.broker.app
         self._stopped = False
+        self._gave_up = False
         parts = PRIVATE_PARTS + (REDIS_PARTS if dispatcher.broker.uses_redis else ())
         refuse_changed(parts)
 
@@ -308,7 +312,7 @@ class CeleryWorker:
                 threading.Thread(target=self._stop_when_empty, daemon=True).start()
             if not self._stopped:
                 worker.start()
-        return int(worker.exitcode or 0)
+        return int(worker.exitcode or self._gave_up)
 
     def _worker(self) -> Any:
         worker = self._app.Worker(
@@ -338,14 +342,13 @@ class CeleryWorker:
         shutdown.begin()
 
     def _end_in_time(self) -> None:
-        """Kill what still runs when the grace is over: the broker gives it to another worker."""
+        """Give back what still runs when the grace is over, and kill it."""
         while not self._stopped:
             time.sleep(POLL_INTERVAL)
         time.sleep(self._options.grace)
         shutdown.begin("Cold")
+        self._gave_up = end_runs(self._dispatcher) > 0
         state.should_terminate = 0
-        for child in active_children():
-            os.kill(child.pid, signal.SIGKILL)
 
     def _queues(self) -> list[str]:
         if self._options.queues:

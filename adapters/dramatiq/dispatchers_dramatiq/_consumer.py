@@ -108,7 +108,12 @@ class TaskConsumer(Consumer):
                 self._return(message)
 
     def close(self) -> None:
-        """End the connection."""
+        """End the connection; what runs beyond the grace of its worker is given back first."""
+        if self.context.is_over:
+            running = list(self.context.running.values())
+            self.requeue(running)
+            for message in running:
+                message.unsettled = None  # its run settles nothing any more
         self.inner.close()
 
     # What is done for messages of our tasks.

@@ -28,6 +28,10 @@ class Context:
         """The names of our actors."""
         self.stopping = threading.Event()
         """Set while the worker is being stopped."""
+        self.is_over = False
+        """The grace of a worker that stops is over: what still runs goes back."""
+        self.running: dict[int, Any] = {}
+        """The messages whose runs have not ended, by their identity."""
         self._broker = broker
         self._substitute: DramatiqDispatcher | None = None
 

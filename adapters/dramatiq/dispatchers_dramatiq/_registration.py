@@ -79,6 +79,7 @@ class Registration(Middleware):
         """Give every task its actor, and every queue of the configuration its consumer."""
         del worker
         self.context.stopping.clear()
+        self.context.is_over = False
         self.add_all(broker)
 
     def before_worker_shutdown(self, broker: Any, worker: Any) -> None:
@@ -127,7 +128,11 @@ class Registration(Middleware):
             time.sleep(RETRY_DELAY)
             message.back = True
             raise skipped(message, "it is given back") from exc
-        return perform(delivery, self.context.stopping.is_set)
+        self.context.running[id(message)] = message
+        try:
+            return perform(delivery, self.context.stopping.is_set)
+        finally:
+            del self.context.running[id(message)]
 
     # Consumers.
 

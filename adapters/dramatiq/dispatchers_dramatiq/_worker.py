@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from time import monotonic
 from typing import Any
 
 from dramatiq import Worker
+from dramatiq.worker import QUEUE_PREFETCH
 
 from dispatchers import WorkerOptions, catalogue
 from dispatchers.delivery import StopFlag
@@ -15,6 +17,8 @@ from ._registration import Registration, register
 
 POLL_INTERVAL = 0.5
 """Seconds between two looks at what is left to do."""
+LAST_GRACE = 2000
+"""Milliseconds that the threads of consumers, which look up once a second, get to end."""
 IDLE_LOOKS = 2
 """Looks that must find nothing: a message may be between two queues at one of them."""
 
@@ -43,14 +47,29 @@ class DramatiqWorker:
         worker = Worker(
             self._broker, queues=set(self._queues()), worker_threads=self._options.concurrency
         )
+        # Two for each thread are usual: one would wait here while another worker is free.
+        worker.queue_prefetch = QUEUE_PREFETCH or self._options.concurrency
         worker.start()
         try:
             self._wait()
         finally:
-            # Before the broker is closed: what is settled meanwhile needs the connection.
-            worker.stop(timeout=int(self._options.grace * 1000))
-            self._broker.close()
-        return 0
+            gave_up = self._end(worker)
+        return int(gave_up)
+
+    def _end(self, worker: Any) -> bool:
+        """Let runs end within the grace, and give back those that do not; tell if some do not."""
+        context = self._registration().context
+        context.stopping.set()
+        for thread in worker.workers:
+            thread.stop()
+        until = monotonic() + self._options.grace
+        for thread in worker.workers:
+            thread.join(max(0.0, until - monotonic()))
+        context.is_over = True
+        # Before the broker is closed: what is settled meanwhile needs the connection.
+        worker.stop(timeout=LAST_GRACE)
+        self._broker.close()
+        return bool(context.running)
 
     def stop(self) -> None:
         """Finish what runs, then end; what runs longer than the grace goes back."""
@@ -69,9 +88,11 @@ class DramatiqWorker:
         tasks = [task.policy.queue for task in catalogue.all() if task.policy.queue]
         return list(dict.fromkeys([*self._dispatcher.broker.own, *tasks]))
 
+    def _registration(self) -> Registration:
+        return next(m for m in self._broker.middleware if isinstance(m, Registration))
+
     def _is_idle(self) -> bool:
-        registration = next(m for m in self._broker.middleware if isinstance(m, Registration))
-        held = any(unsettled.held for unsettled in registration.unsettled.values())
+        held = any(unsettled.held for unsettled in self._registration().unsettled.values())
         try:
             return not held and not self._waiting()
         except Exception:  # noqa: BLE001 - a broker that does not answer may hold something

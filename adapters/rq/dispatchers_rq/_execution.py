@@ -51,7 +51,7 @@ class _Running(TakingWorker):
         try:
             super().execute_job(job, queue)
         except BaseException:  # a cold shutdown: the job was interrupted
-            self.leases.settle(job.taken, "lost")
+            self.leases.interrupted(job.taken)
             raise
         if not job.taken.is_ours:
             self.leases.settle(job.taken, "release")

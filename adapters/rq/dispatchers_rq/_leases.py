@@ -130,11 +130,11 @@ class Taken(Delivery):
         self._leases.settle(self, "dead", ttl, failure_text(words), *fields)
 
     def abandon(self) -> None:
-        """Give it back: at once and counted where the run has ended its process, else later."""
+        """Give it back: at once where its process ends, else later."""
         if isinstance(sys.exception(), Exception):  # a store was down
             super().abandon()
         else:
-            self._leases.settle(self, "lost")
+            self._leases.interrupted(self)
 
 
 class Leases:
@@ -154,6 +154,10 @@ class Leases:
         self._observed = monotonic()
         self.leaves_some = False
         """The last look passed by jobs that this worker cannot read."""
+        self.gives_up = False
+        """The grace is over: what runs is interrupted by its worker."""
+        self.gave_back = False
+        """Something was interrupted so."""
 
     @property
     def interval(self) -> float:
@@ -239,6 +243,13 @@ class Leases:
                 sleep(RETRY_DELAY)
             else:
                 return taken.answer
+
+    def interrupted(self, taken: Taken) -> None:
+        """Give back what ran when its process ended: counted, unless its worker interrupted it."""
+        if self.gives_up:
+            self.gave_back |= bool(self.settle(taken, "return"))
+        else:
+            self.settle(taken, "lost")
 
     def observe(self, queues: Sequence[str]) -> None:
         """Give back what was not renewed for the length of a lease, by this process's clock."""

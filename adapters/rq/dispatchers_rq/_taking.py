@@ -236,6 +236,7 @@ class TakingWorker(AnyWorker):
             self._end_now()
 
     def _end_now(self) -> None:
+        self.leases.gives_up = True
         if self.horse_pid:
             self.kill_horse()
             self.wait_for_horse()

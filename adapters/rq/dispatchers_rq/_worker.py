@@ -27,6 +27,8 @@ LAST_GRACE = 5.0
 """Seconds that a process gets to give its work back, when its grace is over."""
 MAX_MAJOR = 2
 """The major version of RQ whose `Worker` this one extends."""
+GAVE_BACK = 3
+"""Exit code of a process that was interrupted in a run when the grace was over."""
 STOPPING, HURRYING = 1, 2
 """Values of the byte that all processes share."""
 PRIVATE_PARTS: dict[Any, dict[str, tuple[str, ...]]] = {
@@ -131,6 +133,7 @@ class RQWorkers:
         self._options = options
         self._state = mmap.mmap(-1, 1)  # shared with the processes, and with theirs
         self._stopped_at: float | None = None
+        self._gave_back = False
         self._processes: set[int] = set()
 
     def run(self) -> int:
@@ -141,7 +144,7 @@ class RQWorkers:
         while self._processes:
             self._look(queues)
             sleep(POLL_INTERVAL)
-        return 0
+        return int(self._gave_back)
 
     def stop(self) -> None:
         """Finish what runs, then end; what runs longer than the grace goes back."""
@@ -180,7 +183,7 @@ class RQWorkers:
         from ._execution import HorseWorker, SimpleWorker
 
         # A failure, until the worker has said that it ended well: each way out leads to `_exit`.
-        status = 1
+        status, worker = 1, None
         try:
             kind = HorseWorker if self._broker.options.horses else SimpleWorker
             worker = kind(
@@ -197,8 +200,9 @@ class RQWorkers:
         except Exception as exc:  # noqa: BLE001 - the supervisor starts another process
             say(logging.ERROR, "a worker of RQ's has failed", exc_info=exc)
         finally:
+            gave_back = worker is not None and worker.leases.gave_back
             # Not `sys.exit`: exit functions and buffers are the supervisor's.
-            os._exit(status)
+            os._exit(GAVE_BACK if gave_back else status)
 
     def _look(self, queues: Sequence[str]) -> None:
         # A sorted copy, as processes are removed and added meanwhile.
@@ -212,9 +216,12 @@ class RQWorkers:
 
     def _ended(self, status: int, queues: Sequence[str]) -> None:
         """Start another in its place, unless it was to end."""
-        if self._stopped_at is not None or (self._options.drain and status == 0):
-            return
         code = os.waitstatus_to_exitcode(status)
+        if self._stopped_at is not None:
+            self._gave_back |= code in {GAVE_BACK, -signal.SIGKILL}
+            return
+        if self._options.drain and code == 0:
+            return
         say(logging.WARNING, "a worker process has ended with %d: another is started", code)
         sleep(RESTART_DELAY)
         self._start(queues)

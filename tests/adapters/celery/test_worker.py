@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import termios
 import time
+from array import array
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -404,6 +408,51 @@ def test_a_signal_to_the_whole_group_cuts_no_run(place: Place, number: int) -> N
     place.start()
 
 
+def _unread(process: int) -> int:
+    """Count the bytes that wait in the pipes of a process."""
+    found = 0
+    for entry in Path(f"/proc/{process}/fd").iterdir():
+        if not str(entry.readlink()).startswith("pipe:"):
+            continue
+        pipe = os.open(entry, os.O_RDONLY | os.O_NONBLOCK)
+        size = array("i", [0])
+        fcntl.ioctl(pipe, termios.FIONREAD, size)
+        os.close(pipe)
+        found += size[0]
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_stop_while_a_run_begins_repeats_nothing(place: Place) -> None:
+    """C9: what a process of the pool was given before the stop is run once, and acknowledged."""
+    place.kill()
+    journal = place.journal()
+    worker = place.start()
+    note = work.note.options(dispatcher=place.dispatcher)
+    note.dispatch(journal.path, "up")
+    place.until(lambda: journal.texts == ["up"])
+    child = journal.entries[0].pid
+    # A process that is not free yet would not be given the next message.
+    name = f"dispatchers-{worker.pid}@{socket.gethostname()}"
+    control = place.dispatcher.broker.app.control
+    inspect = control.inspect([name], timeout=MAX_WAIT, limit=1)
+    place.until(lambda: inspect.active() == {name: []})
+
+    os.kill(child, signal.SIGSTOP)
+    before = _unread(child)
+    note.dispatch(journal.path, "late")
+    place.until(lambda: _unread(child) > before)
+    given = _unread(child)
+    worker.terminate()
+    place.until(lambda: _unread(child) > given)  # the pool is closed: it was told to end
+    os.kill(child, signal.SIGCONT)
+    code = worker.wait(MAX_WAIT)
+    drained = place.start("--drain").wait(MAX_WAIT)
+
+    assert (code, drained, journal.texts) == (0, 0, ["up", "late"])
+    place.start()
+
+
 def test_a_run_beyond_the_grace_goes_back(place: Place) -> None:
     """C9: a worker ends soon after its grace, and another one gets the work."""
     place.kill()
@@ -413,11 +462,12 @@ def test_a_run_beyond_the_grace_goes_back(place: Place) -> None:
     place.until(lambda: "began" in journal.texts)
 
     worker.terminate()
-    worker.wait(20)
+    code = worker.wait(20)
     place.start()
     place.until(lambda: "ended" in journal.texts)
 
-    assert journal.texts == ["began", "began", "ended"]
+    assert (code, journal.texts) == (1, ["began", "began", "ended"])
+    assert {(entry.attempt, entry.deliveries) for entry in journal.entries} == {(1, 1)}
 
 
 def test_what_the_project_logs_is_left_alone(place: Place) -> None:

@@ -310,8 +310,27 @@ def test_a_run_is_told_that_the_worker_stops(place: Place) -> None:
     assert {entry.attempt for entry in journal.entries} == {1}
 
 
-def test_what_a_stopping_worker_had_not_begun_is_no_delivery(fresh: Place) -> None:
+def test_a_run_beyond_the_grace_goes_back(fresh: Place) -> None:
+    """C9: another worker gets it at once, as the same attempt and delivery; the code is 1."""
+    journal = fresh.journal()
+    worker = fresh.start("--grace", "0s")
+    work.slow_once.options(dispatcher=fresh.dispatcher).dispatch(journal.path)
+    fresh.until(lambda: journal.texts == ["began"])
+
+    worker.terminate()
+    code = worker.wait(PATIENCE)
+    fresh.start()
+    fresh.until(lambda: "ended" in journal.texts)
+
+    assert (code, journal.texts) == (1, ["began", "began", "ended"])
+    assert {(entry.attempt, entry.deliveries) for entry in journal.entries} == {(1, 1)}
+
+
+def test_what_a_stopping_worker_had_not_begun_is_no_delivery(
+    fresh: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """C10: a deploy is no reason to count: what was fetched and not run goes back as it was."""
+    monkeypatch.setenv("dramatiq_queue_prefetch", "8")
     journal = fresh.journal()
     for _ in range(2):
         work.slow.options(dispatcher=fresh.dispatcher).dispatch(journal.path, 2.0)

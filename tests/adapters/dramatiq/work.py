@@ -40,6 +40,15 @@ def slow(journal: str, seconds: float) -> None:
     Journal(journal).write("ended")
 
 
+@task(name="dramatiq_tests.slow_once")
+def slow_once(journal: str) -> None:
+    """Run for ever at first, and end when it comes again."""
+    Journal(journal).write("began")
+    if len(Journal(journal).texts) == 1:
+        time.sleep(60)
+    Journal(journal).write("ended")
+
+
 @task(name="dramatiq_tests.patient", max_attempts=2)
 def patient(journal: str) -> None:
     """Give the work back when the worker stops."""
