@@ -47,10 +47,14 @@ class MessageDelivery(Delivery):
         """It is of the task's former life, and a result may be waited for."""
         self._message, self._received, self._dispatcher = message, received, dispatcher
 
-    @property
-    def is_given_back(self) -> bool:
-        """Tell whether the grace of its worker was over before its run was."""
-        return self._message.unsettled is None
+    def refuse_late(self) -> None:
+        """Leave the message to another worker, if the grace of this one is over.
+
+        Raises:
+            SkipMessage: It was given back while it ran.
+        """
+        if self._message.unsettled is None:
+            raise skipped(self._message, "it is given back")
 
     def complete(self, outcome: Outcome) -> None:
         """Leave it to Dramatiq, which acknowledges when its actor returns."""
@@ -123,8 +127,7 @@ def perform(delivery: MessageDelivery, stopping: Callable[[], bool]) -> Any:
     except BaseException:  # the thread or the process ends: it is run again
         delivery.abandon()
         raise
-    if delivery.is_given_back:  # another worker has it
-        return None
+    delivery.refuse_late()
     for each in delivery.limits:  # the run is over: its settlement is not interrupted
         each.manager.remove_timeout(threading.get_ident())
     if not settle(delivery, outcome, delivery.letters):
