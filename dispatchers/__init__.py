@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         DispatchStatus,
         DispatchUnknownError,
         FailedResponses,
+        PassedOver,
     )
     from dispatchers._models.stats import Stats, queue_stats
     from dispatchers._payload.errors import DeclarationError, PayloadError
@@ -85,6 +86,7 @@ __all__ = [
     "MissingDependencyError",
     "NotDurableError",
     "Outcome",
+    "PassedOver",
     "PayloadError",
     "PublishingDispatcher",
     "Reason",
@@ -141,7 +143,7 @@ _MODULES = {
     "_models.request": "Backoff DispatchRequest",
     "_models.response": (
         "DispatchError DispatchFailure DispatchResponse DispatchResponses DispatchStatus "
-        "DispatchUnknownError FailedResponses"
+        "DispatchUnknownError FailedResponses PassedOver"
     ),
     "_models.stats": "Stats queue_stats",
     "_payload.errors": "DeclarationError PayloadError",

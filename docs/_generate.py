@@ -199,7 +199,8 @@ def _built(name: str) -> BaseDispatcher:
 
 def capabilities() -> str:
     """What each bundled backend can do."""
-    built = {name: _built(name) for name in (*BUILT_IN, *ADAPTERS)}
+    # A failover can do what its members can.
+    built = {name: _built(name) for name in (*BUILT_IN, *ADAPTERS) if name != "failover"}
     rows = [
         (words, *(_ability(each, field) for each in built.values()))
         for field, words in WORDS.items()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from dispatchers._config.checks import problems_of, raise_all
-from dispatchers._config.container import CLOSE_WAIT, Snapshot
+from dispatchers._config.container import CLOSE_WAIT, Snapshot, siblings
 from dispatchers._config.container import build as build_from
 from dispatchers._config.layers import DEFAULT, Layer, code_layer
 from dispatchers._config.lifecycle import View, reload, state
@@ -33,6 +33,7 @@ __all__ = [
     "resolve",
     "settings_of_task",
     "settings_schema",
+    "sibling",
     "state",
 ]
 
@@ -48,6 +49,15 @@ def get_dispatcher(alias: str = DEFAULT) -> BaseDispatcher:
     # The usual case first: a look into a dict needs no lock.
     found = state.snapshot.instances.get(alias)
     return _built_now(lambda _: _text(alias)) if found is None else found
+
+
+def sibling(alias: str) -> BaseDispatcher:
+    """Return a dispatcher that another one stands on, while that one is being built.
+
+    Raises:
+        ConfigurationError: There is none of that alias, or it is configured wrongly.
+    """
+    return (siblings.get() or get_dispatcher)(alias)
 
 
 def build(backend: str, /, *, alias: str | None = None, **options: object) -> BaseDispatcher:

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from dispatchers._config.container import CLOSE_WAIT, Snapshot, build, close, without_its_secrets
+from dispatchers._config.container import (
+    CLOSE_WAIT,
+    Snapshot,
+    among,
+    build,
+    close,
+    without_its_secrets,
+)
 from dispatchers._config.layers import DEFAULT
 from dispatchers._config.references import ENDPOINT_CHECK, JOURNAL_CHECK
+from dispatchers._dispatch.base import BaseDispatcher
 from dispatchers._errors import ConfigurationError
 from dispatchers._models.problem import Problem
 from dispatchers._runtime.importing import cause, import_object, is_importable
@@ -62,13 +70,12 @@ def _of_fallbacks(snapshot: Snapshot) -> Iterator[Problem]:
 def _of_dispatcher(
     snapshot: Snapshot, alias: str, target: str | None, *, contact: bool
 ) -> Iterator[Problem]:
+    apart = _Apart(snapshot, target)
     try:
-        if target is None:
-            dispatcher = snapshot.dispatcher(alias)
-        else:
-            dispatcher = build(snapshot.configuration.specification(alias, target))
+        dispatcher = snapshot.dispatcher(alias) if target is None else apart.dispatcher(alias)
     except Exception as exc:  # noqa: BLE001 - what others raise becomes a message
         yield Problem(alias, "", "error", _words(exc))
+        apart.close()
         return
     try:
         dispatcher.check(contact=contact)
@@ -79,8 +86,31 @@ def _of_dispatcher(
         for warning in getattr(dispatcher, "warnings", ()):  # of contact; others' may have none
             yield Problem(alias, dispatcher.name, "warning", f"dispatcher {alias!r}: {warning}")
     finally:
-        if target is not None:
-            close([dispatcher], CLOSE_WAIT)
+        apart.close()
+
+
+class _Apart:
+    """Dispatchers of another target than the selected one, built for a check."""
+
+    def __init__(self, snapshot: Snapshot, target: str | None) -> None:
+        self._configuration, self._target = snapshot.configuration, target
+        self._built: dict[str, BaseDispatcher | None] = {}
+
+    def dispatcher(self, alias: str) -> BaseDispatcher:
+        """Return a dispatcher of that target, built if need be, with those that it stands on."""
+        if alias not in self._built:
+            self._built[alias] = None
+            with among(self.dispatcher):
+                specification = self._configuration.specification(alias, self._target)
+                self._built[alias] = build(specification)
+        found = self._built[alias]
+        if found is None:
+            raise ConfigurationError(f"dispatcher {alias!r} stands on itself")
+        return found
+
+    def close(self) -> None:
+        """Close what was built."""
+        close([each for each in self._built.values() if each is not None], CLOSE_WAIT)
 
 
 def _words(exc: Exception) -> str:

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from time import monotonic
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeGuard, cast
@@ -48,6 +49,22 @@ Given = BaseDispatcher | Mapping[str, object] | str
 def is_dispatcher(value: object) -> TypeGuard[BaseDispatcher]:
     """Tell whether a value dispatches; any object that does is taken."""
     return hands_over(value)
+
+
+siblings: ContextVar[Callable[[str], BaseDispatcher] | None] = ContextVar(
+    "dispatchers_siblings", default=None
+)
+"""Finds the dispatchers beside the one that is being built, by alias."""
+
+
+@contextmanager
+def among(find: Callable[[str], BaseDispatcher]) -> Generator[None]:
+    """Have what is built in this block find the dispatchers that it stands on with `find`."""
+    token = siblings.set(find)
+    try:
+        yield
+    finally:
+        siblings.reset(token)
 
 
 class Snapshot:
@@ -138,7 +155,8 @@ class Snapshot:
         return self.configuration.specified(alias, raw, (), "override()")
 
     def _built(self, specification: Specification) -> BaseDispatcher:
-        found = build(specification)
+        with among(self.dispatcher):
+            found = build(specification)
         for listener in on_build:
             listener()
         self.built[specification.alias] = specification, found
@@ -178,16 +196,27 @@ class Snapshot:
         """
         # A copy: other threads go on building from the old snapshot.
         for alias, (before, dispatcher) in list(old.built.items()):
-            closed = getattr(dispatcher, "_closed", False)
-            if alias not in self.instances and not closed and self._goes_on(alias, before):
+            if alias not in self.instances and self._goes_on(alias, before, old):
                 self.built[alias] = before, dispatcher
                 self.instances[alias] = dispatcher
 
-    def _goes_on(self, alias: str, before: Specification) -> bool:
+    def _goes_on(self, alias: str, before: Specification, old: Snapshot) -> bool:
         try:
-            return self.specification(alias).same_as(before)
+            closed = getattr(old.instances[alias], "_closed", False)
+            same = not closed and self.specification(alias).same_as(before)
+            # One that stands on others is built anew with any of them.
+            return same and all(
+                self._keeps(each, old) for each in before.cls.stands_on(before.options)
+            )
         except Exception:  # noqa: BLE001 - its first use will raise the error
             return False
+
+    def _keeps(self, alias: str, old: Snapshot) -> bool:
+        """Tell whether an alias is, or will be, the very dispatcher that it was."""
+        if alias in self.instances:
+            return self.instances[alias] is old.instances.get(alias)
+        before = old.built.get(alias)
+        return before is not None and self._goes_on(alias, before[0], old)
 
     def task(self, name: str) -> Mapping[str, object]:
         """Return the host's overrides of a task, by keyword."""

@@ -13,6 +13,7 @@ BUILT_IN: Mapping[str, str] = {
     "memory": "dispatchers.backends.memory:MemoryDispatcher",
     "null": "dispatchers.backends.null:NullDispatcher",
     "sqlite": "dispatchers.backends.sqlite:SQLiteDispatcher",
+    "failover": "dispatchers.backends.failover:FailoverDispatcher",
 }
 """Backends of the core, by name."""
 

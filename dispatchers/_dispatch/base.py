@@ -16,7 +16,7 @@ from typing import Any, ClassVar, final
 
 from dispatchers._dispatch import reporting as _report
 from dispatchers._dispatch.admission import Limits, admit
-from dispatchers._dispatch.batch import Batch
+from dispatchers._dispatch.batch import Batch, is_hurried
 from dispatchers._dispatch.circuit_breaker import Breaker
 from dispatchers._dispatch.configured import ConfiguredBackend
 from dispatchers._dispatch.error_mapping import (
@@ -418,6 +418,7 @@ class BaseDispatcher(ConfiguredBackend):
             "confirmed": capabilities.confirmed if confirmed is None else confirmed,
             "durable": capabilities.durable if durable is None else durable,
             "waived": waived,
+            "passed": (),
             "error": error,
             "elapsed": monotonic() - started,
             "request": request,
@@ -432,7 +433,7 @@ class BaseDispatcher(ConfiguredBackend):
     ) -> DispatchResponse:
         """Return the response to what could not be handed over, counted by the breaker."""
         deadline = request.deadline if is_instance(request, DispatchRequest) else None
-        hurried = deadline is not None and deadline < self.options.deadline
+        hurried = deadline is not None and is_hurried(deadline, self.options.deadline)
         return self._refused([request], exc, started, contacted=contacted, hurried=hurried)[0]
 
     def _refused(
@@ -451,7 +452,7 @@ class BaseDispatcher(ConfiguredBackend):
         )
         status, error = map_error(mapping, exc, contacted=contacted)
         if counted and self._breaker is not None:
-            # A deadline shorter than the dispatcher's own says little of the backend.
+            # A deadline far shorter than the dispatcher's own says little of the backend.
             late = hurried and error.category is ErrorCategory.TIMEOUT
             bad = contacted and not late and counts_against(status, error)
             self._count(self._breaker, bad=bad)

@@ -24,6 +24,15 @@ Refuse = Callable[[Sequence[object], Exception, bool, bool], list[DispatchRespon
 """Requests, the reason, whether the backend was contacted, whether the breaker counts it."""
 
 
+def is_hurried(deadline: float, usual: float) -> bool:
+    """Return true for a deadline that is so short that passing it says little of a backend.
+
+    Not for any that is shorter: `failover` leaves its members a little less than their own, and
+    one that is never counted as late would cost every dispatch its time.
+    """
+    return deadline < usual / 2
+
+
 class Batch:
     """The requests of one call, the chunk to send of them, and their responses in order.
 
@@ -53,8 +62,8 @@ class Batch:
 
     @property
     def is_hurried(self) -> bool:
-        """True if a request's deadline is shorter than the dispatcher's."""
-        return self._deadline < self._usual
+        """True if a request's deadline is much shorter than the dispatcher's."""
+        return is_hurried(self._deadline, self._usual)
 
     def chunks(self, requests: object) -> Iterator[list[Item]]:
         """Yield what is to be sent together; after a failure, refuse the rest."""

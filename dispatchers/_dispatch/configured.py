@@ -90,6 +90,12 @@ class ConfiguredBackend(ABC):
         return inherited and self.options.dead_letters is None
 
     @classmethod
+    def stands_on(cls, options: BackendOptions) -> tuple[str, ...]:
+        """Return the aliases of the dispatchers that one with these options hands work to."""
+        del options
+        return ()
+
+    @classmethod
     def is_available(cls) -> bool:
         """Tell whether the backend's library is installed; never raises."""
         return cls.library is None or is_importable(cls.library)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any
 
 from dispatchers._models.request import DispatchRequest
@@ -36,6 +37,31 @@ def seen(requests: Sequence[DispatchRequest]) -> Generator[None]:
         yield
     finally:
         _seen.reset(token)
+
+
+NONE: Mapping[int, DispatchRequest] = MappingProxyType({})
+_untold: ContextVar[Mapping[int, DispatchRequest]] = ContextVar("dispatchers_untold", default=NONE)
+
+
+@contextmanager
+def inner(requests: Sequence[DispatchRequest]) -> Generator[None]:
+    """Leave log and hooks out of the dispatches of these very requests by another dispatcher.
+
+    The one that called it has shown them to the hooks, and tells what became of them.
+    """
+    seen_before = _seen.set(requests)
+    # The requests themselves as well: the id of one that is gone may be that of another.
+    untold_before = _untold.set({id(each): each for each in requests})
+    try:
+        yield
+    finally:
+        _untold.reset(untold_before)
+        _seen.reset(seen_before)
+
+
+def is_inner(request: DispatchRequest | None) -> bool:
+    """Tell whether a request is one that the dispatcher which called this one tells of."""
+    return id(request) in _untold.get()
 
 
 def changed(request: DispatchRequest) -> DispatchRequest:

@@ -31,6 +31,7 @@ def _answer(status: DispatchStatus) -> DispatchResponse:
         "confirmed": False,
         "durable": False,
         "waived": (),
+        "passed": (),
         "error": build(DispatchFailure, error),
         "elapsed": 0.0,
         "request": None,

@@ -38,6 +38,7 @@ def unsent(
         "confirmed": False,
         "durable": False,
         "waived": (),
+        "passed": (),
         "error": error,
         "elapsed": elapsed,
         "request": known,
@@ -58,6 +59,8 @@ def unrouted(alias: str, backend: str, exc: Exception, started: float) -> Dispat
 
 def told(response: DispatchResponse) -> DispatchResponse:
     """Return the response, once the log and the hooks know of it."""
+    if hooks.is_inner(response.request):
+        return response
     if response.error is not None:
         log_failure(response)
     # Asked first: a dispatch without hooks must not pay for a call.
@@ -72,6 +75,8 @@ MAX_RECORDS = 20
 
 def told_all(responses: Sequence[DispatchResponse]) -> None:
     """Tell log and hooks of a batch: a record for each cause, not for each item."""
+    if len(responses) and hooks.is_inner(responses[0].request):
+        return
     causes: dict[tuple[object, ...], tuple[DispatchResponse, int]] = {}
     for response in responses:
         if (error := response.error) is not None:

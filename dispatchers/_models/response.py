@@ -83,6 +83,16 @@ class DispatchFailure(Model):
 
 
 @public
+class PassedOver(Model):
+    """A dispatcher that rejected a request before another one got it."""
+
+    dispatcher: str
+    """Its alias."""
+    error: DispatchFailure
+    """Why it did not take the work."""
+
+
+@public
 class DispatchResponse(Model):
     """Response to one dispatch: frozen, true when `ok`, JSON both ways."""
 
@@ -102,6 +112,8 @@ class DispatchResponse(Model):
     """The work survives the death of every process involved."""
     waived: tuple[str, ...] = ()
     """Options the request asked for, which the configuration allows to be left out."""
+    passed: tuple[PassedOver, ...] = ()
+    """The dispatchers that `failover` asked before, in order, with their errors."""
     error: DispatchFailure | None = None
     """Why it is not `ok`; None when it is."""
     elapsed: float = Field(default=0.0, ge=0)

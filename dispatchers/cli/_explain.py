@@ -55,6 +55,8 @@ class Explanation(Model):
     """The alias that it asks for."""
     backend: str | None
     """The backend's name."""
+    may_lie: tuple[str, ...] = ()
+    """Aliases of the members of `failover` that work may lie with; empty for another backend."""
     queue: str | None
     """The queue; None leaves it to the backend."""
     answer: str | None
@@ -149,6 +151,7 @@ def _routed(
         dispatcher=dispatcher.alias,
         wanted=wanted,
         backend=dispatcher.name,
+        may_lie=dispatcher.stands_on(options),
         queue=dispatcher.queue_of(request),
         answer="executed" if can.runs_here else "accepted",
         durable=can.durable,
@@ -198,6 +201,7 @@ def in_words(found: Explanation) -> Mapping[str, str]:
     return {
         "defined in": found.origin,
         "goes through": _way(found),
+        **({"work may lie with": _places_of(found)} if found.may_lie else {}),
         **({"in": found.files["path"]} if "path" in found.files else {}),
         "dispatch says": _answer(found),
         "a caller waits": _wait(found),
@@ -220,6 +224,11 @@ def _way(found: Explanation) -> str:
     if found.wanted not in state.snapshot.aliases():
         fallback = f", because {found.wanted!r} is not configured"
     return f"dispatcher {found.dispatcher!r}, backend {found.backend!r}{queue}{fallback}"
+
+
+def _places_of(found: Explanation) -> str:
+    names = ", ".join(map(repr, found.may_lie))
+    return f"{names}: the first of them that certainly takes it"
 
 
 def _answer(found: Explanation) -> str:

@@ -119,3 +119,17 @@ def test_many_waits_are_cut_short(shop: Shop) -> None:
     said = shop("explain", "shop.welcome")
 
     assert "5 min 20 s ... 10 min)" in said.out
+
+
+def test_a_failover_says_where_work_may_lie(shop: Shop) -> None:
+    """F2, F3: the members in order, and one deadline for all of them."""
+    shop.configure(
+        f'{REST}default = {{ backend = "failover", to = ["main", "backup"], deadline = 1.5 }}\n'
+        'main = "memory"\nbackup = "null"\n'
+    )
+
+    found, said = explained(shop, "shop.welcome"), shop("explain", "shop.welcome").out
+
+    assert found["may_lie"] == ["main", "backup"]
+    assert found["longest_wait"] == 1.75
+    assert "'main', 'backup': the first of them that certainly takes it" in said
