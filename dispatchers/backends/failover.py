@@ -27,6 +27,7 @@ from dispatchers._models.fields import as_tuple
 from dispatchers._models.options import BackendOptions
 from dispatchers._models.request import DispatchRequest
 from dispatchers._models.response import DispatchResponse, DispatchStatus, PassedOver
+from dispatchers._runtime.awaited_call import AwaitedCall
 from dispatchers.backends._members_worker import MembersWorker
 from dispatchers.backends._passage import INCAPABLE, Member, Passage
 
@@ -185,8 +186,10 @@ class FailoverDispatcher(BaseDispatcher):
         return _results(passage)
 
     # Not cut at the deadline here: each member is, but for one that runs the task in the call.
-    async def _asend_bounded(self, request: DispatchRequest, body: bytes, timeout: float) -> Sent:
-        return await self._asend(request, body, timeout=timeout)
+    def _hand_to_loop(
+        self, call: AwaitedCall[Sent], request: DispatchRequest, body: bytes, timeout: float
+    ) -> None:
+        call.run(self._asend(request, body, timeout=timeout), None)
 
     async def _asend_batch(
         self, items: Sequence[Item], timeout: float

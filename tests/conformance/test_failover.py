@@ -56,7 +56,8 @@ class FailoverHarness(Harness):
         memory = MemoryDispatcher(
             **{**{k: v for k, v in options.items() if k in known}, "alias": "queue"}
         )
-        down = Down(alias="gone", breaker=False, waive=options.pop("waive", ()))
+        deadline = options.get("deadline", 2.0)
+        down = Down(alias="gone", breaker=False, deadline=deadline, waive=options.pop("waive", ()))
         options.pop("capacity", None)
         self.keep(memory)
         return FailoverDispatcher(to=[down, memory], **options)
