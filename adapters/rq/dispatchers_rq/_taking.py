@@ -189,7 +189,7 @@ class TakingWorker(AnyWorker):
     def _adopt_former(self, taken: Taken) -> None:
         """Make a job of a converted task's former life a run of the core."""
         call = None if taken.is_ours else self._call(taken)
-        task = None if call is None or call[1] is not None else task_at(call[0])
+        task = None if call is None else called_task(call[0], call[1])
         if task is None or call is None:
             return
         limit = task.time_limit
@@ -242,6 +242,13 @@ class TakingWorker(AnyWorker):
             self.wait_for_horse()
         # RQ's loop ends by this exception, after its own cleaning up.
         raise SystemExit
+
+
+def called_task(function: object, instance: object) -> Task[..., Any] | None:
+    """Return the task that a job calls, by its path or, as `enqueue(task)` writes it, as it is."""
+    if isinstance(instance, Task):
+        return instance if function == "__call__" else None
+    return task_at(function) if instance is None else None
 
 
 def task_at(path: object) -> Task[..., Any] | None:

@@ -103,12 +103,13 @@ def test_pickled_jobs_run_where_an_option_says_so(place: Place, client: Any) -> 
     text = place.folder / "plain.txt"
     plain = queue.enqueue(PLAIN, str(text), text="theirs")
     former = queue.enqueue(FORMER, str(text), "former", number=7)
+    itself = queue.enqueue(work.converted, str(text), "itself", number=8)
 
     drained = place.start("--drain")
 
     assert drained.wait(60) == 0, place.log()
-    assert plain.get_status(refresh=True) == former.get_status(refresh=True) == "finished"
-    assert text.read_text().split() == ["theirs", "former-7-1"]
+    assert {job.get_status(refresh=True) for job in (plain, former, itself)} == {"finished"}
+    assert sorted(text.read_text().split()) == ["former-7-1", "itself-8-1", "theirs"]
 
 
 def test_a_job_of_a_former_life_is_a_run(place: Place, client: Any) -> None:
