@@ -15,7 +15,7 @@ from dispatchers._models.base import build
 from dispatchers._models.fields import new_id
 from dispatchers._models.request import DispatchRequest
 from dispatchers._models.response import DispatchFailure, DispatchResponse, DispatchStatus
-from dispatchers._runtime.log import log, say
+from dispatchers._runtime.log import is_said, say
 
 
 def unsent(
@@ -101,7 +101,7 @@ def log_failure(response: DispatchResponse, more: int = 0) -> None:
         return
     quiet = error.category is ErrorCategory.CIRCUIT_OPEN
     # While a breaker is open this runs for every dispatch: nothing is formatted in vain.
-    if quiet and not log.isEnabledFor(logging.DEBUG):
+    if quiet and not is_said(logging.DEBUG):
         return
     request = response.request
     say(

@@ -41,8 +41,11 @@ def say(
 
 
 def is_said(level: int) -> bool:
-    """Tell whether a record of this level would be written."""
-    return log.isEnabledFor(level)
+    """Tell whether a record of this level would be written; never raises an `Exception`."""
+    try:
+        return log.isEnabledFor(level)
+    except Exception:  # noqa: BLE001 - C1: `logging.setLoggerClass` takes any class
+        return True
 
 
 _said: WeakKeyDictionary[Any, dict[object, tuple[float, int]]] = WeakKeyDictionary()

@@ -14,6 +14,7 @@ from dispatchers import task
 from dispatchers._runtime import log as runtime_log
 from dispatchers._runtime.log import say_once
 from dispatchers._worker import settlement
+from dispatchers.backends.memory import MemoryDispatcher
 from dispatchers.backends.thread import ThreadDispatcher
 
 CORE = Path(dispatchers.__file__).parent
@@ -105,6 +106,37 @@ def test_a_filter_that_raises_loses_no_work(raising_filter, monkeypatch, error):
     assert response.ok
     assert store.kept.wait(10)
     assert thread.close(10) == 0
+
+
+class Refusing(logging.Logger):
+    """What `logging.setLoggerClass` takes."""
+
+    def isEnabledFor(self, level):
+        raise RuntimeError("a logger of the application's")
+
+
+@pytest.fixture
+def raising_logger(monkeypatch):
+    monkeypatch.setattr(logging.getLogger("dispatchers"), "__class__", Refusing)
+
+
+def test_a_logger_that_raises_changes_no_outcome(raising_logger):
+    """C1, C3: what has run well has succeeded, and what is refused is an answer."""
+
+    @task(name="log.succeeds")
+    def succeeds() -> None: ...
+
+    memory = MemoryDispatcher()
+    response = succeeds.options(dispatcher=memory).dispatch()
+    outcome = memory.step()
+    memory.close()
+    refused = succeeds.options(dispatcher=memory).dispatch()
+
+    assert response.ok
+    assert outcome is not None
+    assert outcome.reason == "succeeded"
+    assert refused.error is not None
+    assert refused.error.category == "closed"
 
 
 class Owner: ...
