@@ -283,6 +283,8 @@ def class_name(kind: type) -> str:
     return kind.__qualname__ if module in ("", "builtins") else f"{module}.{kind.__qualname__}"
 
 
+LISTED = 50
+"""Names that a message lists; one with thousands would fill the log."""
 LONGEST_NAME = 255
 """Characters of an alias or a key; the search for the nearest one takes their square of time."""
 
@@ -300,7 +302,12 @@ def nearest(name: str, known: Iterable[str], *, lists: bool = True) -> str:
     import difflib
 
     names = sorted(known)
-    comparable = names if len(name) <= LONGEST_NAME else []
-    if close := difflib.get_close_matches(name, comparable, n=1, cutoff=0.6):
-        return f"; did you mean {close[0]!r}?"
-    return f"; known are {', '.join(map(repr, names))}" if names and lists else ""
+    # By their letters alone: `RQ` has none in common with `rq`.
+    folded = {each.casefold(): each for each in reversed(names)}
+    comparable = folded if len(name) <= LONGEST_NAME else ()
+    if close := difflib.get_close_matches(name.casefold(), comparable, n=1, cutoff=0.6):
+        return f"; did you mean {folded[close[0]]!r}?"
+    if not (names and lists):
+        return ""
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return f"; known are {', '.join(map(repr, names[:LISTED]))}{more}"

@@ -22,6 +22,7 @@ from dispatchers import (
 )
 from dispatchers._config import references, registry
 from dispatchers._config.registry import BackendInfo, backends, load_backend, register
+from dispatchers._errors import nearest
 from dispatchers._runtime.importing import is_importable
 
 GOOD = """
@@ -155,6 +156,22 @@ def test_an_unknown_name_is_told_with_the_nearest() -> None:
     """An unknown name raises with the nearest one."""
     with pytest.raises(RegistrationError, match="no backend 'inlin'; did you mean 'inline'"):
         load_backend("inlin")
+
+
+@pytest.mark.parametrize(("name", "near"), [("RQ", "rq"), ("SQLite3", "sqlite"), ("AUTO_", "auto")])
+def test_the_nearest_name_is_found_in_any_case(name: str, near: str) -> None:
+    """As the libraries write themselves."""
+    assert nearest(name, ["auto", "rq", "sqlite"]) == f"; did you mean {near!r}?"
+
+
+def test_of_thousands_of_names_the_first_are_listed() -> None:
+    """A message stays one that can be read."""
+    names = [f"task{number:04}" for number in range(1000)]
+
+    message = nearest("?", names)
+
+    assert message.startswith("; known are 'task0000', 'task0001'")
+    assert message.endswith("'task0049' and 950 more")
 
 
 @pytest.mark.parametrize("name", [None, 5, b"inline", ["inline"]])
