@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import subprocess
 import sys
@@ -128,6 +129,20 @@ def test_one_sentence_per_line(name: str) -> None:
     several = [line for line in prose if re.search(r"[a-z`)]\. [A-Z]", line)]
 
     assert several == []
+
+
+def test_tests_that_a_page_names_are_there(name: str) -> None:
+    """What was renamed in a suite, or in the tests, is renamed on the pages, too."""
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / name).read_text()))
+
+    assert named <= _tests()
+
+
+@functools.cache
+def _tests() -> set[str]:
+    files = [file for folder in ("dispatchers", "tests") for file in (ROOT / folder).rglob("*.py")]
+    found = {name for file in files for name in re.findall(r"def (test_\w+)", file.read_text())}
+    return found | {file.stem for file in files}
 
 
 def test_the_readme_and_ci_run_the_same_test_command() -> None:

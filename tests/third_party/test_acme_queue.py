@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -27,6 +28,40 @@ print(note.dispatch(sys.argv[2]).raise_for_error().status)
 get_dispatcher()._worker(WorkerOptions(drain=True)).run()
 print(open(sys.argv[2]).read())
 """
+
+FLOWS = """
+import asyncio, os, signal
+from pathlib import Path
+from dispatchers import task
+from dispatchers.workflows import local, workflow
+
+@task(name="acme_test.double")
+def double(number: int) -> int:
+    return 2 * number
+
+def rate() -> int:
+    if not Path("killed").exists():
+        Path("killed").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 8
+
+@workflow(name="acme_test.flow")
+async def flow() -> list[int]:
+    first = await double.step(1)
+    both = await asyncio.gather(double.step(2), double.step(3))
+    await asyncio.sleep(0.3)
+    return [first, *both, await local(rate)]
+"""
+FLOW_TOML = """
+target = "shop"
+tasks = ["acme_flows"]
+workflows = "sqlite:journal.sqlite3"
+[targets.shop.default]
+backend = "acme"
+path = "spool"
+lease = 1.5
+"""
+AWAITED = "from acme_flows import flow; print(flow.execution('1').result(timeout=100))"
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +138,29 @@ def test_it_is_configured_and_works(installed: Path, tmp_path: Path) -> None:
     printed = _python("-c", USE, str(spool), str(note), at=tmp_path, path=installed)
 
     assert printed.split() == ["accepted", "ran"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="kills by a signal")
+def test_workflows_run_on_it(installed: Path, tmp_path: Path) -> None:
+    """D17: a backend that passes the suite carries workflows, also when a worker is killed."""
+    (tmp_path / "acme_flows.py").write_text(FLOWS)
+    (tmp_path / "dispatchers.toml").write_text(FLOW_TOML)
+    start = ("-m", "dispatchers", "dispatch", "acme_test.flow", "--key", "1")
+    command = [sys.executable, "-W", "error", "-m", "dispatchers", "worker"]
+    environment = {**os.environ, "PYTHONPATH": f"{installed}:{tmp_path}"}
+
+    assert "accepted" in _python(*start, at=tmp_path, path=installed)
+    first = subprocess.run(command, cwd=tmp_path, env=environment, timeout=100, check=False)
+    second = subprocess.Popen(command, cwd=tmp_path, env=environment)
+    try:
+        printed = _python("-c", AWAITED, at=tmp_path, path=installed)
+    finally:
+        second.kill()
+        second.wait()
+
+    assert first.returncode == -signal.SIGKILL
+    assert printed.strip() == "[2, 4, 6, 8]"
 
 
 def test_without_it_the_error_says_so(tmp_path: Path) -> None:
