@@ -56,6 +56,8 @@ class Connection:
         self.channel = channel
         self.metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self.usable = True
+        self.has_answered = False
+        """The service has answered a call: the connection may end while none is under way."""
         self._address = address
         self._changed = threading.Condition()  # re-entrant: a signal handler may come here too
         self._ready = False
@@ -184,6 +186,15 @@ class OwnClient:
 
     def __init__(self, client: Any) -> None:
         self.client = client
+
+    @property
+    def has_answered(self) -> bool:
+        """Return false: its failures are its own to repeat."""
+        return False
+
+    @has_answered.setter
+    def has_answered(self, answered: bool) -> None:
+        del answered
 
     def is_alive(self) -> bool:
         """Return true: nothing tells otherwise."""

@@ -17,6 +17,7 @@ from dispatchers import (
     DispatchRequest,
     ErrorCategory,
     PublishingDispatcher,
+    RejectedError,
     Sent,
     Stats,
     WorkerOptions,
@@ -24,7 +25,7 @@ from dispatchers import (
 
 from ._batch import send_many
 from ._broker import Broker
-from ._connection import gate
+from ._connection import Connection, OwnClient, gate
 from ._endpoint import check_against_endpoint
 from ._errors import category_of, is_certainly_unsent
 from ._message import LONGEST, MAX_SIZE, Messages
@@ -83,13 +84,46 @@ class CloudTasksDispatcher(PublishingDispatcher[Any]):
     def _publish(self, messages: Sequence[Any], timeout: float) -> Sequence[Sent | Exception]:
         until = monotonic() + timeout
         connection = self.broker.connection(timeout)
+        may_be_stale = connection.has_answered
+        answers = self._handed_over(connection, messages, until)
+        if may_be_stale:
+            self._repeat_lost(messages, answers, until)
+        return answers
+
+    def _handed_over(
+        self, connection: Connection | OwnClient, messages: Sequence[Any], until: float
+    ) -> list[Sent | Exception]:
         # Through the gate, as no fork may happen during a call of gRPC's.
         with gate.entered(), connection.ready(until - monotonic()):
             answers = send_many(connection, messages, until)
         # The next dispatch begins on a new channel: this one may be stuck behind a dead peer.
         if any(isinstance(answer, FATAL) for answer in answers):
             connection.retire()
+        else:
+            connection.has_answered = True
         return answers
+
+    def _repeat_lost(
+        self, messages: Sequence[Any], answers: list[Sent | Exception], until: float
+    ) -> None:
+        """Hand over once more what a connection has lost that ended between two calls.
+
+        gRPC sees the end on a thread of its own, when a call may be under way. The service knows
+        the task's name, so that it is not made twice; one without a name stays unknown.
+        """
+        lost = [
+            place
+            for place, answer in enumerate(answers)
+            if isinstance(answer, api.ServiceUnavailable) and messages[place].task.name
+        ]
+        if not lost:
+            return
+        with suppress(RejectedError):  # no new connection: what became of the first is unknown
+            connection = self.broker.connection(until - monotonic())
+            later = self._handed_over(connection, [messages[place] for place in lost], until)
+            for place, answer in zip(lost, later, strict=True):
+                if isinstance(answer, Sent):
+                    answers[place] = answer
 
     def _category(self, exc: Exception) -> ErrorCategory | None:
         return category_of(exc)

@@ -7,14 +7,12 @@ from pathlib import Path
 import pytest
 
 from dispatchers.testing import DispatcherConformance, Harness, tasks
-from dispatchers.testing.conformance._never_raises import WAYS
 from dispatchers.testing.conformance._tools import run_until
 from dispatchers.testing.journal import Journal
 
 from .harness import CloudTasksHarness
 from .service import Service
 
-STALE = "gRPC sees on a thread of its own that a connection has ended: a call may be quicker"
 FORKS = "a child forked while other threads dispatch hangs in gRPC now and then (grpcio 1.85)"
 NAMES = "the service knows a key as a task's name, for an hour beyond its end, and no more of it"
 SIZE = "the service's limit is one of tasks, with their headers and address, not of envelopes"
@@ -31,13 +29,6 @@ class TestCloudTasks(DispatcherConformance):
         self, harness: Harness, journal: Journal
     ) -> None:
         super().test_a_child_forked_during_a_dispatch_works(harness, journal)
-
-    @pytest.mark.xfail(reason=STALE, strict=False)
-    @pytest.mark.parametrize("way", WAYS)
-    def test_a_connection_gone_stale_is_replaced(
-        self, harness: Harness, journal: Journal, way: str
-    ) -> None:
-        super().test_a_connection_gone_stale_is_replaced(harness, journal, way)
 
     @pytest.mark.xfail(reason=ONE_COUNT)
     def test_failed_work_is_tried_again(self, harness: Harness, journal: Journal) -> None:

@@ -96,6 +96,41 @@ def test_a_code_of_grpc_has_its_category(standin: StandIn, code: str) -> None:
         assert (many.status, many.error and many.error.category) == CODES[code]
 
 
+@pytest.mark.parametrize(
+    ("names", "statuses"),
+    [("always", [DispatchStatus.ACCEPTED] * 3), ("keyed", [UNKNOWN] * 3)],
+)
+def test_what_a_connection_has_lost_is_handed_over_once_more(
+    standin: StandIn, names: str, statuses: list[DispatchStatus]
+) -> None:
+    """C2: a connection that ended between two calls costs none, where tasks have names."""
+    dispatcher = dispatcher_for(standin, names=names)
+    note = tasks.note.options(dispatcher=dispatcher)
+
+    note.dispatch("/nowhere").raise_for_error()
+    standin.misbehave(fail=1)
+    single = note.dispatch("/nowhere")
+    note.dispatch("/nowhere").raise_for_error()
+    standin.misbehave(fail=1)
+    many = dispatcher.dispatch_many([tasks.note.request("/nowhere") for _ in range(2)])
+    dispatcher.close()
+
+    assert [single.status, *(each.status for each in many)] == statuses
+
+
+def test_what_is_lost_twice_is_unknown(standin: StandIn) -> None:
+    """C3: one more call is all that is tried; what became of the first is not known."""
+    dispatcher = dispatcher_for(standin)
+    note = tasks.note.options(dispatcher=dispatcher)
+
+    note.dispatch("/nowhere").raise_for_error()
+    standin.misbehave(fail=2)
+    lost, after = note.dispatch("/nowhere"), note.dispatch("/nowhere")
+    dispatcher.close()
+
+    assert (lost.status, after.status) == (UNKNOWN, DispatchStatus.ACCEPTED)
+
+
 def test_no_exception_of_the_client_is_unmapped() -> None:
     """C4: each class of `google.api_core` and `google.auth` has a category."""
     found = [
