@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -32,6 +32,9 @@ gate = ForkGate(2.0)
 """A child that is forked in the midst of a write would take SQLite's file for locked for ever."""
 
 
+Counts = dict[str, Mapping[str, Any]]
+
+
 class Broker(Protocol):
     """A place that clusters take packages from."""
 
@@ -46,6 +49,10 @@ class Broker(Protocol):
 
     def warnings(self, *, timeout: float) -> list[str]:
         """Reach the broker; return what an operator should know."""
+        ...
+
+    def counts(self, *, timeout: float) -> Counts:
+        """Count packages by cluster, under the words of `queue_stats`."""
         ...
 
 
@@ -124,6 +131,25 @@ class OrmBroker:
         found = OrmQ.objects.using(self.database).filter(pk=row)
         found.update(payload=package.signed(self.options))
 
+    def counts(self, *, timeout: float) -> Counts:
+        """Count the rows that are due; one that is locked is delayed or runs, which nothing tells.
+
+        A row's lock is when it became due.
+        """
+        from django.db.models import Count, Min
+        from django.utils import timezone
+        from django_q.models import OrmQ
+
+        now = timezone.now()
+        with _connected(self.database, timeout):
+            queued = OrmQ.objects.using(self.database).filter(key__in=self.options.queues)
+            due = queued.filter(lock__lte=now).order_by()
+            rows = list(due.values_list("key").annotate(Count("pk"), Min("lock")))
+        return {
+            "waiting": {key: count for key, count, _ in rows},
+            "oldest": {key: (now - since).total_seconds() for key, _, since in rows},
+        }
+
     def warnings(self, *, timeout: float) -> list[str]:
         """Read the table; compare how long a run may be with when its row is given to another."""
         from django_q.models import OrmQ
@@ -178,6 +204,21 @@ class RedisBroker:
             cluster=package.cluster,
             next_run=local(package.due),
         )
+
+    def counts(self, *, timeout: float) -> Counts:
+        """Count what is in the clusters' lists; what a cluster has taken is nowhere."""
+        from django.db.models import Count
+        from django_q.models import Schedule
+
+        names = self.options.queues
+        with within(timeout * SHARE), self.client.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.llen(f"django_q:{name}:q")
+            waiting = dict(zip(names, pipe.execute(), strict=True))
+        with _connected(router.db_for_read(Schedule), timeout):
+            rows = Schedule.objects.filter(func=RUNNER, cluster__in=names).order_by()
+            delayed = dict(rows.values_list("cluster").annotate(Count("pk")))
+        return {"waiting": waiting, "delayed": delayed}
 
     def warnings(self, *, timeout: float) -> list[str]:
         """Ask the server how it keeps what it has."""

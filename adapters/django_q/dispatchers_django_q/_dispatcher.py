@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from django.db import DatabaseError, InterfaceError, OperationalError
 
 from dispatchers import (
     BackendOptions,
     Capabilities,
+    ConfigurationError,
     DispatchRequest,
     ErrorCategory,
     PublishingDispatcher,
     RejectedError,
     Sent,
+    Stats,
+    WorkerOptions,
+    queue_stats,
 )
 from dispatchers.delivery import Eager
 from dispatchers.native import is_native
 from dispatchers.redis import category_of, is_certainly_unsent
+from dispatchers.stores import count_dead
 
 from ._brokers import OrmBroker, broker_of, cluster_settings, clusters
 from ._options import DjangoQOptions
@@ -46,7 +51,13 @@ class DjangoQDispatcher(PublishingDispatcher["Package | Eager"]):
     contract = 1
     library = "django_q"
     capabilities = Capabilities(
-        delay=True, retries=True, queues=True, batch=True, confirmed=True, durable=True
+        delay=True,
+        retries=True,
+        queues=True,
+        batch=True,
+        confirmed=True,
+        durable=True,
+        stats=True,
     )
     Options = DjangoQOptions
     options: DjangoQOptions
@@ -107,6 +118,21 @@ class DjangoQDispatcher(PublishingDispatcher["Package | Eager"]):
         if self.capabilities.runs_here:
             return ("settings.Q_CLUSTER has sync = True: work runs in the call",)
         return self.broker.warnings(timeout=timeout)
+
+    def _stats(self, *, timeout: float) -> Sequence[Stats]:
+        if self.capabilities.runs_here:
+            return ()
+        counts: Any = self.broker.counts(timeout=timeout)
+        return queue_stats(**counts, dead=count_dead(self.letters), queues=self.options.queues)
+
+    def _worker(self, options: WorkerOptions) -> NoReturn:
+        name = self.options.queue
+        # django-q2 takes the name of another cluster than `Q_CLUSTER`'s from the environment.
+        cluster = "" if name == clusters()[0] else f"Q_CLUSTER_NAME={name} "
+        raise ConfigurationError(
+            f"dispatcher {self.alias!r}: tasks of backend 'django_q' are run by django-q2's own "
+            f"command, beside its other work: {cluster}manage.py qcluster"
+        )
 
     @property
     def redelivery_window(self) -> float | None:

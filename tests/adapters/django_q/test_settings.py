@@ -14,7 +14,7 @@ from dispatchers_django_q import DjangoQDispatcher
 from django.db import connection, transaction
 from django.test import override_settings
 
-from dispatchers import ConfigurationError, override, task
+from dispatchers import ConfigurationError, WorkerOptions, override, task
 from dispatchers.backends.null import NullDispatcher
 from dispatchers.testing import tasks
 
@@ -44,6 +44,43 @@ def test_a_cluster_that_the_settings_lack_is_rejected(orm: OrmHarness) -> None:
     assert answer.error is not None
     assert (answer.status, answer.error.category) == ("rejected", "not_found")
     assert orm.queue in answer.error.message
+
+
+def test_figures_of_rows_are_those_that_are_due(orm: OrmHarness) -> None:
+    """C12: a locked row is delayed or runs, which its table does not tell: None, and not 0."""
+    dispatcher = orm.make_dispatcher()
+    note = tasks.note.options(dispatcher=dispatcher)
+    note.dispatch("/nowhere").raise_for_error()
+    note.options(delay=timedelta(hours=1)).dispatch("/nowhere").raise_for_error()
+
+    [figures] = [each for each in dispatcher.stats() if each.queue == orm.queue]
+
+    assert (figures.waiting, figures.running, figures.delayed) == (1, None, None)
+    assert figures.oldest is not None
+    assert figures.oldest >= 0
+
+
+def test_figures_of_redis_tell_delayed_work(redis: RedisHarness) -> None:
+    """C12: it waits in rows of schedules."""
+    dispatcher = redis.make_dispatcher()
+    note = tasks.note.options(dispatcher=dispatcher)
+    note.dispatch("/nowhere").raise_for_error()
+    note.options(delay=timedelta(hours=1)).dispatch("/nowhere").raise_for_error()
+
+    [figures] = [each for each in dispatcher.stats() if each.queue == redis.queue]
+
+    assert (figures.waiting, figures.running, figures.delayed) == (1, None, 1)
+
+
+def test_a_worker_is_django_q2_s_own(orm: OrmHarness) -> None:
+    """`dispatchers worker` names the command that runs this dispatcher's cluster."""
+    own = DjangoQDispatcher()
+    other = orm.make_dispatcher()
+
+    with pytest.raises(ConfigurationError, match=r": manage.py qcluster$"):
+        own._worker(WorkerOptions())
+    with pytest.raises(ConfigurationError, match=f"Q_CLUSTER_NAME={orm.queue} manage.py qcluster"):
+        other._worker(WorkerOptions())
 
 
 def test_options_of_django_q2_are_apart_from_a_task_s_arguments(
