@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from time import monotonic
 from typing import Any, Protocol
 
 from django.conf import settings
@@ -257,11 +258,12 @@ def _connected(database: str, timeout: float) -> Generator[None]:
         RejectedError: There is none: certainly nothing was written.
     """
     connection: Any = connections[database]
+    until = monotonic() + timeout * SHARE
     with gate.entered():
         try:
             connection.ensure_connection()
             if connection.vendor == "sqlite":
-                patience = int(timeout * SHARE * 1000)
+                patience = max(0, int((until - monotonic()) * 1000))
                 connection.connection.execute(f"PRAGMA busy_timeout = {patience}")
         except Exception as exc:
             message = f"no connection to database {database!r}: {type(exc).__name__}"

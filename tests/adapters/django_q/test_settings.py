@@ -235,7 +235,7 @@ def test_a_file_that_the_caller_has_locked_is_told_in_time(orm: OrmHarness) -> N
     """C2, C7: SQLite lets no second writer in; it is certain that nothing was written."""
     from django_q.models import OrmQ
 
-    dispatcher = orm.make_dispatcher(deadline=0.5)
+    dispatcher = orm.make_dispatcher(deadline=2.0)
 
     with transaction.atomic():
         OrmQ.objects.create(key="mine", payload="", lock=datetime.now(UTC))
