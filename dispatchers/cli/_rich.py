@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
@@ -55,21 +56,27 @@ class RichScreen(Screen):
     def table(self, columns: Sequence[str], rows: Rows) -> None:
         """Rows of text under their columns."""
         found = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        cells = list(rows)
         for number, column in enumerate(columns):
+            whole = number == 0 and self._has_room(row[0] for row in cells)
             # Folded, never cut: an id that is shortened cannot be copied.
-            found.add_column(column, overflow="fold", no_wrap=number == 0)
-        for row in rows:
+            found.add_column(column, overflow="fold", no_wrap=whole)
+        for row in cells:
             found.add_row(*(Text(cell, style=STYLES.get(cell, "")) for cell in row))
         self._console.print(found)
 
     def fields(self, values: Mapping[str, str]) -> None:
         """Names and what they are, one per line."""
         grid = Table.grid(padding=(0, 2, 0, 0))
-        grid.add_column(no_wrap=True, style="cyan")
+        grid.add_column(no_wrap=self._has_room(values), overflow="fold", style="cyan")
         grid.add_column(overflow="fold")
         for name, value in values.items():
             grid.add_row(name, Text(value, style=STYLES.get(value, "")))
         self._console.print(Padding(grid, (0, 0, 0, 2)))
+
+    def _has_room(self, cells: Iterable[str]) -> bool:
+        """Tell whether a column can stay in one line; else those beside it would have no width."""
+        return max(map(cell_len, cells), default=0) <= self._console.width // 2
 
     def problem(self, text: str) -> None:
         """Something that is wrong."""

@@ -133,6 +133,22 @@ def test_rich_does_not_read_our_texts_as_markup(monkeypatch: pytest.MonkeyPatch)
     assert all(f"[{word}]'" in out.getvalue() for word in ("rq", "red", "bold"))
 
 
+@pytest.mark.parametrize("width", ["20", "50", "80"])
+def test_no_column_is_left_out_on_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, width: str
+) -> None:
+    """A long first column leaves the figures beside it their room."""
+    monkeypatch.setenv("COLUMNS", width)
+    out = Terminal()
+    shown = rich_screen(out)
+
+    shown.table(("steps", "count"), [("again, as they were under way when it was killed", "1787")])
+    shown.fields({"a name that is longer than the terminal is wide": "4711"})
+
+    assert "1787" in out.getvalue()
+    assert "4711" in out.getvalue()
+
+
 def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
     """NO_COLOR takes the colours away and leaves the tables."""
     monkeypatch.setenv("NO_COLOR", "1")
