@@ -27,6 +27,9 @@ MANY = 400
 """Files that nobody has indexed by the time a test has seen the first and sent a signal."""
 
 
+MANY_ALONE = ("--only", "tasks", "--limit", str(MANY))
+
+
 def demo(folder: Path, *argv: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "dispatchers", "demo", "--dir", str(folder), *argv]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -71,7 +74,7 @@ def test_every_file_is_indexed_once_and_what_fails_at_first_is_retried(
 
 def test_killed_half_way_and_started_again_it_finishes(tmp_path: Path) -> None:
     """C9: after `kill -9` of the demo the next one goes on: nothing lost, nothing twice."""
-    with demo(tmp_path, "--limit", str(MANY)) as process:
+    with demo(tmp_path, *MANY_ALONE) as process:
         wait_for_some_files(tmp_path)
         process.kill()
     orphan = tmp_path / "worker.pid"
@@ -129,16 +132,24 @@ def _proc() -> bool:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_ctrl_c_ends_it_in_order_and_it_can_go_on(tmp_path: Path) -> None:
-    """Ctrl-C ends the demo and its worker with 130; the next run goes on."""
-    with demo(tmp_path, "--limit", str(MANY)) as process:
+    """Ctrl-C ends the demo and its worker with 130; the next run goes on, to its own Ctrl-C."""
+    with demo(tmp_path, *MANY_ALONE) as process:
         wait_for_some_files(tmp_path)
-        process.send_signal(signal.SIGINT)
-        out, _ = process.communicate(timeout=60)
+        out = interrupted(process)
+    with demo(tmp_path, *MANY_ALONE) as process:
+        assert process.stdout is not None
+        assert any("going on" in line for line in process.stdout)
+        interrupted(process)
 
-    assert process.returncode == 130
     assert "goes on where it was" in out
     assert not (tmp_path / "worker.pid").exists()
-    assert "going on" in finished(tmp_path, files=MANY)
+
+
+def interrupted(process: subprocess.Popen[str]) -> str:
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, out
+    return out
 
 
 def test_a_finished_run_begins_anew(once: tuple[Path, str]) -> None:
