@@ -30,6 +30,11 @@ def typed(
     """
     texts = dict(pairs)
     values = {**given, **meant(pairs)}
+    try:
+        _refuse_repeated(pairs)
+        task.codec.bind((), values)  # a misspelt name is told before the one it leaves missing
+    except PayloadError as exc:
+        raise PayloadError(f"task {task.name!r}: {exc}") from None
     # One argument at a time: the codec names the first that does not fit, which then is read as
     # text.
     while True:
@@ -41,3 +46,9 @@ def typed(
             if name not in texts:
                 raise PayloadError(f"task {task.name!r}: {exc}") from None
             values[name] = texts.pop(name)
+
+
+def _refuse_repeated(pairs: Sequence[tuple[str, str]]) -> None:
+    names = [name for name, _ in pairs]
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise PayloadError("is given twice: drop one", repeated[0])

@@ -87,6 +87,8 @@ def test_what_may_or_may_not_have_been_handed_over_ends_with_3(shop: Shop) -> No
         (["user_id=x"], "user_id"),
         ([], "user_id"),
         (["user_id=1", "usr=2"], "usr"),
+        (["userid=1"], "argument 'userid' is not one of the task's; did you mean 'user_id'?"),
+        (["user_id=1", "user_id=2"], "argument 'user_id' is given twice: drop one"),
         (["--args", "[1]"], "--args must be a JSON object"),
         (["--args", "{"], "--args is not JSON"),
         (["user_id"], "write key=value"),
