@@ -63,13 +63,25 @@ def _words(exc: BaseException) -> str:
     if isinstance(exc, BaseExceptionGroup):
         parts = "; ".join(f"{class_name(type(e))}: {_words(e)}" for e in exc.exceptions[:MAX_PARTS])
         text = f"{text}: {parts}"
+    return _cut(text)
+
+
+def for_people(reason: object) -> str:
+    """Return a reason that was given, as a journal takes it: UTF-8, `LONGEST` characters, no None.
+
+    What cannot be recorded as it is must not keep an execution from being ended.
+    """
+    return "" if reason is None else _cut(_own_words(reason))
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
 
 
-def _own_words(exc: BaseException) -> str:
+def _own_words(told: object) -> str:
     try:
         # Surrogates have no UTF-8; an exception's text may be any text.
-        return str(exc).encode(errors="replace").decode()
+        return str(told).encode(errors="replace").decode()
     except Exception:  # noqa: BLE001 - its `__str__` is foreign code
         return ""
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dispatchers._errors import ConfigurationError
+from dispatchers._journal.failure import for_people
 from dispatchers._journal.protocol import Journal
 from dispatchers._journal.values import Answered, EntryKind, Record
 from dispatchers._models.fields import new_id
@@ -55,7 +56,7 @@ def _cancelled(known: Journal, record: Record, args: argparse.Namespace) -> Answ
         record.id,
         record.workflow,
         EntryKind.CANCEL,
-        args.reason,
+        for_people(args.reason),
         None,
         source=new_id(),
         at=time.time(),
@@ -69,7 +70,7 @@ def terminate(args: argparse.Namespace, shown: Screen) -> Exit:
 
 
 def _terminated(known: Journal, record: Record, args: argparse.Namespace) -> Answered:
-    why = args.reason or "terminated from the command line"
+    why = for_people(args.reason) or "terminated from the command line"
     return known.terminate(record.id, why, at=time.time(), timeout=TIMEOUT)
 
 

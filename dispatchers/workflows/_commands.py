@@ -25,6 +25,7 @@ from dispatchers.workflows._futures import StepFuture, Unwound
 from dispatchers.workflows._guarded import StepCoroutine
 from dispatchers.workflows._handles import Timer
 from dispatchers.workflows._inbox import Inbox
+from dispatchers.workflows._keys import checked_name
 from dispatchers.workflows._letter import Letter, digest_of
 from dispatchers.workflows._local import LocalCall, described
 from dispatchers.workflows._loop import DurableLoop
@@ -176,6 +177,7 @@ class Commands:
         return self._patched[name]
 
     def _passes(self, name: str) -> bool:
+        checked_name("a patch", name)
         number = self.last + 1
         # Marks of a `patched` that the code has lost meanwhile are passed over.
         while (entry := self._recorded.get(number)) and entry.kind is EntryKind.MARK:

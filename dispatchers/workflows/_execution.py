@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar, cast
 from pydantic_core import from_json
 
 from dispatchers._config.api import resolve
-from dispatchers._journal.failure import Failure
+from dispatchers._journal.failure import Failure, for_people
 from dispatchers._journal.loading import journal as current_journal
 from dispatchers._journal.values import EntryKind, Record, Status
 from dispatchers._models.response import DispatchResponse
@@ -221,7 +221,7 @@ class Execution(Generic[T]):
             UnknownExecutionError: There is no such execution.
         """
         wake = wake_of(self._record())
-        event = {"kind": "cancel", "name": reason}
+        event = {"kind": "cancel", "name": for_people(reason)}
         request = turn_request(wake)
         request = request.replace(payload={"execution": self.id, "event": event})
         return resolve(wake.dispatcher).dispatch(request)
@@ -235,7 +235,8 @@ class Execution(Generic[T]):
         Returns:
             False if it had ended.
         """
-        answered = current_journal().terminate(self.id, why, at=clock.time(), timeout=TIMEOUT)
+        journal, why = current_journal(), for_people(why)
+        answered = journal.terminate(self.id, why, at=clock.time(), timeout=TIMEOUT)
         woken(answered.wake)
         return answered.first
 
@@ -252,8 +253,8 @@ class Execution(Generic[T]):
         Raises:
             ValueError: The number is none of a command.
         """
-        if number is not None and number < 1:
-            raise ValueError(f"commands are numbered from 1, and this is {number}")
+        if number is not None and (not isinstance(number, int) or number < 1):
+            raise ValueError(f"commands are numbered from 1, and this is {number!r}")
         answered = current_journal().resume(
             self.id, number=number, at=clock.time(), timeout=TIMEOUT
         )

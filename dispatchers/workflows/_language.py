@@ -128,6 +128,8 @@ def patched(name: str) -> bool:
 
     Raises:
         NotDurableError: No workflow is running here.
+
+        DeclarationError: The name is no text of 1 to 512 characters.
     """
     return within("patched()").patched(name)
 

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from dispatchers._errors import readable
-from dispatchers._journal.failure import Failure
+from dispatchers._journal.failure import Failure, for_people
 from dispatchers._journal.values import Command, Entry, EntryKind
 from dispatchers._models.request import DispatchRequest
 from dispatchers._payload.errors import PayloadError
@@ -269,7 +269,7 @@ class Replay:
         self._commands.signals.put(entry.name or "", entry.body or b"null", entry.seq)
 
     def _cancel(self, entry: Entry) -> None:
-        self._cancelled_for = entry.name or ""
+        self._cancelled_for = for_people(entry.name)
         self._main.cancel(self._cancelled_for or None)
 
 

@@ -8,6 +8,7 @@ from dispatchers._models.response import DispatchResponse
 from dispatchers._payload.errors import PayloadError
 from dispatchers._payload.result import ResultCodec
 from dispatchers.workflows._events import Event
+from dispatchers.workflows._keys import checked_name
 from dispatchers.workflows._language import within
 from dispatchers.workflows._workflow import Workflow
 
@@ -23,10 +24,11 @@ class Signal(Generic[T]):
         kind: The type of its value, which JSON must carry exactly.
 
     Raises:
-        DeclarationError: Values of that type could not travel.
+        DeclarationError: Values of that type could not travel, or the name is no text that can.
     """
 
     def __init__(self, name: str, kind: type[T]) -> None:
+        checked_name("a signal", name)
         self.name = name
         self.codec = ResultCodec(kind, "signal")
 

@@ -29,6 +29,7 @@ class Undo:
 
     def __init__(self) -> None:
         self._actions: list[Callable[[], Awaitable[Any]]] = []
+        self._is_open = False
 
     @overload
     def by(self, action: Task[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> None: ...
@@ -43,7 +44,14 @@ class Undo:
 
         Raises:
             TypeError: It is a plain function, which would be called again at every replay.
+
+            RuntimeError: The block has not begun or has ended, so that nothing would undo it.
         """
+        if not self._is_open:
+            raise RuntimeError(
+                "undo() undoes nothing outside of its block: write `async with undo() as undone:` "
+                "and add the action within"
+            )
         if isinstance(action, Dispatching):
             self._actions.append(partial(action.step, *args, **kwargs))
         elif inspect.iscoroutinefunction(action):
@@ -56,6 +64,7 @@ class Undo:
 
     async def __aenter__(self) -> Self:
         within("undo()")
+        self._is_open = True
         return self
 
     async def __aexit__(
@@ -64,6 +73,7 @@ class Undo:
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self._is_open = False
         if exc is None or isinstance(exc, Restart):
             return
         failures = [

@@ -11,6 +11,7 @@ from typing_extensions import Unpack
 
 from dispatchers._config.layers import DEFAULT
 from dispatchers._dispatch.reporting import told
+from dispatchers._journal.failure import for_people
 from dispatchers._models.response import DispatchResponse
 from dispatchers._payload.errors import DeclarationError, PayloadError
 from dispatchers._payload.result import ResultCodec
@@ -129,15 +130,13 @@ class Workflow(Task[P, R]):
         Args:
             key: The idempotency key of its start, or the id of the request.
 
-            reason: For people.
+            reason: For people; at most 2,000 characters of it are kept.
         """
-        event = Event(kind="cancel", name=str(reason))
-        return self._send(key, event)
+        return self._send(key, Event(kind="cancel", name=for_people(reason)))
 
     async def acancel(self, key: str, reason: str = "") -> DispatchResponse:
         """Cancel an execution without blocking the event loop."""
-        event = Event(kind="cancel", name=str(reason))
-        return await self._asend(key, event)
+        return await self._asend(key, Event(kind="cancel", name=for_people(reason)))
 
     def _send(self, key: str, event: Event) -> DispatchResponse:
         """Hand a signal or a cancellation over. Never raises an `Exception`."""

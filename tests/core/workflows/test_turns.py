@@ -46,6 +46,7 @@ from dispatchers.workflows import (
     _turn,
     local,
     now,
+    patched,
     publish,
     restart,
     undo,
@@ -585,6 +586,89 @@ def test_a_cancellation_before_the_start_is_seen(queue, flow):
 
     assert execution.status() == "cancelled"
     assert calls == []
+
+
+@pytest.mark.parametrize("reason", [None, 7, "x" * 3_000_000, "\ud800", "a\0b"])
+def test_any_reason_ends_an_execution(queue, flow, reason):
+    """D11: what people write is cut to what a journal takes, and keeps nothing from ending."""
+
+    async def code() -> None:
+        await approval.receive()
+
+    made = flow(code)
+    executions = [started(made, key=key) for key in ("method", "execution", "terminated")]
+    queue.run_all()
+    assert made.cancel("method", reason=reason).ok
+    assert executions[1].cancel(reason).ok
+    assert executions[2].terminate(reason)
+    queue.run_all()
+
+    assert [each.status() for each in executions] == ["cancelled", "cancelled", "terminated"]
+    assert all(len(each.why()) < 2_010 for each in executions)
+    assert all("None" not in each.why() for each in executions)
+
+
+def test_a_reason_that_is_too_long_as_recorded_ends_it_all_the_same(queue, flow, journal):
+    """D11: other programs write journals, too."""
+
+    async def code() -> None:
+        await approval.receive()
+
+    execution = started(flow(code))
+    queue.run_all()
+    kind, at = EntryKind.CANCEL, time.time()
+    name = "x" * 3_000_000
+    journal.deliver(execution.id, "turns.flow", kind, name, None, source="s", at=at, timeout=1.0)
+    _late(journal)
+    _late_sweeps(queue)
+
+    assert execution.status() == "cancelled"
+
+
+NO_NAMES = [None, 7, "", "\ud800", "x" * 513]
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
+def test_a_signal_has_a_name_that_can_be_recorded(name):
+    """D15: it is refused where it is declared, not where it is sent."""
+    with pytest.raises(DeclarationError, match="the name of a signal is UTF-8 text of 1 to 512"):
+        Signal(name, int)
+
+
+@pytest.mark.parametrize("name", NO_NAMES)
+def test_a_patch_has_a_name_that_can_be_recorded(queue, flow, name):
+    """D13: another could not be found again, or keep each turn from being recorded."""
+
+    async def code() -> None:
+        patched(name)
+
+    execution = started(flow(code))
+    queue.run_all()
+
+    assert execution.status() == "failed"
+    assert "the name of a patch is UTF-8 text of 1 to 512" in execution.why()
+
+
+def test_an_undo_outside_of_its_block_is_refused(queue, flow):
+    """Nothing would ever run it."""
+    told = []
+
+    async def code() -> None:
+        undone = undo()
+        for _ in range(2):
+            try:
+                undone.by(refund, 1)
+            except RuntimeError as exc:
+                told.append(str(exc))
+            async with undone:
+                undone.by(refund, 2)
+
+    execution = started(flow(code))
+    queue.run_all()
+
+    assert execution.status() == "completed"
+    assert len(told) == 2
+    assert "async with undo()" in told[0]
 
 
 def test_a_terminated_execution_runs_no_code(queue, flow):
