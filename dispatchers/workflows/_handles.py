@@ -55,6 +55,10 @@ class Host(Protocol):
         """Forget a timer."""
         ...
 
+    def halt(self, why: str) -> None:
+        """Let the code go no further."""
+        ...
+
     def refuse(self, what: str, cure: str) -> NotDurableError:
         """Halt the code, and return the error to raise in it."""
         ...

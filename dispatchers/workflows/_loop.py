@@ -21,6 +21,16 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
+MAX_CALLBACKS = 1_000_000
+"""Callbacks between two entries; each await of something that is not there yet takes a few."""
+
+SPINS = (
+    f"the workflow goes on without waiting, for {MAX_CALLBACKS} callbacks of its loop: nothing can "
+    "change meanwhile; await the step, timer or signal itself, in place of `asyncio.sleep(0)` in a "
+    "loop"
+)
+
+
 class DurableLoop(asyncio.AbstractEventLoop):
     """Event loop of one execution. It runs within a plain call, in any thread, also in a loop's.
 
@@ -67,9 +77,11 @@ class DurableLoop(asyncio.AbstractEventLoop):
             sys.set_asyncgen_hooks(*hooks)
 
     def run_ready(self) -> None:
-        """Run callbacks until none is ready, or the workflow has ended."""
+        """Run callbacks until none is ready, or the workflow has ended; not for ever."""
         ready = self._ready
-        while ready and not self.halted and not self.ended:
+        for _ in range(MAX_CALLBACKS):
+            if not ready or self.halted or self.ended:
+                return
             handle = ready.popleft()
             if not handle._cancelled:
                 try:
@@ -78,6 +90,7 @@ class DurableLoop(asyncio.AbstractEventLoop):
                 except BaseException as exc:  # noqa: BLE001 - asyncio's way: logged
                     self.note(exc)
                     self._failed(handle, exc)
+        self.host.halt(SPINS)
 
     def _failed(self, handle: asyncio.Handle, exc: BaseException) -> None:
         message = f"exception in {handle!r}"

@@ -671,6 +671,27 @@ def test_an_undo_outside_of_its_block_is_refused(queue, flow):
     assert "async with undo()" in told[0]
 
 
+def test_code_that_polls_is_stuck_and_does_not_hold_its_worker(queue, flow, monkeypatch):
+    """D16: nothing that it waits for can come while it runs."""
+    monkeypatch.setattr("dispatchers.workflows._loop.MAX_CALLBACKS", 2_000)
+
+    async def code(rounds: int) -> int:
+        step = add.step(1, 1)
+        for _ in range(rounds):
+            if step.done():
+                break
+            await asyncio.sleep(0)
+        return await step
+
+    made = flow(code)
+    patient, polling = started(made, 1_000, key="patient"), started(made, 10**9, key="polling")
+    queue.run_all()
+
+    assert patient.result(timeout=1) == 2
+    assert polling.status() == "stuck"
+    assert "in place of `asyncio.sleep(0)` in a loop" in polling.why()
+
+
 def test_a_terminated_execution_runs_no_code(queue, flow):
     """D11: `terminate` ends it where it is."""
 
