@@ -253,8 +253,8 @@ class Execution(Generic[T]):
         Raises:
             ValueError: The number is none of a command.
         """
-        if number is not None and (not isinstance(number, int) or number < 1):
-            raise ValueError(f"commands are numbered from 1, and this is {number!r}")
+        if number is not None and number < 1:
+            raise ValueError(f"commands are numbered from 1, and this is {number}")
         answered = current_journal().resume(
             self.id, number=number, at=clock.time(), timeout=TIMEOUT
         )
