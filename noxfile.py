@@ -54,12 +54,17 @@ os.environ.setdefault("UV_PYTHON_DOWNLOADS", "never")
 
 
 def _wheel(session: nox.Session) -> str:
-    """Build the wheel: what is tested is what will be installed."""
-    session.install("build")
-    out = Path(session.create_tmp()) / "wheel"
-    shutil.rmtree(out, ignore_errors=True)
-    session.run("python", "-m", "build", "--wheel", "--outdir", str(out), silent=True)
-    return str(next(out.glob("*.whl")).resolve())
+    """Build the wheel, once for all sessions: what is tested is what will be installed."""
+    if not _built:
+        session.install("build")
+        out = Path(session.create_tmp()) / "wheel"
+        shutil.rmtree(out, ignore_errors=True)
+        session.run("python", "-m", "build", "--wheel", "--outdir", str(out), silent=True)
+        _built.append(next(out.glob("*.whl")).resolve())
+    return str(_built[0])
+
+
+_built: list[Path] = []
 
 
 @nox.session(python=INSTALLED)
