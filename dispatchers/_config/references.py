@@ -14,6 +14,7 @@ BUILT_IN: Mapping[str, str] = {
     "null": "dispatchers.backends.null:NullDispatcher",
     "sqlite": "dispatchers.backends.sqlite:SQLiteDispatcher",
     "failover": "dispatchers.backends.failover:FailoverDispatcher",
+    "spill": "dispatchers.backends.spill:SpillDispatcher",
 }
 """Backends of the core, by name."""
 

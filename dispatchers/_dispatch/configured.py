@@ -256,6 +256,10 @@ class ConfiguredBackend(ABC):
         made: Worker = import_object(self.worker)(self, options)
         return made
 
+    def _forwarders(self) -> Sequence[object]:
+        """Return what hands over the work that this dispatcher holds in a store."""
+        return ()
+
     def _dead_letters(self) -> DeadLetterStore | None:
         """Return the store that lists this dispatcher's dead letters, or None."""
         return self.letters

@@ -47,13 +47,17 @@ class Passage:
 
         moves: The categories of a rejection after which the next member is tried.
 
+        requests: What is handed over.
+
+        timeout: Seconds for all of it.
+
         after_unknown: Try the next one after `unknown` as well.
 
         queue: The queue of requests that name none.
 
-        requests: What is handed over.
+        unfit: The categories that say that a member cannot take a request, and another may.
 
-        timeout: Seconds for all of it.
+        past_first: The places of requests that the first member is not asked for.
     """
 
     def __init__(
@@ -65,8 +69,12 @@ class Passage:
         *,
         after_unknown: bool = False,
         queue: str | None = None,
+        unfit: Collection[ErrorCategory] = INCAPABLE,
+        past_first: Collection[int] = (),
     ) -> None:
-        self._members, self._moves, self._after_unknown = members, moves, after_unknown
+        self._members, self._after_unknown = members, after_unknown
+        self._moves = frozenset(moves) | frozenset(unfit)
+        self._past_first = frozenset(past_first)
         self._until, self._queue = monotonic() + timeout, queue
         self._requests = requests
         self._passed: list[tuple[PassedOver, ...]] = [()] * len(requests)
@@ -80,6 +88,8 @@ class Passage:
         for number, member in enumerate(self._members):
             left = self._until - monotonic() - RESERVE * (len(self._members) - number - 1)
             self._asked = self._fit(member)
+            if not number and self._past_first:
+                self._asked = [n for n in self._asked if n not in self._past_first]
             if self._asked and not self._is_spared(member, left):
                 yield member.dispatcher, self._given(member.dispatcher, left)
 
@@ -153,7 +163,7 @@ class Passage:
             own = PassedOver(dispatcher=response.dispatcher, error=error)
             # Of a member that is a failover itself, those that it has asked.
             self._pass_over(place, response.passed or (own,))
-            if error.category not in self._moves and error.category not in INCAPABLE:
+            if error.category not in self._moves:
                 self._stopped.add(place)
         elif error is not None and response.status is UNKNOWN and self._after_unknown:
             self._unknown.setdefault(place, response)

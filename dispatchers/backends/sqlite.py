@@ -141,8 +141,7 @@ class SQLiteDispatcher(BaseDispatcher):
         )
 
     def _category(self, exc: Exception) -> ErrorCategory | None:
-        # None leaves errors of Python's own to the core's table.
-        return _CATEGORIES.get(type(exc)) if isinstance(exc, StoreError) else None
+        return category_of(exc)
 
     def _maybe_sent(self, exc: Exception) -> bool:
         # An exception that the store does not know may have come after the commit.
@@ -188,6 +187,11 @@ class SQLiteDispatcher(BaseDispatcher):
     def _dead_letters(self) -> DeadLetterStore:
         spec = self.options.dead_letters
         return QueueDeadLetters(self._store.database) if spec is None else dead_letters(spec)
+
+
+def category_of(exc: Exception) -> ErrorCategory | None:
+    """Return the category of an error of the file; None leaves others to the core's table."""
+    return _CATEGORIES.get(type(exc)) if isinstance(exc, StoreError) else None
 
 
 def _sent(stored: Stored) -> Sent:

@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from dispatchers._runtime.log import say
 from dispatchers._runtime.log_format import JSON, log_to_stderr
 from dispatchers._runtime.platform import lacks_posix
 from dispatchers._tasks.task import catalogue
+from dispatchers._worker.relays import Relays, forwarders_of, holding
 from dispatchers._worker.signals import stopped_by_signals
 
 from ._arguments import add_command, whole
@@ -54,6 +55,7 @@ def add(commands: Any) -> None:
     option("--drain", action="store_true", help="end when there is nothing left to do")
     option("--log-level", choices=LEVELS, default="info", help="default: info")
     option("--log-format", choices=("text", JSON), default="text", help="default: text")
+    option("--no-relay", action="store_true", help="hand over nothing that is held in stores")
     option("--until-eof", action="store_true", help="stop when standard input is closed")
     _add_health(parser)
 
@@ -109,11 +111,24 @@ def run(args: argparse.Namespace, shown: Screen) -> Exit:
 
     tell = _tell_as_json if args.log_format == JSON else shown.note
     _begin_sweeping(dispatcher)
-    with stopped_by_signals(stop), health.shown(), _progress(dispatcher, options, tell):
+    relaying = nullcontext() if args.no_relay else _relaying(options)
+    with stopped_by_signals(stop), health.shown(), _progress(dispatcher, options, tell), relaying:
         tell(_introduction(dispatcher, aliases, options, target))
         if args.until_eof:
             _stop_at_eof(stop)
         return Exit.OK if worker.run() == 0 else Exit.PROBLEMS
+
+
+@contextmanager
+def _relaying(options: WorkerOptions) -> Generator[None]:
+    """Hand over what the dispatchers of the target hold in stores while the block runs."""
+    relays = Relays(forwarders_of(holding().values()))
+    relays.start()
+    try:
+        yield
+    finally:
+        relays.stop()
+        relays.join(options.grace)
 
 
 def _begin_sweeping(dispatcher: BaseDispatcher) -> None:

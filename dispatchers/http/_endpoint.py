@@ -44,6 +44,10 @@ NO_CREDENTIALS = refused("no credentials")
 NOT_SWEPT = refusal(503, "unavailable", retry_after(10))
 SWEEP = "sweep"
 """The end of the path that wakes executions; it replaces that of the endpoint."""
+RELAY = "relay"
+"""The end of the path that hands over what is held in stores."""
+RELAYED = 20.0
+"""Seconds that one call hands over at most: what calls it waits for an answer."""
 NO_ENVELOPE = Outcome(action=Action.DEAD, reason=Reason.NO_ENVELOPE)
 LARGE_BODY = 64 * 1024
 """Bytes from which hashing and looking for depth leave the event loop: a millisecond or so."""
@@ -69,6 +73,7 @@ class Endpoint:
         self.settings: EndpointSettings = self._parts.settings
         """The settings in force."""
         self._policy = POLICIES[self.settings.transport]
+        self._paths = (self.path, self.sweep_path, self.relay_path)
         self._refusals: dict[str, tuple[float, int]] = {}
 
     @property
@@ -81,6 +86,11 @@ class Endpoint:
         """The path beside it that wakes executions of workflows, for a scheduler to call."""
         return f"{self.path.rpartition('/')[0]}/{SWEEP}"
 
+    @property
+    def relay_path(self) -> str:
+        """The path beside it that hands over what dispatchers hold, for a scheduler to call."""
+        return f"{self.path.rpartition('/')[0]}/{RELAY}"
+
     def path_within(self, path: str, mounted_at: str) -> str:
         """Return the path of a request as `handle` takes it.
 
@@ -89,8 +99,8 @@ class Endpoint:
 
             mounted_at: `root_path` or `SCRIPT_NAME`: what leads to the application.
         """
-        within = path_within(path, mounted_at, self.path)
-        return within if within == self.path else path_within(path, mounted_at, self.sweep_path)
+        found = [path_within(path, mounted_at, each) for each in self._paths]
+        return next((within for within in found if within in self._paths), found[0])
 
     @property
     def max_body(self) -> int:
@@ -122,6 +132,8 @@ class Endpoint:
             result = self._verified(request)
             if request.path == self.sweep_path:
                 return self._swept(result)
+            if request.path == self.relay_path:
+                return self._relayed(result)
             push = self._admitted(request, result)
             if isinstance(push, Answer):
                 return push
@@ -139,6 +151,8 @@ class Endpoint:
             result = await self._averified(request)
             if request.path == self.sweep_path:
                 return await off_loop(self._swept, result)
+            if request.path == self.relay_path:
+                return await off_loop(self._relayed, result)
             stored = result.replay_id is not None
             push = await _called(stored, self._admitted, request, result)
             if isinstance(push, Answer):
@@ -191,7 +205,7 @@ class Endpoint:
     def _refusal(self, request: Request) -> Answer | None:
         # A process that is not a worker answers 404 before anything else: it tells nothing.
         settings = self.settings
-        if not settings.worker or request.path not in (settings.path, self.sweep_path):
+        if not settings.worker or request.path not in self._paths:
             return NOT_FOUND
         if request.method != "POST":
             return NOT_ALLOWED
@@ -250,6 +264,19 @@ class Endpoint:
             return Answer(200, (JSON,), to_json({"woken": sweeper.sweep_for_others()}))
         except (ConfigurationError, JournalError) as exc:
             say_once(self, logging.ERROR, "endpoint: executions are not swept: %s", str(exc))
+            return NOT_SWEPT
+
+    def _relayed(self, result: AuthResult) -> Answer:
+        """Hand over what dispatchers hold; where another process does, nothing is left to do."""
+        if not result.granted:
+            return self._denied(result)
+        # Late: most endpoints hold nothing, and load no forwarder.
+        from dispatchers._worker.relays import relayed
+
+        try:
+            return Answer(200, (JSON,), to_json({"relayed": relayed(RELAYED)}))
+        except Exception as exc:  # noqa: BLE001 - anything a store raises; it is asked again
+            say_once(self, logging.ERROR, "endpoint: nothing is relayed: %s", type(exc).__name__)
             return NOT_SWEPT
 
     def _denied(self, result: AuthResult) -> Answer:

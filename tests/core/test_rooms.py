@@ -20,7 +20,7 @@ ORDER = [
     {"_models"},
     {"_dispatch", "rabbitmq", "net", "implementation"},
     {"redis"},
-    {"_config", "held"},
+    {"_config", "held", "forwarding"},
     {"_stores", "_tasks", "native"},
     {"_journal"},
     {"_worker", "stores", "frameworks", "journals"},

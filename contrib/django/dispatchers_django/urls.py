@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from .views import endpoint, run, sweep
+from .views import endpoint, relay, run, sweep
 
 __all__ = ["urlpatterns"]
 
@@ -10,4 +10,5 @@ app_name = "dispatchers"
 urlpatterns = [
     path(endpoint().path.lstrip("/"), run, name="run"),
     path(endpoint().sweep_path.lstrip("/"), sweep, name="sweep"),
+    path(endpoint().relay_path.lstrip("/"), relay, name="relay"),
 ]

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from .views import arun, asweep, endpoint
+from .views import arelay, arun, asweep, endpoint
 
 __all__ = ["urlpatterns"]
 
@@ -10,4 +10,5 @@ app_name = "dispatchers"
 urlpatterns = [
     path(endpoint().path.lstrip("/"), arun, name="run"),
     path(endpoint().sweep_path.lstrip("/"), asweep, name="sweep"),
+    path(endpoint().relay_path.lstrip("/"), arelay, name="relay"),
 ]

@@ -17,7 +17,7 @@ from dispatchers.http import Answer, Endpoint, Push, environ_headers, read_limit
 
 from ._connections import after_rollback, shared
 
-__all__ = ["arun", "asweep", "endpoint", "run", "sweep"]
+__all__ = ["arelay", "arun", "asweep", "endpoint", "relay", "run", "sweep"]
 
 V = TypeVar("V", bound=Callable[..., Any])
 CHUNK = 64 * 1024
@@ -105,6 +105,12 @@ def sweep(request: HttpRequest) -> HttpResponse:
 
 
 @_exempt
+def relay(request: HttpRequest) -> HttpResponse:
+    """Hand over what dispatchers hold in stores: under WSGI, for a scheduler."""
+    return _handled(request, endpoint().relay_path)
+
+
+@_exempt
 async def arun(request: HttpRequest) -> HttpResponse:
     """Run the work that was pushed: under ASGI, where sync handlers run on threads."""
     return await _ahandled(request, endpoint().path)
@@ -114,6 +120,12 @@ async def arun(request: HttpRequest) -> HttpResponse:
 async def asweep(request: HttpRequest) -> HttpResponse:
     """Wake executions of workflows that want a turn: under ASGI."""
     return await _ahandled(request, endpoint().sweep_path)
+
+
+@_exempt
+async def arelay(request: HttpRequest) -> HttpResponse:
+    """Hand over what dispatchers hold in stores: under ASGI."""
+    return await _ahandled(request, endpoint().relay_path)
 
 
 def _handled(request: HttpRequest, path: str) -> HttpResponse:

@@ -89,7 +89,8 @@ def worker_router(
         endpoint.path, run, methods=["POST"], include_in_schema=include_in_schema, **shown
     )
     router.routes.append(Route(endpoint.path, _Otherwise(endpoint, endpoint.path)))
-    router.routes.append(Route(endpoint.sweep_path, _Otherwise(endpoint, endpoint.sweep_path)))
+    for beside in (endpoint.sweep_path, endpoint.relay_path):
+        router.routes.append(Route(beside, _Otherwise(endpoint, beside)))
     return router
 
 

@@ -124,6 +124,16 @@ def test_a_scheduler_sweeps_beside_it():
     assert (trusted.status_code, trusted.json()) == (200, {"woken": 0})
 
 
+def test_a_scheduler_relays_beside_it():
+    """What is held is handed over for those who are trusted to push work."""
+    with served(EndpointSettings(worker=True, secrets=(SECRET,))):
+        stranger = push(Client(), "/dispatchers/relay")
+        trusted = push(Client(), "/dispatchers/relay", authorization=f"Bearer {SECRET}")
+
+    assert stranger.status_code == 401
+    assert (trusted.status_code, trusted.json()) == (200, {"relayed": 0})
+
+
 def test_it_may_be_included_below_a_prefix():
     """The queue is told the whole path then."""
     urls = type("urls", (), {"urlpatterns": [path("inner/", include("dispatchers_django.urls"))]})

@@ -67,6 +67,17 @@ def test_a_scheduler_sweeps_beside_it(serve, headers, status, body):
     assert body in (None, answer.content)
 
 
+@pytest.mark.parametrize(
+    ("headers", "status", "body"), [(TRUSTED, 200, b'{"relayed":0}'), ({}, 401, None)]
+)
+def test_a_scheduler_relays_beside_it(serve, headers, status, body):
+    """What is held is handed over for those who are trusted to push work."""
+    answer = serve(application()).post("/dispatchers/relay", headers=headers)
+
+    assert answer.status_code == status
+    assert body in (None, answer.content)
+
+
 def test_a_failure_says_nothing_of_itself(serve):
     """The queue learns what to do; the rest is in the worker's own log."""
     answer = serve(application()).post(PATH, content=envelope(-1), headers=TRUSTED)

@@ -79,7 +79,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     found = Clock()
-    for module in ("_dispatch.base", "_dispatch.batch", "backends._passage", "backends.failover"):
+    for module in ("_dispatch.base", "_dispatch.batch", "backends._passage", "backends._passing"):
         monkeypatch.setattr(f"dispatchers.{module}.monotonic", found)
     return found
 

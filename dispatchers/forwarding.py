@@ -1,0 +1,445 @@
+"""Hand over what is held in a store, in order, and settle it by the answer: rules F7 to F10.
+
+::
+
+    forwarder = Forwarder(source, to)
+    forwarder.start()     # a thread of this process, until nothing is held
+    forwarder.wake()      # something was put into the store, or the backend is back
+
+A `Source` is the store: one process at a time drains it, which the others know by its heartbeats.
+No transaction of it is open while a network is spoken to.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Sequence
+from enum import StrEnum
+from time import monotonic
+from typing import NamedTuple
+
+from dispatchers._dispatch import hook_registry as hooks
+from dispatchers._dispatch import reporting
+from dispatchers._dispatch.base import BaseDispatcher
+from dispatchers._dispatch.error_mapping import type_name
+from dispatchers._errors import ErrorCategory
+from dispatchers._models.envelope import EnvelopeError, decode
+from dispatchers._models.request import DispatchRequest
+from dispatchers._models.response import DispatchResponse, DispatchStatus
+from dispatchers._runtime.fork import renew_after_fork
+from dispatchers._runtime.heartbeat import Heartbeat, renewed
+from dispatchers._runtime.log import say, say_once
+
+__all__ = ["Fate", "Forwarder", "HeldRow", "Settled", "Source", "Step"]
+
+BATCH = 500
+"""Rows that are taken and settled together."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0
+"""Seconds until a backend that takes nothing is tried again: doubled each time, up to a probe every
+five seconds."""
+LONGEST_BACKOFF = 60.0
+"""Seconds that a row waits at most which is refused while others are taken."""
+IDLE = 1.0
+"""Seconds between two looks at a store that another process drains."""
+SLICE = 0.25
+"""Seconds until it is noticed that it is to stop."""
+LINGER = 0.5
+"""Seconds that the thread stays for more once nothing is held."""
+NEVER = frozenset(
+    {
+        ErrorCategory.INVALID,
+        ErrorCategory.TOO_LARGE,
+        ErrorCategory.UNSUPPORTED,
+        ErrorCategory.CONFLICT,
+        ErrorCategory.HANDLER,
+    }
+)
+"""What is refused for these is never taken: it becomes a dead letter, and its lane goes on."""
+AWAY = frozenset(
+    {
+        ErrorCategory.UNAVAILABLE,
+        ErrorCategory.TIMEOUT,
+        ErrorCategory.CIRCUIT_OPEN,
+        ErrorCategory.CLOSED,
+    }
+)
+"""What says that the backend takes nothing at all for now."""
+
+
+class HeldRow(NamedTuple):
+    """One envelope in a store."""
+
+    seq: int
+    """Its place in the order."""
+    body: bytes
+    """The envelope."""
+    lane: str = ""
+    """Order holds within a lane."""
+    deduplicate: bool = False
+    """The caller demands that the backend recognises duplicates; it is not in the envelope."""
+    overdue: str | None = None
+    """Why it is to become a dead letter untried, if it is."""
+
+
+class Fate(StrEnum):
+    """What becomes of a row."""
+
+    GONE = "gone"
+    """The backend has it: the row is deleted."""
+    STAYS = "stays"
+    """It is tried again later."""
+    DEAD = "dead"
+    """It can never be taken: a dead letter."""
+
+
+class Settled(NamedTuple):
+    """A row, and what becomes of it."""
+
+    row: HeldRow
+    fate: Fate
+    request: DispatchRequest | None = None
+    """What was dispatched; None where the body was no envelope, or was not tried."""
+    why: str = ""
+    """The reason, unless it is gone."""
+    response: DispatchResponse | None = None
+    """What the dispatcher has answered, if it was asked."""
+
+
+class Step(StrEnum):
+    """What one step of a forwarder came to."""
+
+    EMPTY = "empty"
+    """Nothing is held."""
+    WAITING = "waiting"
+    """What is held is not due, or the backend takes nothing."""
+    MOVED = "moved"
+    """Rows were settled; there may be more."""
+    ELSEWHERE = "elsewhere"
+    """Another process drains the store."""
+
+
+class Source(ABC):
+    """A store of envelopes that one process at a time drains.
+
+    What is written here may raise anything: the forwarder tries again later.
+    """
+
+    lease: float = 10.0
+    """Seconds without a heartbeat after which another process may drain it."""
+
+    @abstractmethod
+    def lead(self) -> bool:
+        """Become, or stay, the one that drains; false where another one does.
+
+        Judged by heartbeats: an observer that saw none for `lease` seconds on its own monotonic
+        clock takes over. No wall clock takes part.
+        """
+
+    @abstractmethod
+    def leave(self) -> None:
+        """Let another process drain it."""
+
+    @abstractmethod
+    def take(
+        self, limit: int, *, but_lanes: Collection[str], but_rows: Collection[int]
+    ) -> Sequence[HeldRow]:
+        """Return the next rows in order, without those of some lanes and without some rows."""
+
+    @abstractmethod
+    def settle(self, settled: Sequence[Settled]) -> None:
+        """Delete, keep, or dead-letter rows, in one transaction; nothing if it leads no more."""
+
+    @abstractmethod
+    def is_empty(self) -> bool:
+        """Tell whether nothing is held."""
+
+
+class Forwarder:
+    """Takes rows from a source in order, hands them to a dispatcher, and settles by the answer.
+
+    A row goes only once the dispatcher has it; it is repeated under the same id until then, with
+    growing pauses, as long as it takes. While the backend is away one row at a time is tried.
+
+    Args:
+        source: The store.
+
+        to: The dispatcher. Not owned, never closed.
+
+        in_lanes: No row is handed over before an earlier one of its lane is settled.
+
+        batch: Rows that are taken and settled together.
+    """
+
+    def __init__(
+        self, source: Source, to: BaseDispatcher, *, in_lanes: bool = True, batch: int = BATCH
+    ) -> None:
+        self.source, self.to = source, to
+        self._in_lanes, self._batch = in_lanes, batch
+        self._begin_anew()
+        renew_after_fork(self)
+
+    def _begin_anew(self) -> None:
+        self._lock, self._stepping = threading.RLock(), threading.Lock()
+        self.moved = 0
+        """Rows that the last step settled."""
+        self._woken = threading.Event()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        self._pause = 0.0
+        # Only as long as this process drains: another one tries every row at once.
+        self._backoffs: dict[int, _Backoff] = {}
+
+    def _after_fork(self) -> None:
+        self._begin_anew()
+
+    @property
+    def is_pausing(self) -> bool:
+        """True while the backend takes nothing, as far as this process knows."""
+        return self._pause > 0
+
+    # The thread.
+
+    def start(self) -> None:
+        """Hand over in the background until nothing is held; harmless while that is under way."""
+        with self._lock:
+            if self._thread is None and not self._stopping:
+                self._thread = threading.Thread(
+                    target=self._run, name=f"dispatchers-forward-{self.to.alias}", daemon=True
+                )
+                self._thread.start()
+
+    def wake(self) -> None:
+        """Try now: something was put into the store, or the backend is back."""
+        self._woken.set()
+        if self._thread is None:
+            self.start()
+
+    def stop(self, timeout: float) -> None:
+        """End the thread within `timeout` seconds; what is held stays held."""
+        self._stopping = True
+        self._woken.set()
+        if (thread := self._thread) is not None and thread is not threading.current_thread():
+            thread.join(timeout)
+
+    def run(self, stopping: Callable[[], bool], *, drain: bool = False) -> None:
+        """Hand over in this thread until `stopping()` says so; with `drain`, until all is gone."""
+        while not stopping():
+            step = self._survived()
+            if step is Step.EMPTY and drain:
+                break
+            self._wait(step, stopping)
+        self._left()
+
+    def _run(self) -> None:
+        empty_since: float | None = None
+        while not self._stopping:
+            step = self._survived()
+            empty_since = (empty_since or monotonic()) if step is Step.EMPTY else None
+            if empty_since is not None and monotonic() - empty_since > LINGER and self._ends():
+                return
+            self._wait(step, self._is_stopping)
+        self._left()
+
+    def _is_stopping(self) -> bool:
+        return self._stopping
+
+    def _ends(self) -> bool:
+        """End the thread, unless it was woken meanwhile."""
+        with self._lock:
+            if self._woken.is_set():
+                return False
+            self._thread = None
+        self._left()
+        return True
+
+    def _survived(self) -> Step:
+        try:
+            return self.step()
+        except Exception as exc:  # noqa: BLE001 - anything a store raises
+            say_once(self, logging.ERROR, "what is held could not be handed over: %s", _words(exc))
+            self._slow_down()
+            return Step.WAITING
+
+    def _left(self) -> None:
+        try:
+            self.source.leave()
+        except Exception as exc:  # noqa: BLE001 - its lease runs out
+            say(logging.WARNING, "a store of held work was left open: %s", type_name(exc))
+
+    def _wait(self, step: Step, stopping: Callable[[], bool]) -> None:
+        """Wait until the next step is due, or until something wakes or stops it."""
+        if step is Step.MOVED and not self._pause:
+            return
+        until = monotonic() + self._until_next(step)
+        # In slices: a signal handler that stops it may take no lock, and so cannot wake it.
+        while (left := until - monotonic()) > 0 and not stopping():
+            if self._woken.wait(min(left, SLICE)):
+                break
+        self._woken.clear()
+
+    def _until_next(self, step: Step) -> float:
+        if step is Step.ELSEWHERE:
+            return min(IDLE, self.source.lease / 3)
+        if step is Step.EMPTY:
+            return LINGER
+        due = min((each.until for each in self._backoffs.values()), default=monotonic() + IDLE)
+        return self._pause or min(max(0.0, due - monotonic()), IDLE)
+
+    # One step.
+
+    def step(self) -> Step:
+        """Take the next rows, hand them over and settle them; one row while the backend is away.
+
+        Raises:
+            Exception: What the source raised.
+        """
+        # One thread at a time: that of `start`, of `run`, or of a caller.
+        if not self._stepping.acquire(blocking=False):
+            return Step.ELSEWHERE
+        try:
+            return self._stepped()
+        finally:
+            self._stepping.release()
+
+    def _stepped(self) -> Step:
+        self.moved = 0
+        if not self.source.lead():
+            return Step.ELSEWHERE
+        rows = self._taken()
+        if not rows:
+            return Step.EMPTY if self.source.is_empty() else Step.WAITING
+        # A third of the lease: two renewals may fail before another process takes over.
+        beat = Heartbeat(self.source.lead, self.source.lease / 3)
+        with renewed(beat):
+            settled = self._handed_over(rows, lambda: not beat.lost and not self._stopping)
+        self.source.settle(settled)
+        self._tell(settled)
+        self.moved = sum(each.fate is not Fate.STAYS for each in settled)
+        return Step.MOVED if self.moved else Step.WAITING
+
+    def _taken(self) -> Sequence[HeldRow]:
+        now = monotonic()
+        for seq in [seq for seq, each in self._backoffs.items() if each.until <= now]:
+            self._backoffs[seq].waits = False
+        waiting = {seq: each for seq, each in self._backoffs.items() if each.waits}
+        lanes = {each.lane for each in waiting.values()} if self._in_lanes else ()
+        limit = 1 if self._pause else self._batch
+        return self.source.take(limit, but_lanes=lanes, but_rows=() if lanes else waiting)
+
+    def _handed_over(self, rows: Sequence[HeldRow], goes_on: Callable[[], bool]) -> list[Settled]:
+        settled: list[Settled] = []
+        left = list(rows)
+        while left and goes_on():
+            now, left = self._next_round(left)
+            answered = self._round(now)
+            settled += answered
+            stuck = {s.row.lane for s in answered if s.fate is Fate.STAYS}
+            if self._in_lanes:
+                left = [row for row in left if row.lane not in stuck]
+            if self._pause:  # away: the rest would only be told the same
+                break
+        return settled
+
+    def _next_round(self, rows: list[HeldRow]) -> tuple[list[HeldRow], list[HeldRow]]:
+        """Return what goes out together, and the rest: the first of each lane, if lanes count."""
+        if not self._in_lanes:
+            return rows, []
+        first: dict[str, HeldRow] = {}
+        for row in rows:
+            first.setdefault(row.lane, row)
+        taken = {row.seq for row in first.values()}
+        return list(first.values()), [row for row in rows if row.seq not in taken]
+
+    def _round(self, rows: Sequence[HeldRow]) -> list[Settled]:
+        read = [(row, _read(row)) for row in rows]
+        readable = [(row, found) for row, found in read if isinstance(found, DispatchRequest)]
+        settled = [Settled(row, Fate.DEAD, None, why) for row, why in read if isinstance(why, str)]
+        if readable:
+            responses = self._dispatched([request for _, request in readable])
+            settled += [
+                self._judged(row, request, response)
+                for (row, request), response in zip(readable, responses, strict=True)
+            ]
+            self._learn(settled)
+        return settled
+
+    def _dispatched(self, requests: Sequence[DispatchRequest]) -> Sequence[DispatchResponse]:
+        # Log and hooks hear of it once it is settled for good, not of each try.
+        with hooks.inner(requests):
+            if len(requests) == 1:
+                return [self.to.dispatch(requests[0])]
+            return self.to.dispatch_many(requests)
+
+    def _judged(
+        self, row: HeldRow, request: DispatchRequest, response: DispatchResponse
+    ) -> Settled:
+        error = response.error
+        if error is None:
+            self._backoffs.pop(row.seq, None)
+            return Settled(row, Fate.GONE, request, "", response)
+        why = f"{response.status.value}, {error.category.value}: {error.message}"
+        unknown = response.status is DispatchStatus.UNKNOWN
+        if error.category in NEVER and not unknown:
+            self._backoffs.pop(row.seq, None)
+            return Settled(row, Fate.DEAD, request, why, response)
+        away = unknown or error.category in AWAY
+        self._backoffs.setdefault(row.seq, _Backoff(row.lane)).again(away=away)
+        return Settled(row, Fate.STAYS, request, why, response)
+
+    def _learn(self, answered: Sequence[Settled]) -> None:
+        """Slow down where nothing was taken; go on at once where the backend is back."""
+        if any(each.fate is Fate.GONE for each in answered):
+            self._pause = 0.0
+            for seq in [seq for seq, each in self._backoffs.items() if each.away]:
+                if all(seq != each.row.seq for each in answered):
+                    del self._backoffs[seq]
+        elif any(each.fate is Fate.STAYS for each in answered):
+            self._slow_down()
+
+    def _slow_down(self) -> None:
+        breaker = self.to._breaker
+        longest = LONGEST_PAUSE if breaker is None else min(LONGEST_PAUSE, breaker.settings.reset)
+        self._pause = min(max(FIRST_PAUSE, self._pause * 2), longest)
+
+    def _tell(self, settled: Sequence[Settled]) -> None:
+        """Tell log and hooks the final answers."""
+        final = [each for each in settled if each.fate is not Fate.STAYS]
+        reporting.told_all([each.response for each in final if each.response is not None])
+        for each in settled:
+            if each.fate is Fate.DEAD and each.response is None:
+                say(logging.ERROR, "held work %s becomes a dead letter: %s", each.row.seq, each.why)
+
+
+class _Backoff:
+    """The wait of a row that is to be tried again."""
+
+    def __init__(self, lane: str) -> None:
+        self.lane = lane
+        self.tries = 0
+        self.until = 0.0
+        self.waits = True
+        self.away = False
+        """True where it says nothing of the row itself."""
+
+    def again(self, *, away: bool) -> None:
+        """Wait once more, twice as long."""
+        self.until = monotonic() + min(FIRST_PAUSE * 2**self.tries, LONGEST_BACKOFF)
+        self.tries = min(self.tries + 1, 20)
+        self.away, self.waits = away, True
+
+
+def _read(row: HeldRow) -> DispatchRequest | str:
+    """Return the request of a row, or why it is to become a dead letter."""
+    if row.overdue is not None:
+        return row.overdue
+    try:
+        request = decode(row.body)
+    except EnvelopeError as exc:
+        return str(exc)
+    return request.replace(deduplicate=True) if row.deduplicate else request
+
+
+def _words(exc: Exception) -> str:
+    return f"{type_name(exc)}: {exc}"
