@@ -18,7 +18,7 @@ from dispatchers._dispatch.base import BaseDispatcher
 from dispatchers._dispatch.batch import is_hurried
 from dispatchers._dispatch.protocol import Item, Sent
 from dispatchers._dispatch.worker_protocol import Worker, WorkerOptions
-from dispatchers._errors import ConfigurationError, ErrorCategory
+from dispatchers._errors import ConfigurationError, ErrorCategory, RejectedError
 from dispatchers._models.base import build
 from dispatchers._models.capabilities import Capabilities
 from dispatchers._models.dead_letter import DeadLetterStore
@@ -57,6 +57,8 @@ UNITS = {
 }
 LANE = "lane"
 """The header that names a request's lane, in place of its queue."""
+NONE = (0, 0.0)
+"""Pieces of work of a lane, and the age of the oldest."""
 STALE = 60.0
 """Seconds after which work that nothing hands over is worth a warning."""
 
@@ -223,7 +225,11 @@ class SpillDispatcher(PassingDispatcher):
         if self.options.order == "none":
             return set()
         lanes = [self.lane_of(request) for request in requests]
-        held = self.held.lanes(set(lanes), timeout=timeout)
+        try:
+            held = self.held.lanes(set(lanes), timeout=timeout)
+        except StoreError as exc:
+            # Certainly not handed over: to go past the file would break the order.
+            raise RejectedError.because(exc, category_of(exc)) from exc
         return {place for place, lane in enumerate(lanes) if lane in held}
 
     async def _apassage(self, items: Sequence[Item], timeout: float) -> Passage:
@@ -281,11 +287,17 @@ class SpillDispatcher(PassingDispatcher):
         return warnings
 
     def _stats(self, *, timeout: float) -> Sequence[Stats]:
-        found = self.held.by_lane(timeout=timeout)
-        return queue_stats(
-            waiting={lane: count for lane, (count, _) in found.items()},
-            oldest={lane: age for lane, (_, age) in found.items()},
-        )
+        """Count what is held, by lane, together with what the dispatcher behind it counts."""
+        held = self.held.by_lane(timeout=timeout)
+        found = {each.queue: each for each in self.to.stats(timeout=timeout)}
+        found |= {each.queue: each for each in queue_stats(queues=held.keys() - found.keys())}
+        return [
+            each._replace(
+                waiting=(each.waiting or 0) + held.get(name, NONE)[0],
+                oldest=max(each.oldest or 0.0, held.get(name, NONE)[1]),
+            )
+            for name, each in sorted(found.items())
+        ]
 
     def _worker(self, options: WorkerOptions) -> Worker:
         return self.to._worker(options)
