@@ -173,6 +173,8 @@ ADAPTERS = ("celery", "rq", "django_rq", "django_q", "dramatiq", "cloud_tasks", 
 """Those that are bundled and finished."""
 OF_DJANGO = ("django_rq", "django_q")
 """Those whose settings are Django's, of which there are none here."""
+OF_OTHERS = ("failover", "spill")
+"""Those that can do what the dispatchers behind them can."""
 NEEDED: Mapping[str, Mapping[str, Any]] = {
     "sqlite": {"path": "work.sqlite3"},
     "celery": {"url": "amqp://localhost"},
@@ -199,8 +201,7 @@ def _built(name: str) -> BaseDispatcher:
 
 def capabilities() -> str:
     """What each bundled backend can do."""
-    # A failover can do what its members can.
-    built = {name: _built(name) for name in (*BUILT_IN, *ADAPTERS) if name != "failover"}
+    built = {n: _built(n) for n in (*BUILT_IN, *ADAPTERS) if n not in OF_OTHERS}
     rows = [
         (words, *(_ability(each, field) for each in built.values()))
         for field, words in WORDS.items()
@@ -330,6 +331,7 @@ NAMES: Mapping[str, str] = {
     "OidcSettings": "table",
     "SignatureSettings": "table",
     "Any": "table",
+    "object": "text",
 }
 
 

@@ -156,6 +156,7 @@ def test_nothing_else_is_public():
     rooms = {
         "backends",
         "delivery",
+        "forwarding",
         "frameworks",
         "held",
         "hooks",

@@ -1,0 +1,358 @@
+"""`Forwarder`: rows leave in order and are settled by the answer (F7 to F10; O3 to O8)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+import pytest
+
+from dispatchers import (
+    BaseDispatcher,
+    Capabilities,
+    DispatchRequest,
+    ErrorCategory,
+    RejectedError,
+    Sent,
+)
+from dispatchers._models.envelope import encode
+from dispatchers.forwarding import Fate, Forwarder, HeldRow, Settled, Source, Step
+from dispatchers.testing import processes
+
+Answer = Callable[[DispatchRequest], None]
+
+
+class Rows(Source):
+    """A store in memory."""
+
+    def __init__(self, *lanes: str) -> None:
+        self.rows = {n: _row(n, lane) for n, lane in enumerate(lanes)}
+        self.dead: list[int] = []
+        self.settled: list[list[tuple[int, str]]] = []
+        self.leads = True
+        self.fails: Exception | None = None
+        self.left = 0
+
+    def lead(self) -> bool:
+        if self.fails is not None:
+            raise self.fails
+        return self.leads
+
+    def leave(self) -> None:
+        self.left += 1
+
+    def take(
+        self, limit: int, *, but_lanes: Collection[str], but_rows: Collection[int]
+    ) -> Sequence[HeldRow]:
+        rows = [self.rows[seq] for seq in sorted(self.rows)]
+        return [r for r in rows if r.lane not in but_lanes and r.seq not in but_rows][:limit]
+
+    def settle(self, settled: Sequence[Settled]) -> None:
+        self.settled.append([(each.row.seq, each.fate.value) for each in settled])
+        for each in settled:
+            if each.fate is not Fate.STAYS:
+                del self.rows[each.row.seq]
+            if each.fate is Fate.DEAD:
+                self.dead.append(each.row.seq)
+
+    def is_empty(self) -> bool:
+        return not self.rows
+
+
+def _row(number: int, lane: str) -> HeldRow:
+    request = DispatchRequest(task="t", payload={"n": number}, id=f"r{number}")
+    return HeldRow(number, encode(request), lane)
+
+
+class Broker(BaseDispatcher):
+    """Notes each hand-over, and answers as the test says."""
+
+    name = "broker"
+    contract = 1
+    capabilities = Capabilities(confirmed=True, batch=True)
+
+    def __init__(self, answer: Answer = lambda request: None, **options: Any) -> None:
+        super().__init__(alias="broker", **{"breaker": False, **options})
+        self.answer = answer
+        self.calls: list[list[str]] = []
+
+    @property
+    def ids(self) -> list[str]:
+        return [each for call in self.calls for each in call]
+
+    def _send(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:
+        answer = self._send_many([(request, body)], timeout=timeout)[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def _send_many(self, items: Any, *, timeout: float) -> list[Sent | Exception]:
+        self.calls.append([request.id for request, _ in items])
+        return [self._one(request) for request, _ in items]
+
+    def _one(self, request: DispatchRequest) -> Sent | Exception:
+        try:
+            self.answer(request)
+        except Exception as exc:  # noqa: BLE001 - the answer to one item
+            return exc
+        return Sent(request.id)
+
+    def _category(self, exc: Exception) -> ErrorCategory | None:
+        return None
+
+    def _maybe_sent(self, exc: Exception) -> bool:
+        return True
+
+
+def refusing(
+    *ids: str, category: ErrorCategory = ErrorCategory.UNAVAILABLE, times: int = 99
+) -> Answer:
+    """Reject these requests so many times each."""
+    left = dict.fromkeys(ids, times)
+
+    def answer(request: DispatchRequest) -> None:
+        if left.get(request.id, 0) > 0:
+            left[request.id] -= 1
+            raise RejectedError(category, "not now")
+
+    return answer
+
+
+def drained(forwarder: Forwarder) -> None:
+    processes.wait_until(lambda: forwarder.step() is Step.EMPTY, "it does not come to an end")
+
+
+# F7: nothing confirmed is lost.
+
+
+def test_rows_go_when_they_are_taken():
+    """F7: and are settled together."""
+    rows, broker = Rows("a", "b", "c"), Broker()
+
+    step = Forwarder(rows, broker).step()
+
+    assert (step, broker.calls, rows.settled) == (
+        Step.MOVED,
+        [["r0", "r1", "r2"]],
+        [[(0, "gone"), (1, "gone"), (2, "gone")]],
+    )
+
+
+def test_what_is_in_doubt_stays_and_is_repeated_under_its_id():
+    """F7: as long as it takes, whatever the doubt is about."""
+    left = [3]
+
+    def answer(request: DispatchRequest) -> None:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise ConnectionResetError("cut")
+
+    rows, broker = Rows("a"), Broker(answer)
+    drained(Forwarder(rows, broker))
+
+    assert broker.ids == ["r0"] * 4
+    assert rows.dead == []
+
+
+@pytest.mark.parametrize(
+    "category",
+    [
+        "unavailable",
+        "timeout",
+        "throttled",
+        "capacity",
+        "authentication",
+        "permission",
+        "not_found",
+    ],
+)
+def test_what_may_be_taken_later_stays(category):
+    """F7: also what an operator has to mend first."""
+    rows = Rows("a")
+    broker = Broker(refusing("r0", category=ErrorCategory(category), times=3))
+    drained(Forwarder(rows, broker))
+
+    assert (broker.ids, rows.dead) == (["r0"] * 4, [])
+
+
+@pytest.mark.dispatchers_unchecked  # the letter tells
+@pytest.mark.parametrize("category", ["invalid", "too_large", "unsupported", "conflict"])
+def test_what_is_never_taken_is_dead(category):
+    """O8: at once, and its lane goes on."""
+    rows = Rows("a", "a")
+    broker = Broker(refusing("r0", category=ErrorCategory(category)))
+    drained(Forwarder(rows, broker))
+
+    assert (broker.ids, rows.dead) == (["r0", "r1"], [0])
+
+
+def test_a_body_that_is_no_envelope_is_dead():
+    """O8: without being handed over."""
+    rows, broker = Rows("a", "a"), Broker()
+    rows.rows[0] = HeldRow(0, b"{", "a")
+    drained(Forwarder(rows, broker))
+
+    assert (broker.ids, rows.dead) == (["r1"], [0])
+
+
+# F8: order.
+
+
+def test_no_two_of_a_lane_leave_together():
+    """F8: the later one would arrive although the earlier one was refused."""
+    rows, broker = Rows("a", "a", "b", "a"), Broker()
+    drained(Forwarder(rows, broker))
+
+    assert broker.calls == [["r0", "r2"], ["r1"], ["r3"]]
+
+
+def test_what_stays_holds_back_its_lane_only():
+    """F8: also what was taken from the store together with it."""
+    rows = Rows("a", "b", "a", "b")
+    broker = Broker(refusing("r0", times=1))
+    drained(Forwarder(rows, broker))
+
+    taken = [each for each in broker.ids if each != "r0"]
+    assert taken == ["r1", "r3", "r2"]
+    assert broker.ids.index("r2") > 1 + broker.ids.index("r0")
+
+
+def test_without_lanes_all_leave_together():
+    """F8: in one round trip, in order of the store."""
+    rows, broker = Rows("a", "a", "a"), Broker()
+    Forwarder(rows, broker, in_lanes=False).step()
+
+    assert broker.calls == [["r0", "r1", "r2"]]
+
+
+def test_without_lanes_a_row_that_waits_holds_back_none():
+    """F8: the others go on while it waits."""
+    rows = Rows("a", "a", "a")
+    broker = Broker(refusing("r0", category=ErrorCategory.THROTTLED, times=1))
+    forwarder = Forwarder(rows, broker, in_lanes=False)
+    forwarder.step()
+
+    assert list(rows.rows) == [0]
+    drained(forwarder)
+
+
+# The backend is away.
+
+
+def test_while_it_is_away_one_row_is_tried():
+    """O4: the first failure ends the step, and the next tries are of one row each."""
+    rows = Rows(*"aabbcc")
+    broker = Broker(refusing(*(f"r{n}" for n in range(6))))
+    forwarder = Forwarder(rows, broker)
+    forwarder.step()
+    first = len(broker.calls)
+    for _ in range(3):
+        forwarder.step()
+
+    assert first == 1
+    assert all(len(call) == 1 for call in broker.calls[1:])
+    assert forwarder.is_pausing
+
+
+def test_pauses_grow_up_to_the_breakers():
+    """O4: a probe every `reset` seconds, however long it takes."""
+    rows = Rows("a")
+    broker = Broker(refusing("r0"), breaker={"failures": 1, "reset": 0.4})
+    forwarder = Forwarder(rows, broker)
+    pauses = []
+    for _ in range(6):
+        forwarder._backoffs.clear()
+        forwarder.step()
+        pauses.append(forwarder._pause)
+
+    assert pauses == [0.05, 0.1, 0.2, 0.4, 0.4, 0.4]
+    assert len(broker.calls) == 1  # the breaker answers for the others
+
+
+def test_when_it_is_back_all_go_on_at_once():
+    """F10: those that were refused while it was away wait no longer."""
+    away = [True]
+
+    def answer(request: DispatchRequest) -> None:
+        if away[0]:
+            raise RejectedError(ErrorCategory.UNAVAILABLE, "away")
+
+    rows, broker = Rows("a", "b", "c", "d"), Broker(answer)
+    forwarder = Forwarder(rows, broker)
+    forwarder.step()
+    for backoff in forwarder._backoffs.values():
+        backoff.until += 1000.0
+    del forwarder._backoffs[0]
+    away[0] = False
+    forwarder.step()
+    forwarder.step()
+
+    assert not rows.rows
+
+
+def test_an_error_of_the_store_is_survived(caplog):
+    """O6: it is tried again, and said once."""
+    rows, broker = Rows("a"), Broker()
+    rows.fails = OSError("the disk is gone")
+    forwarder = Forwarder(rows, broker)
+    forwarder.start()
+    processes.wait_until(lambda: forwarder.is_pausing, "the error is not seen")
+    rows.fails = None
+    processes.wait_until(rows.is_empty, "it does not go on")
+    forwarder.stop(5)
+
+    assert "OSError: the disk is gone" in caplog.text
+
+
+# Who drains it.
+
+
+def test_a_store_that_another_process_drains_is_left_alone():
+    """O7: nothing is taken from it."""
+    rows, broker = Rows("a"), Broker()
+    rows.leads = False
+
+    assert Forwarder(rows, broker).step() is Step.ELSEWHERE
+    assert broker.calls == []
+
+
+def test_two_threads_do_not_step_at_once():
+    """F8: the thread of a process and a relay in it would hand rows over twice."""
+    inside, go_on = threading.Event(), threading.Event()
+
+    def answer(request: DispatchRequest) -> None:
+        inside.set()
+        go_on.wait(30)
+
+    forwarder = Forwarder(Rows("a"), Broker(answer, deadline=60.0))
+    thread = threading.Thread(target=forwarder.step)
+    thread.start()
+    inside.wait(30)
+    meanwhile = forwarder.step()
+    go_on.set()
+    thread.join(30)
+
+    assert meanwhile is Step.ELSEWHERE
+
+
+def test_it_leaves_the_store_when_it_ends():
+    """O11: another process need not wait for the lease."""
+    rows = Rows("a")
+    Forwarder(rows, Broker()).run(lambda: False, drain=True)
+
+    assert (rows.left, rows.is_empty()) == (1, True)
+
+
+def test_the_thread_ends_and_begins_again():
+    """F10: a thread lives as long as there is something to do, and a little longer."""
+    rows, broker = Rows("a"), Broker()
+    forwarder = Forwarder(rows, broker)
+    forwarder.start()
+    processes.wait_until(lambda: forwarder._thread is None, "it stays although nothing is held")
+    rows.rows[1] = _row(1, "a")
+    forwarder.wake()
+    processes.wait_until(rows.is_empty, "it does not begin again")
+    forwarder.stop(5)
+
+    assert broker.ids == ["r0", "r1"]
