@@ -258,7 +258,9 @@ class Forwarder:
         try:
             return self.step()
         except Exception as exc:  # noqa: BLE001 - anything a store raises
-            say_once(self, logging.ERROR, "what is held could not be handed over: %s", _words(exc))
+            say_once(
+                self, logging.ERROR, "what is held could not be handed over: %s", type_name(exc)
+            )
             self._slow_down()
             return Step.WAITING
 
@@ -439,7 +441,3 @@ def _read(row: HeldRow) -> DispatchRequest | str:
     except EnvelopeError as exc:
         return str(exc)
     return request.replace(deduplicate=True) if row.deduplicate else request
-
-
-def _words(exc: Exception) -> str:
-    return f"{type_name(exc)}: {exc}"

@@ -56,7 +56,7 @@ class Explanation(Model):
     backend: str | None
     """The backend's name."""
     may_lie: tuple[str, ...] = ()
-    """Aliases of the members of `failover` that work may lie with; empty for another backend."""
+    """Aliases of the dispatchers that it stands on, as `failover` and `spill` do."""
     queue: str | None
     """The queue; None leaves it to the backend."""
     answer: str | None
@@ -228,6 +228,8 @@ def _way(found: Explanation) -> str:
 
 def _places_of(found: Explanation) -> str:
     names = ", ".join(map(repr, found.may_lie))
+    if path := found.files.get("path"):
+        return f"{names}, or the file {path} until that takes it"
     return f"{names}: the first of them that certainly takes it"
 
 

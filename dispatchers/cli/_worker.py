@@ -254,6 +254,9 @@ def chosen(alias: str | None) -> tuple[BaseDispatcher, list[str]]:
     able = {name: each for name, each in found.items() if each.capabilities.worker}
     if not able:
         raise ConfigurationError(_none(found))
+    # The worker of a dispatcher that stands on others runs their work too.
+    under = {name for each in able.values() for name in each.stands_on(each.options)}
+    able = {name: each for name, each in able.items() if name not in under} or able
     grouped = places(able)
     if len(grouped) > 1:
         raise ConfigurationError(_several(grouped, able))

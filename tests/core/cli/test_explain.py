@@ -133,3 +133,16 @@ def test_a_failover_says_where_work_may_lie(shop: Shop) -> None:
     assert found["may_lie"] == ["main", "backup"]
     assert found["longest_wait"] == 1.75
     assert "'main', 'backup': the first of them that certainly takes it" in said
+
+
+def test_a_spill_says_where_work_may_lie(shop: Shop) -> None:
+    """F5: with the broker, or in the file."""
+    shop.configure(
+        f'{REST}default = {{ backend = "spill", to = "main", path = "spill.db" }}\n'
+        'main = "memory"\n'
+    )
+
+    said = shop("explain", "shop.welcome").out
+
+    assert "'main', or the file" in said
+    assert str(shop.folder / "spill.db") in said
