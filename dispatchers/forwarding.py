@@ -289,6 +289,11 @@ class Forwarder:
         due = min((each.until for each in self._backoffs.values()), default=monotonic() + IDLE)
         return self._pause or min(max(0.0, due - monotonic()), IDLE)
 
+    def leave(self) -> None:
+        """Let another process drain the store, unless a thread of this one goes on with it."""
+        if self._thread is None:
+            self._left()
+
     # One step.
 
     def step(self) -> Step:

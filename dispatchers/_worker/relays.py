@@ -47,6 +47,7 @@ def relayed(seconds: float) -> int:
     for each in forwarders_of(holding().values()):
         while monotonic() < until and each.step() is Step.MOVED:
             count += each.moved
+        each.leave()
     return count
 
 

@@ -132,8 +132,8 @@ class HeldRows(Source):
 
     # What holds work.
 
-    def put(self, rows: Sequence[NewRow], *, timeout: float) -> list[bool]:
-        """Hold envelopes, all or none, in one transaction; false for an id that is there already.
+    def put(self, rows: Sequence[NewRow], *, timeout: float) -> None:
+        """Hold envelopes, all or none, in one transaction; an id that is held is held once.
 
         Raises:
             RejectedError: The file holds as much as it may (`capacity`).
@@ -142,17 +142,11 @@ class HeldRows(Source):
         """
         self._prepare(timeout)
         now = time.time()
+        values = [(row.id, row.task, row.lane, row.deduplicate, now, row.body) for row in rows]
         with self.database.transaction(timeout=timeout) as connection:
-            added = [
-                connection.execute(
-                    _PUT, (row.id, row.task, row.lane, row.deduplicate, now, row.body)
-                ).rowcount
-                == 1
-                for row in rows
-            ]
+            connection.executemany(_PUT, values)
             # Within the transaction, which the error undoes: two processes at the limit share it.
             self._refuse_more(connection)
-        return added
 
     def _refuse_more(self, connection: sqlite3.Connection) -> None:
         items, size = connection.execute("SELECT items, bytes FROM held_totals").fetchone()

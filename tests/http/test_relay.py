@@ -44,6 +44,14 @@ def test_a_scheduler_has_it_handed_over(broker):
     assert len(broker._book.waiting) == 3
 
 
+def test_afterwards_another_process_may_do_it_at_once(broker):
+    """It does not hold the store until its lease runs out."""
+    endpoint().handle("POST", RELAY, TRUSTED, b"")
+
+    with get_dispatcher().held.database.transaction(timeout=5) as connection:  # type: ignore[attr-defined]
+        assert connection.execute("SELECT count(*) FROM held_by").fetchone() == (0,)
+
+
 def test_on_an_event_loop(broker):
     """The same, and the loop is not blocked by the file."""
     answer = asyncio.run(endpoint().ahandle("POST", RELAY, TRUSTED, b""))

@@ -277,6 +277,21 @@ def test_a_process_that_ends_leaves_it_to_the_next(tmp_path, broker):
     other.close()
 
 
+def test_a_process_that_ends_in_order_is_waited_for_by_none(tmp_path, broker):
+    """O11: another one need not wait for its lease to run out."""
+    one, other = at(tmp_path, broker), at(tmp_path, broker)
+    with broker.down():
+        one.dispatch(request(1))
+    one.forwarder.run(lambda: False, drain=True)
+    with broker.down():
+        one.dispatch(request(2))
+
+    assert other.forwarder.step() is Step.MOVED
+    assert got(broker) == [1, 2]
+    for each in (one, other):
+        each.close()
+
+
 def test_one_process_at_a_time_hands_over(tmp_path, broker):
     """O7: another one waits while the first gives signs of life, whatever the clock says."""
     one, other = at(tmp_path, broker, lease=1), at(tmp_path, broker, lease=1)
