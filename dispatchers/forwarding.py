@@ -84,7 +84,7 @@ class HeldRow(NamedTuple):
 
 
 class Fate(StrEnum):
-    """What becomes of a row."""
+    """Fate of a row."""
 
     GONE = "gone"
     """The backend has it: the row is deleted."""
@@ -108,7 +108,7 @@ class Settled(NamedTuple):
 
 
 class Step(StrEnum):
-    """What one step of a forwarder came to."""
+    """Result of one step of a forwarder."""
 
     EMPTY = "empty"
     """Nothing is held."""
@@ -345,8 +345,6 @@ class Forwarder:
             stuck = {s.row.lane for s in answered if s.fate is Fate.STAYS}
             if self._in_lanes:
                 left = [row for row in left if row.lane not in stuck]
-            if self._pause:  # away: the rest would only be told the same
-                break
         return settled
 
     def _next_round(self, rows: list[HeldRow]) -> tuple[list[HeldRow], list[HeldRow]]:

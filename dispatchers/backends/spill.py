@@ -22,6 +22,7 @@ from dispatchers._errors import ConfigurationError, ErrorCategory, RejectedError
 from dispatchers._models.base import build
 from dispatchers._models.capabilities import Capabilities
 from dispatchers._models.dead_letter import DeadLetterStore
+from dispatchers._models.fields import NO_HEADERS
 from dispatchers._models.options import BackendOptions
 from dispatchers._models.paths import FilePath
 from dispatchers._models.request import DispatchRequest
@@ -203,7 +204,8 @@ class SpillDispatcher(PassingDispatcher):
 
     def lane_of(self, request: DispatchRequest) -> str:
         """Return the lane of a request: its header `lane`, else its queue."""
-        return request.headers.get(LANE) or request.queue or self.to.options.queue or ""
+        named = request.headers.get(LANE) if request.headers != NO_HEADERS else None
+        return named or request.queue or self.to.options.queue or ""
 
     # Handing over.
 

@@ -93,7 +93,7 @@ class NewRow(NamedTuple):
 
 
 class Bounds(NamedTuple):
-    """How much a file may hold, and for how long."""
+    """Limits of what a file holds."""
 
     items: int
     bytes: int

@@ -213,9 +213,7 @@ def test_what_stays_holds_back_its_lane_only():
     broker = Broker(refusing("r0", times=1))
     drained(Forwarder(rows, broker))
 
-    taken = [each for each in broker.ids if each != "r0"]
-    assert taken == ["r1", "r3", "r2"]
-    assert broker.ids.index("r2") > 1 + broker.ids.index("r0")
+    assert broker.ids == ["r0", "r1", "r3", "r0", "r2"]
 
 
 def test_without_lanes_all_leave_together():
@@ -246,12 +244,12 @@ def test_while_it_is_away_one_row_is_tried():
     broker = Broker(refusing(*(f"r{n}" for n in range(6))))
     forwarder = Forwarder(rows, broker)
     forwarder.step()
-    first = len(broker.calls)
     for _ in range(3):
+        for backoff in forwarder._backoffs.values():
+            backoff.until = 0.0
         forwarder.step()
 
-    assert first == 1
-    assert all(len(call) == 1 for call in broker.calls[1:])
+    assert [len(call) for call in broker.calls] == [3, 1, 1, 1]
     assert forwarder.is_pausing
 
 
