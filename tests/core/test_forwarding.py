@@ -210,7 +210,7 @@ def test_no_two_of_a_lane_leave_together():
 def test_what_stays_holds_back_its_lane_only():
     """F8: also what was taken from the store together with it."""
     rows = Rows("a", "b", "a", "b")
-    broker = Broker(refusing("r0", times=1))
+    broker = Broker(refusing("r0", category=ErrorCategory.THROTTLED, times=1))
     drained(Forwarder(rows, broker))
 
     assert broker.ids == ["r0", "r1", "r3", "r0", "r2"]
