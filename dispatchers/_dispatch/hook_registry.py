@@ -9,7 +9,10 @@ from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any
 
+from dispatchers._errors import is_a
+from dispatchers._models.failures import is_end, is_interruption
 from dispatchers._models.request import DispatchRequest
+from dispatchers._runtime.cancellation import is_cancellation
 from dispatchers._runtime.log import say
 
 
@@ -83,8 +86,17 @@ told: ContextVar[tuple[object, ...]] = ContextVar("dispatchers_told", default=()
 """The values that hooks are being called with; the testing kit tells hooks from callers by it."""
 
 
-def tell(event: str, *values: object) -> None:
-    """Call every hook of `event` with `values`."""
+def tell(event: str, *values: object, shielded: bool = False) -> None:
+    """Call every hook of `event` with `values`.
+
+    Args:
+        event: The name of the event.
+
+        values: What the hooks are called with.
+
+        shielded: Ignore what is no `Exception`, such as a `sys.exit()`, as well: in a worker it
+            would have a run that is over made again, and for ever.
+    """
     if not (added := getattr(hooks, event)):
         return
     token = told.set(values)
@@ -92,13 +104,22 @@ def tell(event: str, *values: object) -> None:
         for hook in added:
             try:
                 hook(*values)
-            except Exception as exc:  # noqa: BLE001 - a hook that raises changes nothing
+            except BaseException as exc:  # a hook that raises changes nothing
+                if not (is_a(exc, Exception) or (shielded and _is_of_hook(exc))):
+                    raise
                 failed(event, hook, exc)
     finally:
         told.reset(token)
 
 
-def failed(event: str, hook: object, exc: Exception) -> None:
+def _is_of_hook(exc: BaseException) -> bool:
+    """Tell whether a hook raised it, and not what runs the hook."""
+    if type(exc) is SystemExit:  # workers end by subclasses of it
+        return True
+    return not (is_end(exc) or is_interruption(exc) or is_cancellation(exc))
+
+
+def failed(event: str, hook: object, exc: BaseException) -> None:
     """Log that a hook raised: its name and the type, for the text may quote a payload."""
     name = getattr(hook, "__qualname__", type(hook).__name__)
     words = "%s hook %s raised %s; it is ignored"

@@ -181,7 +181,8 @@ def _opened(
             # Hooks that measure queues must see work that this worker refuses, too.
             missing: Any = MissingTask(exc.task or "")
             found = {"id": exc.request_id}
-            hooks.tell("after_run", Run(missing, found, body, attempt, deliveries, None), outcome)
+            run = Run(missing, found, body, attempt, deliveries, None)
+            hooks.tell("after_run", run, outcome, shielded=not settings.quiet)
         return outcome
     interrupts = settings.interrupts
     return Run(task, envelope, body, attempt, deliveries, stopping, interrupts=interrupts)
@@ -231,7 +232,7 @@ def _executed(run: Run, settings: RunSettings) -> Outcome | None:
     pid = os.getpid()
     try:
         if hooks.hooks.before_run:
-            hooks.tell("before_run", run)
+            hooks.tell("before_run", run, shielded=not settings.quiet)
         work = run.task.function(**run.envelope["payload"])
         run.result = work
         # Asked of the result, not of the function: a decorator may have made it async.
@@ -256,7 +257,7 @@ async def _aexecuted(run: Run, settings: RunSettings) -> Outcome | None:
     pid = os.getpid()
     try:
         if hooks.hooks.before_run:
-            hooks.tell("before_run", run)
+            hooks.tell("before_run", run, shielded=not settings.quiet)
         work = run.task.function(**run.envelope["payload"])
         if _goes_on(run.task, work):
             work = await (work if run.until is None else limited(work, run.time_left))
@@ -297,5 +298,5 @@ def _ended(run: Run, outcome: Outcome | None, settings: RunSettings) -> Outcome 
     if logs and found.action is Action.DONE and found.error is None:
         log_end(found)
     if hooks.hooks.after_run:
-        hooks.tell("after_run", run, found)
+        hooks.tell("after_run", run, found, shielded=not settings.quiet)
     return found

@@ -1260,3 +1260,47 @@ def test_an_unknown_task_is_told_to_the_hooks_too(caplog):
         hooks.remove(note)
 
     assert seen == [("shop.nobody_has_it", "shop.nobody_has_it", "unknown_task")]
+
+
+class HooksEnd(BaseException):
+    """What is no `Exception`, raised by a hook."""
+
+
+@pytest.mark.parametrize("event", ["before_run", "after_run"])
+@pytest.mark.parametrize("error", [SystemExit, HooksEnd])
+@pytest.mark.parametrize("kind", ["sync", "async", "deliveries", "unknown"])
+def test_a_hook_that_exits_changes_no_outcome(send_welcome, event, error, kind):
+    """C10: else what has run well would be run again, and what is to end would circle for ever."""
+    body = encode(send_welcome.request(user_id=1))
+    if kind == "unknown":
+        body = body.replace(send_welcome.name.encode(), b"tests.nothing")
+    deliveries = 9 if kind == "deliveries" else 1
+
+    @getattr(hooks, event)
+    def ends(*_):
+        raise error
+
+    try:
+        if kind == "async":
+            outcome = asyncio.run(arun_envelope(body, deliveries=deliveries))
+        else:
+            outcome = run_envelope(body, deliveries=deliveries)
+    finally:
+        hooks.remove(ends)
+
+    expected = {"deliveries": "too_many_deliveries", "unknown": "unknown_task"}
+    assert outcome.reason == expected.get(kind, "succeeded")
+
+
+def test_a_hook_that_is_interrupted_is_the_workers(send_welcome):
+    """What ends the process ends it, wherever it is at work."""
+
+    @hooks.after_run
+    def ends(*_):
+        raise KeyboardInterrupt
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_envelope(encode(send_welcome.request(user_id=1)))
+    finally:
+        hooks.remove(ends)

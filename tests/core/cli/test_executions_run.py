@@ -120,7 +120,7 @@ def test_resumed_from_a_number_it_repeats_all_since(runs: Shop) -> None:
 
 def test_a_cancelled_execution_undoes_what_it_did(runs: Shop) -> None:
     """D11: a cancelled execution runs its code to the end, a terminated one does not."""
-    started(runs, "runs.wait", "order-1")
+    assert runs("dispatch", "runs.wait", "order=7", "--key", "order-1").code == 0
     started(runs, "runs.wait", "order-2")
     waiting = runs("executions", "journal", "order-1").out
 
