@@ -152,7 +152,7 @@ class _Telling:
         if self._record.status.is_end:
             return "not awaited any more"
         if entry.kind is EntryKind.TIMER:
-            return "not due yet" if self._is_awaited(entry) else "not awaited any more"
+            return "not fired yet" if self._is_awaited(entry) else "not awaited any more"
         return "runs in the turn" if entry.kind is EntryKind.LOCAL else "not answered yet"
 
     def _is_awaited(self, timer: Entry) -> bool:
@@ -179,7 +179,7 @@ def waits_for(record: Record, lines: Iterable[Line]) -> str:
         lines: Its story.
     """
     if record.status is not Status.RUNNING:
-        return {Status.EXPECTED: "its start", Status.STUCK: "a worker with the right code"}.get(
+        return {Status.EXPECTED: "its start", Status.STUCK: "code that is mended"}.get(
             record.status, ""
         )
     if record.seen < record.head:

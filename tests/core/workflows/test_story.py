@@ -116,7 +116,7 @@ def test_every_kind_has_its_words() -> None:
         "6  patched new-discount",
         'signal approval {"ok":true}, by request r-1',
         "cancel: he called, by request r-2",
-        f"7  timer until {local(AT + 9000)} -> not due yet",
+        f"7  timer until {local(AT + 9000)} -> not fired yet",
     ]
 
 
@@ -134,7 +134,7 @@ def test_what_an_execution_waits_for() -> None:
     assert waits_for(record(), []) == "a signal"
     assert waits_for(record(head=2, seen=1), []) == "a turn of a worker"
     assert waits_for(record(status=Status.EXPECTED), []) == "its start"
-    assert waits_for(record(status=Status.STUCK), []) == "a worker with the right code"
+    assert waits_for(record(status=Status.STUCK), []) == "code that is mended"
     assert waits_for(record(status=Status.COMPLETED), []) == ""
 
 
@@ -157,7 +157,7 @@ def test_timers_from_the_one_that_wakes_are_awaited() -> None:
 
     found = story(known, entries(first, second))
 
-    assert [each.outcome for each in found[1:]] == ["not awaited any more", "not due yet"]
+    assert [each.outcome for each in found[1:]] == ["not awaited any more", "not fired yet"]
     assert waits_for(known, found) == f"timer until {local(AT + 9000)} (2)"
 
 
