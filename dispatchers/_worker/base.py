@@ -272,7 +272,8 @@ class _Delivery(Delivery, Generic[H]):
 
     def __init__(self, worker: BaseWorker[H], work: Work[H]) -> None:
         self.work = work
-        self.body, self.id, self.queue = work.body, work.id, work.queue
+        # `queue_of` is None for the backend's own queue, and a table may have kept that.
+        self.body, self.id, self.queue = work.body, work.id, work.queue or ""
         self.attempt, self.deliveries = work.attempt, work.deliveries
         self.heartbeat: Heartbeat | None = None
         self.given_back = False

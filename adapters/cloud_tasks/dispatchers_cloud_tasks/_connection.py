@@ -7,6 +7,7 @@ So every use of a channel enters `gate`.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -65,15 +66,20 @@ class Connection:
         self._closed = False
         self._since = monotonic()
         self._state: Any = _state_of(channel)
-        _guard_state_lock(channel)
-        channel.subscribe(self._on_state, try_to_connect=True)
+        self._watch = _Watch(self)
+        self.watch()
 
-    def _on_state(self, state: grpc.ChannelConnectivity) -> None:
+    def watch(self) -> None:
+        """Have gRPC tell when connecting has ended, unless it has."""
+        if not self._ready and self.usable:
+            self.channel.subscribe(self.on_state, try_to_connect=True)
+
+    def on_state(self, state: grpc.ChannelConnectivity) -> None:
         """Note the end of connecting; watching longer would cost every call a quarter."""
         if state in CONNECTING:
             return
         # Before the state is passed on: the callback must not run a second time.
-        self.channel.unsubscribe(self._on_state)
+        self.channel.unsubscribe(self.on_state)
         with self._changed:
             self._ready = state is READY
             self.usable = self._ready and self.usable
@@ -136,22 +142,50 @@ class Connection:
             threading.Thread(target=self._close, daemon=True).start()
 
     def _close(self) -> None:
-        self.channel.unsubscribe(self._on_state)
+        self.channel.unsubscribe(self.on_state)
         _await_watching_end(self.channel)
         with gate.entered():
             self.channel.close()
 
 
-def _guard_state_lock(channel: object) -> None:
-    """Keep forks away while one of gRPC's threads has the lock of the channel's state.
+class _Watch:
+    """Keeps forks away while one of gRPC's threads has a lock that the child takes first.
 
-    In the child gRPC takes it before anything else: a lock that a thread of the parent's had is
-    never released (grpcio 1.85, `Channel._postfork_child`). Where it is gone nothing is guarded:
-    `test_private_parts_of_grpc_are_there` will tell.
+    A lock that a thread of the parent's had is never released there. `Channel._postfork_child`
+    takes that of the channel's state, and one of the core's that only the thread which watches the
+    channel takes beside calls (grpcio 1.85): watching is over for as long as a fork takes. Where
+    these parts are gone nothing is guarded: `test_private_parts_of_grpc_are_there` will tell.
+
+    Args:
+        connection: Whose channel it is.
     """
-    lock = getattr(getattr(channel, "_connectivity_state", None), "lock", None)
-    if lock is not None:
-        gate.guard(lock)
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._process = os.getpid()
+        self._state: Any = getattr(connection.channel, "_connectivity_state", None)
+        self._lock: Any = getattr(self._state, "lock", None)
+        if self._lock is not None:
+            gate.guard(self)
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """End the watching, then hold the lock, within `timeout` seconds; tell whether it is so."""
+        del blocking
+        until = monotonic() + timeout
+        self._connection.channel.unsubscribe(self._connection.on_state)
+        # Not with the lock in hand: the thread needs it to end.
+        while getattr(self._state, "polling", False) and monotonic() < until:
+            sleep(0.01)
+        held = bool(self._lock.acquire(timeout=max(0.0, until - monotonic())))
+        if not held:
+            self._connection.watch()
+        return held
+
+    def release(self) -> None:
+        """Let the lock go; in the process that has forked, go on watching."""
+        self._lock.release()
+        if os.getpid() == self._process:
+            self._connection.watch()
 
 
 def _await_watching_end(channel: object) -> None:

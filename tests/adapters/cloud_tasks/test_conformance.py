@@ -13,7 +13,6 @@ from dispatchers.testing.journal import Journal
 from .harness import CloudTasksHarness
 from .service import Service
 
-FORKS = "a child forked while other threads dispatch hangs in gRPC now and then (grpcio 1.85)"
 NAMES = "the service knows a key as a task's name, for an hour beyond its end, and no more of it"
 SIZE = "the service's limit is one of tasks, with their headers and address, not of envelopes"
 ONE_COUNT = "a push queue has one count, of attempts and deliveries alike"
@@ -23,12 +22,6 @@ class TestCloudTasks(DispatcherConformance):
     @pytest.fixture
     def harness(self, service: Service, tmp_path: Path) -> Harness:
         return CloudTasksHarness(service, tmp_path)
-
-    @pytest.mark.xfail(reason=FORKS, strict=False)
-    def test_a_child_forked_during_a_dispatch_works(
-        self, harness: Harness, journal: Journal
-    ) -> None:
-        super().test_a_child_forked_during_a_dispatch_works(harness, journal)
 
     @pytest.mark.xfail(reason=ONE_COUNT)
     def test_failed_work_is_tried_again(self, harness: Harness, journal: Journal) -> None:

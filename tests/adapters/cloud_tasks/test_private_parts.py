@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from queue import SimpleQueue
 
 import grpc
@@ -25,14 +26,22 @@ def test_private_parts_of_grpc_are_there() -> None:
     assert state in {each.value[0] for each in grpc.ChannelConnectivity}
 
 
-def test_the_state_s_lock_is_guarded() -> None:
-    """C8: a connection puts its channel's lock under the fork gate."""
-    channel = grpc.insecure_channel("127.0.0.1:9")
-    connection = Connection(channel, "127.0.0.1:9")
+def test_no_thread_of_grpc_s_is_in_a_channel_during_a_fork() -> None:
+    """C8: a connection that is being made is not watched meanwhile, and its lock is held."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        channel = grpc.insecure_channel(address)
+        connection = Connection(channel, address)
+        state, watch = channel._connectivity_state, connection._watch
 
-    assert channel._connectivity_state.lock in gate._locks
+        guarded = watch in gate._locks
+        held = watch.acquire(timeout=30)
+        watched = state.polling, list(state.callbacks_and_connectivities)
+        watch.release()
+        again = len(state.callbacks_and_connectivities)
+        connection.retire()
 
-    connection.retire()
+    assert (guarded, held, watched, again) == (True, True, (False, []), 1)
 
 
 def test_a_channel_is_closed_when_nobody_watches_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,6 +87,24 @@ def test_a_failure_is_dead_lettered_in_the_backend(table, rows, acme):
     assert rows("dead, token") == [("permanent", None)]
 
 
+def test_work_of_no_named_queue_is_dead_lettered(table, rows, acme):
+    """A table may keep None for the backend's own queue, as `queue_of` says it; a letter has ''."""
+
+    @task(name="worker.unnamed")
+    def unnamed() -> None:
+        raise TypeError("no")
+
+    class Unnamed(acme.TableWorker):
+        def _take(self, wait):
+            work = super()._take(wait)
+            return None if work is None else replace(work, queue=None)
+
+    unnamed.options(dispatcher=table).dispatch()
+    Unnamed(table, WorkerOptions()).step()
+
+    assert rows("dead") == [("permanent",)]
+
+
 def test_discarded_work_is_complete(table, rows, acme):
     """Whatever ends as done is settled as done."""
 
