@@ -28,7 +28,9 @@ class Broker:
         Raises:
             RejectedError: The client could not be made within `timeout` seconds.
         """
-        if (found := self._usable()) is not None:
+        with gate.entered():  # asking a channel for its state takes a lock of gRPC's
+            found = self._usable()
+        if found is not None:
             return found
         with gate.entered(), self._lock:  # in this order: no fork happens under the lock
             if (found := self._usable()) is not None:

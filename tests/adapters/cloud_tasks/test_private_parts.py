@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from queue import SimpleQueue
 
 import grpc
 import pytest
-from dispatchers_cloud_tasks._connection import Connection, gate
+from dispatchers_cloud_tasks._broker import Broker
+from dispatchers_cloud_tasks._connection import Connection, OwnClient, gate
+from dispatchers_cloud_tasks._options import CloudTasksOptions
 
 
 def test_private_parts_of_grpc_are_there() -> None:
@@ -42,6 +45,26 @@ def test_no_thread_of_grpc_s_is_in_a_channel_during_a_fork() -> None:
         connection.retire()
 
     assert (guarded, held, watched, again) == (True, True, (False, []), 1)
+
+
+def test_a_channel_is_asked_for_its_state_within_the_gate() -> None:
+    """C8: gRPC takes a lock for that which a child, forked meanwhile, would wait for."""
+    inside: list[int] = []
+
+    class Asked(OwnClient):
+        def is_alive(self) -> bool:
+            inside.append(gate._inside)
+            return True
+
+    options = CloudTasksOptions(
+        project="p", location="l", queue="q", worker_url="https://w", service_account=False
+    )
+    broker = Broker(options)
+    broker._open = os.getpid(), Asked(None)
+
+    broker.connection(1.0)
+
+    assert inside == [1]
 
 
 def test_a_channel_is_closed_when_nobody_watches_it(monkeypatch: pytest.MonkeyPatch) -> None:
