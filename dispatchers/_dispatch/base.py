@@ -24,11 +24,13 @@ from dispatchers._dispatch.error_mapping import (
     ErrorMapping,
     counts_against,
     failure,
+    is_in_doubt,
     map_error,
 )
 from dispatchers._dispatch.last_resort import ALL_REJECTED, ALL_UNKNOWN, REJECTED, UNKNOWN
 from dispatchers._dispatch.protocol import Item, Sent, is_instance
 from dispatchers._dispatch.reporting import unsent
+from dispatchers._dispatch.shared_sending import GroupError, SharedSending
 from dispatchers._errors import ErrorCategory, RejectedError
 from dispatchers._models.base import build
 from dispatchers._models.options import BackendOptions
@@ -65,6 +67,8 @@ class BaseDispatcher(ConfiguredBackend):
     """`_send` never waits, so that a coroutine may call it."""
     guarded: bool = False
     """Run `_send` under the guard, for a client that cannot be bounded otherwise."""
+    shares_sending: bool = False
+    """Hand over what several callers dispatch at once in one `_send_many`, on a thread of one."""
     required: ClassVar[tuple[str, ...]] = ("_send", "_category", "_maybe_sent")
     """What a concrete class must define."""
 
@@ -100,7 +104,11 @@ class BaseDispatcher(ConfiguredBackend):
             request, body, waived = admit(self._limits, request)
             timeout = self._time_left(request, started)
             contacted = True
-            sent = self._bounded_send(request, body, timeout)
+            sent = (
+                self._bounded_send(request, body, timeout)
+                if (sharing := self._sharing) is None
+                else self._shared_send(sharing, request, body, timeout)
+            )
             return self._announce(self._sent(request, sent, started, waived))
         except Exception as exc:  # noqa: BLE001 - C1
             try:
@@ -180,7 +188,10 @@ class BaseDispatcher(ConfiguredBackend):
             How many pieces of accepted work were left undone; 0 for a backend that keeps them.
         """
         self._closed = True
-        left = self._close(timeout)
+        until = monotonic() + timeout
+        if (sharing := self._sharing) is not None:
+            sharing.drain(timeout)
+        left = self._close(max(until - monotonic(), 0.0))
         return left + (self._guard.close(timeout) if self._guard else 0)
 
     # What an adapter's author writes.
@@ -325,6 +336,48 @@ class BaseDispatcher(ConfiguredBackend):
             on_late=lambda late: _report.late(self.alias, self.name, request, late.error),
         )
 
+    def _shared_send(
+        self, sharing: SharedSending, request: DispatchRequest, body: bytes, timeout: float
+    ) -> Sent:
+        if _goes_alone(request, body):
+            return self._bounded_send(request, body, timeout)
+        until = monotonic() + timeout
+        return sharing.send(self._made(request, body), until, request.priority or 0)
+
+    @cached_property
+    def _sharing(self) -> SharedSending | None:
+        """What concurrent dispatches share; made late, as an instance may narrow what it can do."""
+        able = self.capabilities.batch and not self.capabilities.runs_here
+        if not (self.shares_sending and able and self._most_at_once > 1):
+            return None
+        return SharedSending(
+            self._send_made,
+            self._is_of_all,
+            size=self._most_at_once,
+            usual=self.options.deadline,
+        )
+
+    @property
+    def _most_at_once(self) -> int:
+        """Messages of one shared call at most."""
+        return 100
+
+    def _made(self, request: DispatchRequest, body: bytes) -> Any:
+        """Return what `_send_made` takes of one request, made by its caller."""
+        return request, body
+
+    def _send_made(self, made: Sequence[Any], timeout: float) -> Sequence[Sent | Exception]:
+        """Hand over what several callers have made, within `timeout` seconds."""
+        if len(made) > 1:
+            return self._send_batch(made, timeout)
+        return [self._bounded_send(*made[0], timeout)]
+
+    def _is_of_all(self, exc: Exception) -> bool:
+        """Tell whether a call that failed would fail for each of its messages alone."""
+        if is_in_doubt(exc, self._maybe_sent):
+            return True
+        return self._mapped(exc, contacted=True)[1].category in OF_ALL
+
     def _send_batch(self, items: Sequence[Item], timeout: float) -> Sequence[Sent | Exception]:
         native = type(self)._send_many is not BaseDispatcher._send_many
         if self._guard is None or not native:
@@ -367,7 +420,10 @@ class BaseDispatcher(ConfiguredBackend):
     ) -> None:
         """Begin to hand over for a coroutine; `call` is told how it ended."""
         cut = not self.capabilities.runs_here
-        if type(self)._asend is not BaseDispatcher._asend or "_asend" in vars(self):
+        if (sharing := self._sharing) is not None and not _goes_alone(request, body):
+            until = monotonic() + timeout
+            sharing.send_for(call, self._made(request, body), until, request.priority or 0)
+        elif type(self)._asend is not BaseDispatcher._asend or "_asend" in vars(self):
             work = self._asend(request, body, timeout=timeout)
             call.run(work, timeout + CUT if cut else None)
         else:
@@ -447,10 +503,9 @@ class BaseDispatcher(ConfiguredBackend):
         counted: bool = True,
     ) -> list[DispatchResponse]:
         """Return the responses to requests that failed for one reason."""
-        mapping = ErrorMapping(
-            self.name, self.alias, self._secrets, self._category, self._maybe_sent
-        )
-        status, error = map_error(mapping, exc, contacted=contacted)
+        if isinstance(exc, GroupError):
+            exc, counted = exc.reason, counted and exc.counted
+        status, error = self._mapped(exc, contacted=contacted)
         if counted and self._breaker is not None:
             # A deadline far shorter than the dispatcher's own says little of the backend.
             late = hurried and error.category is ErrorCategory.TIMEOUT
@@ -462,11 +517,41 @@ class BaseDispatcher(ConfiguredBackend):
             for request in requests
         ]
 
+    def _mapped(
+        self, exc: Exception, *, contacted: bool
+    ) -> tuple[DispatchStatus, DispatchFailure]:
+        mapping = ErrorMapping(
+            self.name, self.alias, self._secrets, self._category, self._maybe_sent
+        )
+        return map_error(mapping, exc, contacted=contacted)
+
     def _count(self, breaker: Breaker, *, bad: bool) -> None:
         if not bad:
             breaker.record_neutral()
         elif (change := breaker.record_failure()) is not None:
             _report.breaker(self.alias, self.name, change, breaker.suppressed)
+
+
+OF_ALL = frozenset(
+    {
+        ErrorCategory.UNAVAILABLE,
+        ErrorCategory.TIMEOUT,
+        ErrorCategory.AUTHENTICATION,
+        ErrorCategory.PERMISSION,
+        ErrorCategory.THROTTLED,
+        ErrorCategory.CLOSED,
+        ErrorCategory.MISSING_DEPENDENCY,
+    }
+)
+"""Categories that say nothing of a single message: what failed with one fails for all."""
+
+LARGE = 64 * 1024
+"""Bytes of an envelope that is sent by itself, so that it holds up no small ones."""
+
+
+def _goes_alone(request: DispatchRequest, body: bytes) -> bool:
+    """Tell whether others must not wait for a request, or it not be cut by theirs."""
+    return request.deadline is not None or len(body) > LARGE
 
 
 def no_loop(exc: Exception) -> Exception:

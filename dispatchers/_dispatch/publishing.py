@@ -23,6 +23,7 @@ class PublishingDispatcher(BaseDispatcher, Generic[M]):
     messages over in as few round trips as the client can.
     """
 
+    shares_sending = True
     batch_size: int | None = None
     """Messages of one `_publish`; the deadline is checked in between. None means no limit."""
     required: ClassVar[tuple[str, ...]] = ("_prepare", "_publish", "_category", "_maybe_sent")
@@ -45,10 +46,7 @@ class PublishingDispatcher(BaseDispatcher, Generic[M]):
     def _send(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:
         until = monotonic() + timeout
         # Before contact, so that what cannot be made is certainly not handed over.
-        message = self._prepared(request, body)
-        if isinstance(message, RejectedError):
-            raise message
-        answer = self._published([message], until)[0]
+        answer = self._published([self._made(request, body)], until)[0]
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -85,6 +83,22 @@ class PublishingDispatcher(BaseDispatcher, Generic[M]):
                 raise
             answers = iter([exc] * len(good))
         return [each if isinstance(each, RejectedError) else next(answers) for each in prepared]
+
+    @property
+    def _most_at_once(self) -> int:
+        return super()._most_at_once if self.batch_size is None else self.batch_size
+
+    def _made(self, request: DispatchRequest, body: bytes) -> M:
+        message = self._prepared(request, body)
+        if isinstance(message, RejectedError):
+            raise message
+        return message
+
+    def _send_made(self, made: Sequence[M], timeout: float) -> Sequence[Sent | Exception]:
+        until = monotonic() + timeout
+        if self._guard is None:
+            return self._published(made, until)
+        return self._guard.call(lambda: self._published(made, until), timeout=timeout)
 
     def _prepared(self, request: DispatchRequest, body: bytes) -> M | RejectedError:
         try:

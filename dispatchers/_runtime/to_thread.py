@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 from dispatchers._runtime.fork import notice_fork, renew_after_fork
 
-__all__ = ["Threads", "begin_on_thread", "off_loop", "on_thread"]
+__all__ = ["SLACK", "Threads", "begin_on_thread", "off_loop", "on_thread", "submitted"]
 
 T = TypeVar("T")
 
@@ -108,7 +108,7 @@ def begin_on_thread(
             end = Ended(exception=exc)
         call.end_from_thread(end)
 
-    future = _submitted(run)
+    future = submitted(run)
     if cut:
         call.after(timeout, lambda: _overdue(call, future))
 
@@ -126,7 +126,12 @@ def _no_answer() -> GuardTimeoutError:
     return GuardTimeoutError("the call did not return within the deadline", started=True)
 
 
-def _submitted(work: Callable[[], T]) -> Future[T]:
+def submitted(work: Callable[[], T]) -> Future[T]:
+    """Run it on the next of our threads that is free.
+
+    Raises:
+        RejectedError: None can be started any more.
+    """
     try:
         return _pool.submit(work)
     except RuntimeError as exc:

@@ -12,8 +12,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from dispatchers._dispatch.base import BaseDispatcher
-from dispatchers._dispatch.protocol import Item, Sent
+from dispatchers._dispatch.protocol import Sent
+from dispatchers._dispatch.publishing import PublishingDispatcher
+from dispatchers._dispatch.shared_sending import SharedSending
 from dispatchers._dispatch.worker_protocol import Worker, WorkerOptions
 from dispatchers._errors import ConfigurationError, ErrorCategory
 from dispatchers._models.capabilities import Capabilities
@@ -64,7 +65,7 @@ _CATEGORIES: dict[type[StoreError], ErrorCategory] = {
 }
 
 
-class SQLiteDispatcher(BaseDispatcher):
+class SQLiteDispatcher(PublishingDispatcher[NewJob | Sent]):
     """Hands work over to a file."""
 
     name = "sqlite"
@@ -95,20 +96,30 @@ class SQLiteDispatcher(BaseDispatcher):
         self._store = open_store(self.options)
         self.journal = f"sqlite:{self.options.path}"
 
-    def _send(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:
-        if self._is_held(request, job := self._job(request, body)):
-            return Sent(job.id, DispatchStatus.DEFERRED)
-        stored = self._store.put(job, timeout=timeout)
-        if stored.put is Put.CONFLICT:
-            raise conflict(request.task)
-        return _sent(stored)
+    def _shared_send(
+        self, sharing: SharedSending, request: DispatchRequest, body: bytes, timeout: float
+    ) -> Sent:
+        # The store has threads share a commit, with those of other dispatchers of the file, too.
+        del sharing
+        return self._send(request, body, timeout=timeout)
 
-    def _send_many(self, items: Sequence[Item], *, timeout: float) -> Sequence[Sent | Exception]:
-        jobs = [self._job(request, body) for request, body in items]
-        held = [self._is_held(request, job) for (request, _), job in zip(items, jobs, strict=True)]
-        if any(held):
-            return [Sent(job.id, DispatchStatus.DEFERRED) for job in jobs]
-        answers = self._store.put_many(jobs, timeout=timeout)
+    def _prepare(self, request: DispatchRequest, body: bytes) -> NewJob | Sent:
+        job = self._job(request, body)
+        # Of the caller's run, whoever writes what is put now.
+        return Sent(job.id, DispatchStatus.DEFERRED) if self._is_held(request, job) else job
+
+    def _publish(
+        self, messages: Sequence[NewJob | Sent], timeout: float
+    ) -> Sequence[Sent | Exception]:
+        jobs = [each for each in messages if isinstance(each, NewJob)]
+        put = iter(self._put(jobs, timeout) if jobs else ())
+        return [next(put) if isinstance(each, NewJob) else each for each in messages]
+
+    def _put(self, jobs: Sequence[NewJob], timeout: float) -> list[Sent | Exception]:
+        if len(jobs) == 1:
+            answers = [self._store.put(jobs[0], timeout=timeout)]
+        else:
+            answers = self._store.put_many(jobs, timeout=timeout)
         return [
             conflict(job.task) if stored.put is Put.CONFLICT else _sent(stored)
             for job, stored in zip(jobs, answers, strict=True)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from dispatchers.sqlite._commit_queue import Waiting
+from dispatchers.sqlite._commit_queue import WaitingRows
 from dispatchers.sqlite._lock_wait import Contention, LockWait
 from dispatchers.sqlite._process_connection import ProcessConnection
 
@@ -76,7 +76,7 @@ class Database:
         return self._slot.tokens
 
     @property
-    def line(self) -> deque[Waiting]:
+    def line(self) -> deque[WaitingRows]:
         """Return the rows that threads wait to have written. Another queue after a fork."""
         return self._slot.line
 

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from functools import lru_cache, partial
 from typing import Any
 
-from dispatchers.sqlite._commit_queue import Waiting
+from dispatchers.sqlite._commit_queue import WaitingRows
 from dispatchers.sqlite._connection import RAISED_BY_SQLITE, Database
 from dispatchers.sqlite._errors import StoreError
 from dispatchers.sqlite._records import NewJob, Put, Stored
@@ -131,7 +131,7 @@ class Puts:
                 self._database.line[-1].wake()
 
     def _join(self, rows: list[Row], deadline: float) -> list[Stored]:
-        mine = Waiting(rows, sum(len(row[_BODY]) for row in rows))
+        mine = WaitingRows(rows, sum(len(row[_BODY]) for row in rows))
         self._database.line.append(mine)
         try:
             self._await(mine, deadline)
@@ -141,7 +141,7 @@ class Puts:
                 self._database.line.remove(mine)
         return mine.result()
 
-    def _await(self, mine: Waiting, deadline: float) -> None:
+    def _await(self, mine: WaitingRows, deadline: float) -> None:
         """Write whenever the file is free, else wait to be woken, until there is an answer."""
         lock = self._database.lock
         while mine.answer is None:
@@ -157,7 +157,7 @@ class Puts:
             else:
                 self._give_up(mine)
 
-    def _give_up(self, mine: Waiting) -> None:
+    def _give_up(self, mine: WaitingRows) -> None:
         """Take it out of the line, unless it is just being written; then wait a little longer."""
         end = time.monotonic() + _GRACE
         while mine.answer is None:
@@ -169,7 +169,7 @@ class Puts:
                 raise self._database.busy(maybe_written=True)
             mine.sleep(_LOOK / 10)
 
-    def _lead(self, mine: Waiting, deadline: float) -> None:
+    def _lead(self, mine: WaitingRows, deadline: float) -> None:
         """Write the line in the order of arrival, until one's own rows are written."""
         database = self._database
         # A signal handler interrupted a transaction of this thread: waiting would never end.
@@ -194,10 +194,10 @@ class Puts:
             self._put_back(batch)
         return True
 
-    def _take(self) -> list[Waiting]:
+    def _take(self) -> list[WaitingRows]:
         """The next of the line, as many as one commit should hold."""
         line = self._database.line
-        batch: list[Waiting] = []
+        batch: list[WaitingRows] = []
         rows = size = 0
         while line and rows < _ROWS and size < _BYTES:
             waiting = line.popleft()
@@ -207,7 +207,7 @@ class Puts:
                 size += waiting.size
         return batch
 
-    def _put_back(self, batch: list[Waiting]) -> None:
+    def _put_back(self, batch: list[WaitingRows]) -> None:
         """Let those without an answer wait on; by their tokens they know their rows if written."""
         # In reverse, so that the queue has its old order again.
         for waiting in reversed(batch):
@@ -215,7 +215,7 @@ class Puts:
                 waiting.leave()
                 self._database.line.appendleft(waiting)
 
-    def _commit(self, batch: list[Waiting]) -> None:
+    def _commit(self, batch: list[WaitingRows]) -> None:
         """Write all in one commit; if that fails, each by itself, so that none fails another."""
         rows = [row for waiting in batch for row in waiting.rows]
         try:

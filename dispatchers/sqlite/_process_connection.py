@@ -15,7 +15,7 @@ import time
 import weakref
 from collections import deque
 
-from dispatchers.sqlite._commit_queue import Waiting
+from dispatchers.sqlite._commit_queue import WaitingRows
 from dispatchers.sqlite._lock_wait import Contention
 
 __all__ = ["ProcessConnection"]
@@ -74,7 +74,7 @@ class ProcessConnection:
         self.tokens = itertools.count(int.from_bytes(os.urandom(7), "big"))
         self.inside = False
         self.crowd = Contention(self._path)
-        self.line: deque[Waiting] = deque()
+        self.line: deque[WaitingRows] = deque()
 
     def fill(self, connection: sqlite3.Connection) -> None:
         """Use a connection from now on."""

@@ -292,7 +292,7 @@ def alone(work: Coroutine[Any, Any, T]) -> T:
     return cast("T", answer)
 
 
-WAYS = ("_send", "_asend", "_send_many", "_asend_many")
+WAYS = ("_send", "_asend", "_send_many", "_asend_many", "_sharing")
 
 
 class _Raising:
@@ -314,7 +314,7 @@ def _replaced(dispatcher: BaseDispatcher, by: _Raising) -> Generator[None]:
     own = vars(dispatcher)
     before = {name: own[name] for name in WAYS if name in own}
     # On the object, not on its class: other dispatchers of the case stay whole.
-    own.update(dict(zip(WAYS, (by.send, by.asend, by.send, by.asend), strict=True)))
+    own.update(dict(zip(WAYS, (by.send, by.asend, by.send, by.asend, None), strict=True)))
     try:
         yield
     finally:

@@ -83,16 +83,24 @@ class Publisher(ABC):
         """Close what is idle, and keep nothing any more."""
 
     def _write(self, producer: Any, message: Message) -> None:
-        self._broker.send_task_message(
+        draft = message.draft
+        # Celery's signals read the caller's variables: tracers find the span there.
+        run = _call if draft.context is None else draft.context.run
+        run(
+            self._broker.send_task_message,
             producer,
-            message.draft.task,
+            draft.task,
             message.parts,
-            queue=message.draft.queue,
+            queue=draft.queue,
             declare=(),
             retry=False,
             serializer="json",
-            **message.draft.options,
+            **draft.options,
         )
+
+
+def _call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return function(*args, **kwargs)
 
 
 def _rejected(exc: Exception) -> RejectedError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -78,6 +79,8 @@ class Draft(NamedTuple):
     """Seconds since the epoch before which it is not run; 0 is at once."""
     is_native: bool = False
     """It is for one of Celery's own tasks."""
+    context: contextvars.Context | None = None
+    """A copy of the caller's, in which signals are sent: another's dispatch may send it."""
 
 
 class Message(NamedTuple):
@@ -271,7 +274,17 @@ def draft_of(
     if priority is not None and (request.priority is not None or "priority" not in options):
         options = {**options, "priority": priority}
     return Draft(
-        request.task, request.id, args, kwargs, words, headers, queue, options, due, is_native
+        request.task,
+        request.id,
+        args,
+        kwargs,
+        words,
+        headers,
+        queue,
+        options,
+        due,
+        is_native,
+        contextvars.copy_context(),
     )
 
 
