@@ -29,7 +29,7 @@ from dispatchers import (
     task,
 )
 from dispatchers._dispatch import shared_sending
-from dispatchers._dispatch.shared_sending import LOOK, THREADS
+from dispatchers._dispatch.shared_sending import LOOK, THREADS, SharedSending, _Place
 from dispatchers.testing.conformance._tools import told
 
 OVER = 0.25
@@ -589,6 +589,99 @@ assert all(asyncio.run(main()))
 
     assert done.stdout.splitlines()[0] == "accepted None"
     assert done.stdout.splitlines()[1] in ("accepted None", "rejected closed")
+
+
+def alone(sent: list[list[str]]) -> SharedSending:
+    """What callers share, by itself; it notes what is sent."""
+
+    def send(messages: Sequence[str], timeout: float) -> list[Sent]:
+        sent.append(list(messages))
+        return [Sent(message) for message in messages]
+
+    return SharedSending(send, lambda exc: True, size=100, usual=1.0)
+
+
+def test_what_comes_as_a_thread_of_ours_leaves_is_sent():
+    """C2: it is put into the queue by one who saw that thread at it."""
+    sent: list[list[str]] = []
+    sharing, me = alone(sent), object()
+    late = _Place("late", time.monotonic() + PATIENCE, 0)
+    gathered = sharing._gathered
+
+    def looked(most: int) -> list[_Place]:
+        found = gathered(most)
+        if not found and not sent:
+            sharing._waiting.append(late)
+        return found
+
+    sharing._gathered = looked  # type: ignore[method-assign]
+    sharing._send_all(me)
+
+    assert sent == [["late"]]
+    assert not sharing._helping
+
+
+def test_who_has_little_time_left_sends_its_own_alone():
+    """C2: what others have left is not cut to that."""
+    sent: list[list[str]] = []
+    sharing = alone(sent)
+    other = _Place("other", time.monotonic() + 1.0, 0)
+    sharing._waiting.append(other)
+
+    answer = sharing.send("mine", time.monotonic() + 0.4, 0)
+
+    assert answer.task_id == "mine"
+    assert sent == [["mine"]]
+    assert other.is_free
+
+
+@pytest.mark.usefixtures("patient")
+def test_who_is_interrupted_while_it_waits_is_not_sent(pool, monkeypatch):
+    """C1: a KeyboardInterrupt passes, and the work of nobody is handed over."""
+    gate = Gate()
+    made, request = Sharing(gate, deadline=PATIENCE), requests_of(1)[0]
+
+    def interrupt(self: _Place, seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    futures = gathered(made, gate, pool, requests_of(3))
+    with monkeypatch.context() as patched:
+        patched.setattr(_Place, "sleep", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            made.dispatch(request)
+    gate.opened.set()
+
+    assert all(future.result(PATIENCE) for future in futures)
+    assert request.id not in {each for call in made.calls for each in call}
+
+
+def test_what_is_sent_after_its_loop_is_still_told():
+    """C8: cancelled with its loop, which is closed when the answer comes."""
+    gate, is_told = Gate(), threading.Event()
+    made, requests = Sharing(gate, deadline=PATIENCE), requests_of(3)
+
+    async def main() -> None:
+        futures = [asyncio.ensure_future(made.adispatch(each)) for each in requests]
+        while not gate.begun.is_set():  # noqa: ASYNC110 - a thread says so
+            await asyncio.sleep(0.001)
+        for future in futures:
+            future.cancel()
+
+    def look(_: DispatchResponse) -> None:
+        if len(seen) == len(requests):
+            is_told.set()
+
+    with told() as seen:
+        hooks.after_dispatch(look)
+        try:
+            asyncio.run(main())
+            gate.opened.set()
+            assert is_told.wait(PATIENCE)
+        finally:
+            hooks.remove(look)
+
+    assert all(seen)
+    assert sorted(each.request_id for each in seen) == sorted(each.id for each in requests)
 
 
 class Publishing(PublishingDispatcher[str]):

@@ -659,6 +659,40 @@ class AllAlike(Batch):
         return [super()._send_many(items, timeout=timeout)[0]] * len(items)
 
 
+class Together(Batch):
+    """What broken shared calls begin with: single dispatches and batches of one are sound."""
+
+    shares_sending = True
+    capabilities = Batch.capabilities.model_copy(update={"batch": True})
+
+    def _send(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:
+        time.sleep(0.005)  # others come meanwhile
+        return super()._send(request, body, timeout=timeout)
+
+
+class MixedUp(Together):
+    """Gives the answers of a shared call in the order in which they came."""
+
+    def _send_many(self, items: Sequence[Item], *, timeout: float) -> Sequence[Sent | Exception]:
+        time.sleep(0.005)
+        return super()._send_many(items, timeout=timeout)[::-1]
+
+
+class OneOfMany(Together):
+    """Hands over the first of a shared call, and says the same of the others."""
+
+    def _send_many(self, items: Sequence[Item], *, timeout: float) -> Sequence[Sent | Exception]:
+        time.sleep(0.005)
+        return [super()._send_many(items[:1], timeout=timeout)[0]] * len(items)
+
+
+class InTurn(AsIfAlone):
+    """Gives each of a shared call all the time there is."""
+
+    shares_sending = True
+    capabilities = AsIfAlone.capabilities.model_copy(update={"batch": True})
+
+
 class Reversing(ShelfDispatcher):
     """Answers a batch from the end."""
 
@@ -752,7 +786,8 @@ class Unshielded(ShelfDispatcher):
     """Is cancelled with its caller."""
 
     async def adispatch(self, request: DispatchRequest, /) -> DispatchResponse:  # type: ignore[misc]
-        return await self._adispatch(request)
+        sent = await self._asend(request, encode(request), timeout=self.options.deadline)
+        return self._announce(self._sent(request, sent, monotonic()))
 
     async def _asend(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:
         await asyncio.sleep(0.05)
@@ -1157,6 +1192,9 @@ BROKEN: dict[str, tuple[Callable[[], Harness], ...]] = {
     "test_an_awaited_dispatch_does_not_block_the_loop": (plug(BlocksTheLoop),),
     "test_a_cancelled_dispatch_is_still_told": (shelf(Unshielded),),
     "test_two_loops_share_a_dispatcher": (shelf(Faithful),),
+    "test_each_of_many_at_once_has_its_own_answer": (shelf(MixedUp), shelf(OneOfMany)),
+    "test_each_of_many_at_once_keeps_its_deadline": (plug(InTurn),),
+    "test_some_of_many_at_once_may_be_cancelled": (shelf(Unshielded),),
     "test_a_closed_dispatcher_refuses": (shelf(Reopening),),
     "test_closing_keeps_its_timeout": (plug(Polite), shelf(Lingering)),
     "test_closing_an_unused_dispatcher_is_quick": (shelf(Lingering),),

@@ -84,10 +84,7 @@ class Publisher(ABC):
 
     def _write(self, producer: Any, message: Message) -> None:
         draft = message.draft
-        # Celery's signals read the caller's variables: tracers find the span there.
-        run = _call if draft.context is None else draft.context.run
-        run(
-            self._broker.send_task_message,
+        self._broker.send_task_message(
             producer,
             draft.task,
             message.parts,
@@ -97,10 +94,6 @@ class Publisher(ABC):
             serializer="json",
             **draft.options,
         )
-
-
-def _call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    return function(*args, **kwargs)
 
 
 def _rejected(exc: Exception) -> RejectedError:
@@ -234,7 +227,7 @@ class KombuConnection:
             with self._within(until - monotonic()):
                 answers = [self._route(message.draft) for message in messages]
                 taken = [m for m, answer in zip(messages, answers, strict=True) if answer is None]
-                self._publish(taken, write)
+                self._publish(taken, write, until)
                 # False where the server's settings are known to lose what it has accepted.
                 durable = None if self._watch is None else self._watch.durable()
         except Exception as exc:  # noqa: BLE001 - the answer
@@ -265,16 +258,22 @@ class KombuConnection:
             return RejectedError(ErrorCategory.NOT_FOUND, message)
         return None
 
-    def _publish(self, messages: Sequence[Message], write: Callable[..., None]) -> None:
+    def _publish(
+        self, messages: Sequence[Message], write: Callable[..., None], until: float
+    ) -> None:
         if not messages:
             return
         # A pipeline for a single message would cost a round trip more.
         if len(messages) == 1:
-            write(self._producer, messages[0])
+            messages[0].draft.run(self._written, write, messages[0], until)
             return
         with self._producer.batch(max_size=len(messages) + 1):
             for message in messages:
-                write(self._producer, message)
+                message.draft.run(self._written, write, message, until)
+
+    def _written(self, write: Callable[..., None], message: Message, until: float) -> None:
+        with self._within(until - monotonic()):  # which the caller's context does not know of
+            write(self._producer, message)
 
     @contextmanager
     def client(self, timeout: float) -> Generator[Any]:

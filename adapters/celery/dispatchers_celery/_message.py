@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Self
 
@@ -80,7 +80,14 @@ class Draft(NamedTuple):
     is_native: bool = False
     """It is for one of Celery's own tasks."""
     context: contextvars.Context | None = None
-    """A copy of the caller's, in which signals are sent: another's dispatch may send it."""
+    """A copy of the caller's: another's dispatch may send it."""
+
+    def run(self, function: Callable[..., object], *args: object) -> None:
+        """Call what sends Celery's signals, which find the caller's variables, as its span."""
+        if self.context is None:
+            function(*args)
+        else:
+            self.context.run(function, *args)
 
 
 class Message(NamedTuple):

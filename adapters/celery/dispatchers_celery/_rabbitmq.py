@@ -81,7 +81,7 @@ class RabbitPublisher(Publisher):
 
     def _packet(self, message: Message) -> rabbitmq.Message:
         capture = _Capture(message)
-        self._write(capture, message)
+        message.draft.run(self._write, capture, message)
         return capture.packet
 
     def _can_hold(self, draft: Draft, until: float) -> bool:

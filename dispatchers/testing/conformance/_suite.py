@@ -10,6 +10,7 @@ import pytest
 from dispatchers.testing.harness import Harness
 from dispatchers.testing.journal import Journal
 
+from ._at_once import ServesAtOnce
 from ._available import KnowsItself
 from ._batches import AnswersEach
 from ._concurrency import ServesMany
@@ -61,6 +62,7 @@ class DispatcherConformance(
     HonoursOptions,
     AnswersEach,
     ServesMany,
+    ServesAtOnce,
     LosesNothing,
     JudgesRuns,
     KnowsItself,
