@@ -18,6 +18,7 @@ from pathlib import Path
 from . import (
     celery_peer,
     cloud_tasks_peer,
+    concurrency,
     django_endpoint,
     django_q_peer,
     django_rq_peer,
@@ -58,6 +59,9 @@ CASES: dict[str, Callable[[], Iterator[Figure]]] = {
     "spill": never_lose.spill,
     "django-rq": django_rq_peer.single,
     "django-q": django_q_peer.both,
+    "alone-awaited": concurrency.one_after_the_other,
+    "coroutines": concurrency.coroutines,
+    "threads": concurrency.threads,
     "cloud-tasks": cloud_tasks_peer.single_and_many,
     "sqs": sqs_peer.many,
     "endpoint": endpoint.endpoint,

@@ -370,7 +370,8 @@ class BaseDispatcher(ConfiguredBackend):
         """Hand over what several callers have made, within `timeout` seconds."""
         if len(made) > 1:
             return self._send_batch(made, timeout)
-        return [self._bounded_send(*made[0], timeout)]
+        request, body = made[0]
+        return [self._bounded_send(request, body, timeout)]
 
     def _is_of_all(self, exc: Exception) -> bool:
         """Tell whether a call that failed would fail for each of its messages alone."""
@@ -504,7 +505,8 @@ class BaseDispatcher(ConfiguredBackend):
     ) -> list[DispatchResponse]:
         """Return the responses to requests that failed for one reason."""
         if isinstance(exc, GroupError):
-            exc, counted = exc.reason, counted and exc.counted
+            counted = counted and exc.counted
+            exc = exc.reason
         status, error = self._mapped(exc, contacted=contacted)
         if counted and self._breaker is not None:
             # A deadline far shorter than the dispatcher's own says little of the backend.
@@ -517,9 +519,7 @@ class BaseDispatcher(ConfiguredBackend):
             for request in requests
         ]
 
-    def _mapped(
-        self, exc: Exception, *, contacted: bool
-    ) -> tuple[DispatchStatus, DispatchFailure]:
+    def _mapped(self, exc: Exception, *, contacted: bool) -> tuple[DispatchStatus, DispatchFailure]:
         mapping = ErrorMapping(
             self.name, self.alias, self._secrets, self._category, self._maybe_sent
         )

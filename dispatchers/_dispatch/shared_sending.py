@@ -42,6 +42,11 @@ LOOK = 0.05
 THREADS = 8
 """Threads of ours that send for event loops; more than one only where one hangs."""
 
+SEATS = 8
+"""Threads of ours that may rest, in all dispatchers together: they are others' as well."""
+
+_SEATS = [None] * SEATS
+
 Send = Callable[[Sequence[Any], float], Sequence[Sent | Exception]]
 """Messages and seconds; one answer each."""
 
@@ -146,12 +151,15 @@ class SharedSending:
         self._waiting: deque[_Place] = deque()
         self._sending: dict[int, float] = {}
         """Threads of callers that send, and since when."""
-        self._helping: dict[object, float] = {}
+        self._helping: dict[Waiting, float] = {}
         """Threads of ours that send, and since when."""
+        self._resting: list[Waiting] = []
+        """Threads of ours that have just sent, and wait a moment for more."""
         self._has_priorities = False
 
     def _after_fork(self) -> None:
         """Begin empty: what waits is the parent's, and so are the threads."""
+        _SEATS[:] = [None] * SEATS
         self._begin()
 
     # For threads.
@@ -238,9 +246,7 @@ class SharedSending:
 
     # For event loops.
 
-    def send_for(
-        self, call: AwaitedCall[Sent], message: Any, until: float, priority: int
-    ) -> None:
+    def send_for(self, call: AwaitedCall[Sent], message: Any, until: float, priority: int) -> None:
         """Hand over one message by `until`; `call` is told how it ended.
 
         Raises:
@@ -276,16 +282,24 @@ class SharedSending:
         now, helping = monotonic(), tuple(self._helping.values())
         if any(now - since < LOOK for since in helping) or len(helping) >= THREADS:
             return
-        me = object()
-        self._helping[me] = now
         try:
-            submitted(lambda: self._send_all(me))
+            helper = self._resting.pop()
+        except IndexError:
+            self._start(Waiting(), now)
+        else:
+            self._helping[helper] = now
+            helper.wake()
+
+    def _start(self, helper: Waiting, now: float) -> None:
+        self._helping[helper] = now
+        try:
+            submitted(lambda: self._send_all(helper))
         except BaseException:
-            self._helping.pop(me, None)
+            self._helping.pop(helper, None)
             raise
 
-    def _send_all(self, me: object) -> None:
-        """Send until nothing waits any more."""
+    def _send_all(self, me: Waiting) -> None:
+        """Send until nothing waits any more, and nothing comes for a moment."""
         while True:
             self._helping[me] = monotonic()
             if group := self._gathered(self._size):
@@ -293,8 +307,25 @@ class SharedSending:
                 continue
             self._helping.pop(me, None)
             # Put into the queue since it was looked at, by one who saw this thread at it.
-            if not self._waiting or self._helping:
+            if not (self._waiting and not self._helping) and not self._rested(me):
                 return
+
+    def _rested(self, me: Waiting) -> bool:
+        """Wait for more; waking this thread is a third of what finding another costs."""
+        try:
+            seat = _SEATS.pop()
+        except IndexError:
+            return False
+        try:
+            self._resting.append(me)
+            if not self._waiting:
+                me.sleep(LOOK)
+            self._resting.remove(me)
+        except ValueError:  # it was taken from there by one who wakes it
+            return True
+        finally:
+            _SEATS.append(seat)
+        return bool(self._waiting)
 
     # For both.
 

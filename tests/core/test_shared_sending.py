@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ from dispatchers import (
 )
 from dispatchers._dispatch import shared_sending
 from dispatchers._dispatch.shared_sending import LOOK, THREADS, SharedSending, _Place
+from dispatchers._runtime.waiting import Waiting
 from dispatchers.testing.conformance._tools import told
 
 OVER = 0.25
@@ -247,9 +249,7 @@ def test_no_fault_outlasts_a_deadline(way, pool):
         DispatchStatus.UNKNOWN,
         DispatchStatus.REJECTED,
     }
-    assert {answer.error.category for answer, _ in found if answer.error} == {
-        ErrorCategory.TIMEOUT
-    }
+    assert {answer.error.category for answer, _ in found if answer.error} == {ErrorCategory.TIMEOUT}
     sent = {each for call in made.calls for each in call}
     assert {a.request_id for a, _ in found if a.status is DispatchStatus.UNKNOWN} == sent
 
@@ -555,7 +555,9 @@ def test_threads_and_loops_are_served_in_the_order_of_arrival(pool):
         assert blocker is not None
         blocker._sending[0] = time.monotonic() + PATIENCE  # as if another thread sent just now
         futures.append(asyncio.wrap_future(pool.submit(made.dispatch, thread)))
-        while not any(place.message[0] is thread for place in tuple(blocker._waiting)):
+        while not any(  # noqa: ASYNC110 - a thread does it
+            place.message[0] is thread for place in tuple(blocker._waiting)
+        ):
             await asyncio.sleep(0.001)
         futures += [asyncio.ensure_future(made.adispatch(each)) for each in later]
         await asyncio.sleep(0)
@@ -572,20 +574,33 @@ def test_threads_and_loops_are_served_in_the_order_of_arrival(pool):
 def test_a_dispatch_at_the_end_of_the_interpreter_has_an_answer():
     """C1: also where no thread can be started any more."""
     code = """
-import asyncio, atexit, sys
-sys.path.insert(0, %r)
+import asyncio, atexit
 from test_shared_sending import Sharing, requests_of
+
 made = Sharing(lambda requests, timeout: None)
+
+
 def last():
-    for answer in (made.dispatch(requests_of(1)[0]), asyncio.run(made.adispatch(requests_of(1)[0]))):
+    sync, looped = made.dispatch(requests_of(1)[0]), asyncio.run(made.adispatch(requests_of(1)[0]))
+    for answer in (sync, looped):
         print(answer.status.value, answer.error and answer.error.category.value)
-atexit.register(last)
+
+
 async def main():
     return await asyncio.gather(*map(made.adispatch, requests_of(10)))
-assert all(asyncio.run(main()))
-""" % os.path.dirname(__file__)
 
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+atexit.register(last)
+assert all(asyncio.run(main()))
+"""
+
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parent,
+    )
 
     assert done.stdout.splitlines()[0] == "accepted None"
     assert done.stdout.splitlines()[1] in ("accepted None", "rejected closed")
@@ -604,7 +619,7 @@ def alone(sent: list[list[str]]) -> SharedSending:
 def test_what_comes_as_a_thread_of_ours_leaves_is_sent():
     """C2: it is put into the queue by one who saw that thread at it."""
     sent: list[list[str]] = []
-    sharing, me = alone(sent), object()
+    sharing, me = alone(sent), Waiting()
     late = _Place("late", time.monotonic() + PATIENCE, 0)
     gathered = sharing._gathered
 
