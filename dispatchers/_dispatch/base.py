@@ -346,7 +346,7 @@ class BaseDispatcher(ConfiguredBackend):
 
     @cached_property
     def _sharing(self) -> SharedSending | None:
-        """What concurrent dispatches share; made late, as an instance may narrow what it can do."""
+        """Sending that callers share; made late, as an instance may narrow what it can do."""
         able = self.capabilities.batch and not self.capabilities.runs_here
         if not (self.shares_sending and able and self._most_at_once > 1):
             return None

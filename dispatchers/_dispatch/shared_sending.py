@@ -1,8 +1,8 @@
 """Concurrent dispatches of one dispatcher, handed over together.
 
-A caller that finds nobody sending sends at once, by itself: a dispatch that is alone costs what it
-would cost without this. Those that come meanwhile wait in a queue; whoever is done wakes the first
-of them, which sends all that has gathered, in one call. None waits for company.
+A caller that finds no other sending sends at once, by itself: a dispatch that is alone costs what it
+would cost without this. Those that come meanwhile wait in a queue; the caller that is done wakes the
+first of them, which sends all that has gathered, in one call. None waits for company.
 
 Callers on event loops do not send: one thread of ours sends for all of them while there is
 something, and wakes each loop once for all answers of one call.
@@ -33,8 +33,6 @@ from dispatchers._runtime.waiting import Waiting
 
 if TYPE_CHECKING:
     import asyncio
-
-__all__ = ["GroupError", "SharedSending"]
 
 LOOK = 0.05
 """Seconds after which a caller no longer waits for the call that is under way."""
@@ -212,7 +210,7 @@ class SharedSending:
         finally:
             # Never sent by anyone once its caller is gone, as an exception of a signal's may be.
             mine.take()
-            with suppress(ValueError):  # whoever sent it has removed it
+            with suppress(ValueError):  # the caller that sent it has removed it
                 self._waiting.remove(mine)
             # It may have been woken for others.
             if self._waiting and not self._sending:
@@ -306,7 +304,7 @@ class SharedSending:
                 self._send_group(group, max(place.until for place in group))
                 continue
             self._helping.pop(me, None)
-            # Put into the queue since it was looked at, by one who saw this thread at it.
+            # Put into the queue since it was looked at, by a caller that saw this thread at it.
             if not (self._waiting and not self._helping) and not self._rested(me):
                 return
 
@@ -321,7 +319,7 @@ class SharedSending:
             if not self._waiting:
                 me.sleep(LOOK)
             self._resting.remove(me)
-        except ValueError:  # it was taken from there by one who wakes it
+        except ValueError:  # it was taken from there by a caller that wakes it
             return True
         finally:
             _SEATS.append(seat)

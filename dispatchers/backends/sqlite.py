@@ -105,7 +105,7 @@ class SQLiteDispatcher(PublishingDispatcher[NewJob | Sent]):
 
     def _prepare(self, request: DispatchRequest, body: bytes) -> NewJob | Sent:
         job = self._job(request, body)
-        # Of the caller's run, whoever writes what is put now.
+        # Asked by the caller: another's thread may write what is put now.
         return Sent(job.id, DispatchStatus.DEFERRED) if self._is_held(request, job) else job
 
     def _publish(
