@@ -1,8 +1,8 @@
 """Concurrent dispatches of one dispatcher, handed over together.
 
-A caller that finds no other sending sends at once, by itself: a dispatch that is alone costs what it
-would cost without this. Those that come meanwhile wait in a queue; the caller that is done wakes the
-first of them, which sends all that has gathered, in one call. None waits for company.
+A caller that finds no other sending sends at once, by itself: a dispatch that is alone costs what
+it would cost without this. Those that come meanwhile wait in a queue; the caller that is done wakes
+the first of them, which sends all that has gathered, in one call. None waits for company.
 
 Callers on event loops do not send: one thread of ours sends for all of them while there is
 something, and wakes each loop once for all answers of one call.
