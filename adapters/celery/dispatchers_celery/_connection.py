@@ -248,6 +248,8 @@ class KombuConnection:
         if not exchange:
             return None
         channel = self._producer.channel
+        if not hasattr(channel, "get_table"):  # the broker itself routes, as Qpid does
+            return None
         maybe_declare(draft.queue, channel)
         kind = channel.typeof(exchange)
         if self._broker.uses_redis and kind.type == "fanout":
