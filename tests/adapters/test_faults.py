@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -148,14 +149,14 @@ def healed(dispatcher: BaseDispatcher) -> bool:
     return True
 
 
-@every_case
-def test_a_fault_is_answered_in_time_and_truly(
-    scenes: dict[str, Scene], adapter: str, fault: str
-) -> None:
-    """C2, C3, C4: the first, the next and fifty at once; afterwards it works, nothing is left."""
-    scene, expected = scenes[ADAPTERS[adapter][1]], FAULTS[fault]
-    before = held()
-    dispatcher = dispatcher_of(adapter, scene.url_for(fault), breaker=False)
+Make = Callable[..., BaseDispatcher]
+"""Makes a dispatcher of a server's address and options."""
+
+
+def keeps_its_word(scene: Scene, fault: str, make: Make) -> None:
+    """Put a dispatcher into a fault, without a breaker."""
+    expected, before = FAULTS[fault], held()
+    dispatcher = make(scene.url_for(fault), breaker=False)
     assert fault in OF_NAMES or dispatched(dispatcher).ok
 
     scene.begin(fault)
@@ -173,13 +174,10 @@ def test_a_fault_is_answered_in_time_and_truly(
     assert given_back(before), f"{held()} threads and sockets, {before} before"
 
 
-@every_case
-def test_with_a_breaker_it_heals_within_its_reset_time(
-    scenes: dict[str, Scene], adapter: str, fault: str
-) -> None:
-    """C4: after failures in a row nobody waits any more, and it is tried again by itself."""
-    scene, expected = scenes[ADAPTERS[adapter][1]], FAULTS[fault]
-    dispatcher = dispatcher_of(adapter, scene.url_for(fault), breaker=BREAKER)
+def heals(scene: Scene, fault: str, make: Make) -> None:
+    """Put a dispatcher with a breaker into a fault, and take it out."""
+    expected = FAULTS[fault]
+    dispatcher = make(scene.url_for(fault), breaker=BREAKER)
     assert fault in OF_NAMES or dispatched(dispatcher).ok
 
     scene.begin(fault)
@@ -193,3 +191,19 @@ def test_with_a_breaker_it_heals_within_its_reset_time(
 
     assert not said(answers, expected, ErrorCategory.CIRCUIT_OPEN)
     assert works
+
+
+@every_case
+def test_a_fault_is_answered_in_time_and_truly(
+    scenes: dict[str, Scene], adapter: str, fault: str
+) -> None:
+    """C2, C3, C4: the first, the next and fifty at once; afterwards it works, nothing is left."""
+    keeps_its_word(scenes[ADAPTERS[adapter][1]], fault, partial(dispatcher_of, adapter))
+
+
+@every_case
+def test_with_a_breaker_it_heals_within_its_reset_time(
+    scenes: dict[str, Scene], adapter: str, fault: str
+) -> None:
+    """C4: after failures in a row nobody waits any more, and it is tried again by itself."""
+    heals(scenes[ADAPTERS[adapter][1]], fault, partial(dispatcher_of, adapter))
