@@ -56,6 +56,10 @@ class Broker(Protocol):
         """Count packages by cluster, under the words of `queue_stats`."""
         ...
 
+    def close(self) -> None:
+        """Close the connections that are its own."""
+        ...
+
 
 def broker_of(options: DjangoQOptions) -> Broker:
     """Return the broker that `Q_CLUSTER` chooses.
@@ -125,6 +129,9 @@ class OrmBroker:
         with _connected(self.database, timeout):
             OrmQ.objects.using(self.database).bulk_create(rows)
 
+    def close(self) -> None:
+        """Leave the connections to Django, which has one for each thread."""
+
     def note(self, row: int, package: Package) -> None:
         """Keep a package with other counts, while a worker has it."""
         from django_q.models import OrmQ
@@ -183,6 +190,10 @@ class RedisBroker:
                 self._push(each, timeout)
             else:
                 self._schedule(each, timeout)
+
+    def close(self) -> None:
+        """Close the connections to the server."""
+        self.client.connection_pool.disconnect()
 
     def _push(self, package: Package, timeout: float) -> None:
         with within(timeout * SHARE):

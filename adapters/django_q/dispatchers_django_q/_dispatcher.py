@@ -119,6 +119,11 @@ class DjangoQDispatcher(PublishingDispatcher["Package | Eager"]):
             return ("settings.Q_CLUSTER has sync = True: work runs in the call",)
         return self.broker.warnings(timeout=timeout)
 
+    def _close(self, timeout: float) -> int:
+        del timeout
+        self.broker.close()
+        return 0
+
     def _stats(self, *, timeout: float) -> Sequence[Stats]:
         if self.capabilities.runs_here:
             return ()
