@@ -49,7 +49,7 @@ class DispatchStatus(StrEnum):
     DUPLICATE = "duplicate"
     """The backend already had this key."""
     DEFERRED = "deferred"
-    """Held here until commit or in an outbox; the later response goes to a callback."""
+    """Held here until the commit, or until a broker is back; a callback gets the later response."""
     FAILED = "failed"
     """Ran here, and the task failed."""
     REJECTED = "rejected"
