@@ -88,10 +88,12 @@ class Journal:
         """Everything so far, in order."""
         try:
             # Read anew each time: the writers are other processes.
-            lines = Path(self.path).read_text().splitlines()
+            text = Path(self.path).read_text()
         except FileNotFoundError:
             return []
-        return [Entry(**json.loads(line)) for line in lines]
+        # The last line of a write that goes on may be there in part.
+        whole = text[: text.rfind("\n") + 1]
+        return [Entry(**json.loads(line)) for line in whole.splitlines()]
 
     @property
     def texts(self) -> list[str]:

@@ -17,7 +17,7 @@ from dispatchers import BaseDispatcher, DispatchResponse, ErrorCategory
 from dispatchers._config.registry import load_backend
 from dispatchers._runtime import guard_pool as _guard_threads
 from dispatchers.testing import tasks
-from dispatchers.testing.conformance._tools import answered
+from dispatchers.testing.conformance._tools import PATIENCE, answered
 from dispatchers.testing.faults import FAULTS, Fault, Scene
 
 pytestmark = pytest.mark.slow
@@ -76,6 +76,11 @@ def dispatcher_of(adapter: str, url: str, **options: Any) -> BaseDispatcher:
 
 def dispatched(dispatcher: BaseDispatcher) -> DispatchResponse:
     return tasks.note.options(dispatcher=dispatcher).dispatch("/nowhere")
+
+
+def connected(dispatcher: BaseDispatcher) -> bool:
+    """It works; the first connection gets what a busy machine needs for it."""
+    return tasks.note.options(dispatcher=dispatcher, deadline=PATIENCE).dispatch("/nowhere").ok
 
 
 def from_many_threads(dispatcher: BaseDispatcher) -> list[DispatchResponse]:
@@ -157,7 +162,7 @@ def keeps_its_word(scene: Scene, fault: str, make: Make) -> None:
     """Put a dispatcher into a fault, without a breaker."""
     expected, before = FAULTS[fault], held()
     dispatcher = make(scene.url_for(fault), breaker=False)
-    assert fault in OF_NAMES or dispatched(dispatcher).ok
+    assert fault in OF_NAMES or connected(dispatcher)
 
     scene.begin(fault)
     try:
@@ -178,7 +183,7 @@ def heals(scene: Scene, fault: str, make: Make) -> None:
     """Put a dispatcher with a breaker into a fault, and take it out."""
     expected = FAULTS[fault]
     dispatcher = make(scene.url_for(fault), breaker=BREAKER)
-    assert fault in OF_NAMES or dispatched(dispatcher).ok
+    assert fault in OF_NAMES or connected(dispatcher)
 
     scene.begin(fault)
     try:

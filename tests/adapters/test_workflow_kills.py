@@ -191,14 +191,15 @@ import os, sys
 from dispatchers import DispatchRequest, get_dispatcher
 
 dispatcher, (key, when) = get_dispatcher(), sys.argv[1:]
-real = dispatcher._send
+name = "_publish" if hasattr(dispatcher, "_publish") else "_send"
+real = getattr(dispatcher, name)
 
 def send(*args, **kwargs):
     if when == "after":
         real(*args, **kwargs)
     os._exit(9)
 
-dispatcher._send = send
+setattr(dispatcher, name, send)
 dispatcher.dispatch(DispatchRequest(task="kills.flow", payload={"key": key}, idempotency_key=key))
 """
 

@@ -246,6 +246,13 @@ def test_what_lets_no_other_thread_run_is_no_lateness_of_the_call() -> None:
         pytest.skip("this machine is too fast to tell")
 
 
+def test_a_thread_that_ends_meanwhile_makes_nothing_earlier() -> None:
+    """What it had waited for a processor can be read no more, and counts as nothing."""
+    before = dict.fromkeys(_tools._queued(), 1e9)
+
+    assert _tools._waited(before) >= 0
+
+
 def test_a_child_that_hangs_fails_the_case(monkeypatch: pytest.MonkeyPatch) -> None:
     """C8: a child that is stuck in a lock is killed and told."""
     monkeypatch.setattr(_tools, "PATIENCE", 0.2)

@@ -66,7 +66,9 @@ class DjangoQDispatcher(PublishingDispatcher["Package | Eager"]):
         self, options: BackendOptions | None = None, *, alias: str | None = None, **settings: object
     ) -> None:
         given: Any = self._validated(options, settings)
-        named = {"queue": given.queue or clusters()[0], "queues": given.queues or clusters()}
+        queue = given.queue or clusters()[0]
+        queues = tuple(dict.fromkeys((queue, *(given.queues or clusters()))))
+        named = {"queue": queue, "queues": queues}
         runs_here = bool(cluster_settings().get("sync"))
         self.guarded = not runs_here  # a run is not cut by the deadline
         super().__init__(given.model_copy(update=named), alias=alias)

@@ -145,7 +145,8 @@ def _queued_of(task: Path) -> float:
 
 def _waited(before: dict[str, float]) -> float:
     """Seconds that threads have waited since, summed: one often waits for what another will do."""
-    return sum(waited - before.get(name, 0.0) for name, waited in _queued().items())
+    # None has waited less than before: one that ends meanwhile is read as nothing.
+    return sum(max(0.0, waited - before.get(name, 0.0)) for name, waited in _queued().items())
 
 
 def _timed(
