@@ -106,7 +106,7 @@ def stopped_by_signals(stop: Callable[[], object], *, patient: bool = False) -> 
         for number, handler in before.items():
             signal.signal(number, handler)
         _own[:] = [each for each in _own if each is not handle]
-        _stops.pop()
+        _stops[:] = [each for each in _stops if each is not stop]
 
 
 def _is_repeated(number: int, before: int, at: float) -> bool:
@@ -180,6 +180,7 @@ def _act_as_a_plain_program() -> None:
         if signal.getsignal(number) in _own:
             signal.signal(number, _default(number))
     _own.clear()
+    _stops.clear()  # what the parent would stop is the parent's
     _let_signals_in()
 
 

@@ -49,6 +49,7 @@ class MembersWorker:
         self._dispatchers, self._options = dispatchers, options
         self._stopping = StopFlag()
         self._running: dict[int, str] = {}
+        self._told: set[int] = set()
         self._failed = False
 
     def run(self) -> int:
@@ -73,7 +74,9 @@ class MembersWorker:
     def stop(self) -> None:
         """Tell each worker to stop. Safe in signal handlers."""
         self._stopping.set()
-        for pid in tuple(self._running):
+        # Once: a worker that is told twice gives its runs back and ends at once.
+        for pid in self._running.keys() - self._told:
+            self._told.add(pid)
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
 

@@ -165,6 +165,32 @@ print(*codes, signal.pthread_sigmask(signal.SIG_BLOCK, ()))
 """
 
 
+WORKER_IN_A_FORK = """
+import os, signal
+from dispatchers.delivery import stopped_by_signals
+
+told = []
+with stopped_by_signals(lambda: told.append("parent")):
+    if not (child := os.fork()):
+        with stopped_by_signals(lambda: told.append("child")):
+            os.kill(os.getpid(), signal.SIGTERM)
+        os._exit(told != ["child"])
+    status = os.waitpid(child, 0)[1]
+    os.kill(os.getpid(), signal.SIGTERM)
+print(os.waitstatus_to_exitcode(status), told)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks")
+def test_a_worker_in_a_fork_stops_itself_alone():
+    """What its parent would stop, other workers say, is not told by the fork."""
+    done = subprocess.run(
+        [sys.executable, "-c", WORKER_IN_A_FORK], capture_output=True, text=True, timeout=60
+    )
+
+    assert done.stdout == "0 ['parent']\n", done.stderr
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks")
 def test_a_signal_at_the_moment_of_a_fork_ends_what_was_forked():
     """It may come before the fork's first line: a pool that ends at once signals so early."""

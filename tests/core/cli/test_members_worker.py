@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from dispatchers import DispatchRequest, close_all, get_dispatcher
+from dispatchers import DispatchRequest, WorkerOptions, close_all, get_dispatcher
+from dispatchers.backends._members_worker import MembersWorker
 from dispatchers.testing import processes
 
 from .conftest import Shop
@@ -75,6 +76,20 @@ def test_the_workers_of_a_failover_end_together(shop: Shop, number: int) -> None
 
     assert code == 0
     assert not [pid for pid in members if _is_alive(pid)]
+
+
+def test_each_member_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal that comes while the last one is started is told to it, and to no other again."""
+    told: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda pid, _: told.append(pid))
+    worker = MembersWorker([], WorkerOptions())
+    worker._running[1] = "main"
+
+    worker.stop()
+    worker._running[2] = "backup"
+    worker.stop()
+
+    assert told == [1, 2]
 
 
 @pytest.mark.slow
