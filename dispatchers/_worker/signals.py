@@ -7,7 +7,6 @@ import signal
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from queue import Empty, SimpleQueue
 from time import monotonic
 from types import FrameType
 from typing import Any
@@ -27,16 +26,20 @@ class StopFlag:
 
     A `threading.Event` is none: its `set` takes a lock that the main thread, interrupted in its
     `wait`, may hold, and both wait for ever. Here setting is one step of the interpreter.
+    A `SimpleQueue` is none either: where a handler outlasts the timeout of its `get`, that one
+    waits for ever (Python 3.11).
     """
 
     def __init__(self) -> None:
         self._stopped = False
-        self._tokens: SimpleQueue[None] = SimpleQueue()
+        self._bell = threading.Lock()
+        self._bell.acquire()
 
     def set(self) -> None:
         """Set the flag, for good, and wake those who wait. Safe in signal handlers."""
         self._stopped = True
-        self._tokens.put(None)
+        with suppress(RuntimeError):  # it rings already
+            self._bell.release()
 
     def is_set(self) -> bool:
         """Tell whether the flag is set."""
@@ -44,10 +47,9 @@ class StopFlag:
 
     def wait(self, timeout: float) -> bool:
         """Wait until the flag is set, at most `timeout` seconds; tell whether it is."""
-        if not self._stopped:
-            with suppress(Empty):
-                self._tokens.get(timeout=timeout)
-                self._tokens.put(None)  # for another thread that waits
+        left = min(max(0.0, timeout), threading.TIMEOUT_MAX)
+        if not self._stopped and self._bell.acquire(timeout=left):
+            self.set()  # for another thread that waits
         return self._stopped
 
 

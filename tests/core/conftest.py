@@ -90,8 +90,11 @@ def on_signal(uncollected: None) -> Callable[..., AbstractContextManager[None]]:
             yield
         finally:
             if every:
+                # pytest-timeout, whose handler was there, would take a late alarm for its own.
                 signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(number, before)
+                signal.signal(number, lambda *_: None)
+            else:
+                signal.signal(number, before)
 
     return handled
 

@@ -41,6 +41,25 @@ def test_thousands_of_signals_do_not_block_a_flag():
     assert done.stdout == "over\n"
 
 
+LATE_HANDLER = """
+import signal, time
+from dispatchers.delivery import StopFlag
+
+signal.signal(signal.SIGALRM, lambda *_: time.sleep(0.02))
+signal.setitimer(signal.ITIMER_REAL, 0.005)
+print(StopFlag().wait(0.01))
+"""
+
+
+def test_a_handler_that_outlasts_a_wait_does_not_prolong_it():
+    """Whatever other signals a process has handlers for: the wait ends."""
+    done = subprocess.run(
+        [sys.executable, "-c", LATE_HANDLER], capture_output=True, text=True, timeout=60
+    )
+
+    assert done.stdout == "False\n", done.stderr
+
+
 def test_every_thread_that_waits_is_woken():
     """One `set` wakes them all."""
     flag = StopFlag()
