@@ -27,7 +27,7 @@ class StopFlag:
     A `threading.Event` is none: its `set` takes a lock that the main thread, interrupted in its
     `wait`, may hold, and both wait for ever. Here setting is one step of the interpreter.
     A `SimpleQueue` is none either: where a handler outlasts the timeout of its `get`, that one
-    waits for ever (Python 3.11).
+    waits for ever (Python 3.11 and 3.12).
     """
 
     def __init__(self) -> None:
