@@ -17,6 +17,7 @@ from dispatchers._dispatch.protocol import Item, Sent
 from dispatchers._dispatch.reporting import unsent
 from dispatchers._errors import ConfigurationError, ErrorCategory, nearest
 from dispatchers._models.base import build
+from dispatchers._models.capabilities import Capabilities
 from dispatchers._models.fields import as_tuple
 from dispatchers._models.request import DispatchRequest
 from dispatchers._models.response import DispatchResponse, DispatchStatus, PassedOver
@@ -75,6 +76,18 @@ class _NotTakenError(Exception):
 class PassingDispatcher(BaseDispatcher):
     """Hands over to members in order, under one deadline; the answer is the member's."""
 
+    capabilities = Capabilities(
+        delay=True,
+        priority=True,
+        retries=True,
+        deduplicate=True,
+        queues=True,
+        batch=True,
+        confirmed=True,
+        durable=True,
+        kills=True,
+        worker=True,
+    )
     required: ClassVar[tuple[str, ...]] = ("_passage",)
 
     def _new_breaker(self) -> Breaker | None:

@@ -73,18 +73,6 @@ class FailoverDispatcher(PassingDispatcher):
 
     name = "failover"
     contract = 1
-    capabilities = Capabilities(
-        delay=True,
-        priority=True,
-        retries=True,
-        deduplicate=True,
-        queues=True,
-        batch=True,
-        confirmed=True,
-        durable=True,
-        kills=True,
-        worker=True,
-    )
     Options = FailoverOptions
     options: FailoverOptions
 

@@ -159,19 +159,8 @@ class SpillDispatcher(PassingDispatcher):
 
     name = "spill"
     contract = 1
-    capabilities = Capabilities(
-        delay=True,
-        priority=True,
-        retries=True,
-        deduplicate=True,
-        queues=True,
-        batch=True,
-        confirmed=True,
-        durable=True,
-        kills=True,
-        worker=True,
-        dead_letters=True,
-        stats=True,
+    capabilities = PassingDispatcher.capabilities.model_copy(
+        update={"dead_letters": True, "stats": True}
     )
     Options = SpillOptions
     options: SpillOptions
