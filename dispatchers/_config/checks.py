@@ -81,10 +81,10 @@ def _of_dispatcher(
         dispatcher.check(contact=contact)
     except Exception as exc:  # noqa: BLE001 - what others raise becomes a message
         text = without_its_secrets(dispatcher, _words(exc))
-        yield Problem(alias, dispatcher.name, "error", f"dispatcher {alias!r}: {text}")
+        yield Problem(alias, dispatcher.name, "error", _named(alias, text))
     else:
         for warning in getattr(dispatcher, "warnings", ()):  # of contact; others' may have none
-            yield Problem(alias, dispatcher.name, "warning", f"dispatcher {alias!r}: {warning}")
+            yield Problem(alias, dispatcher.name, "warning", _named(alias, warning))
     finally:
         apart.close()
 
@@ -111,6 +111,12 @@ class _Apart:
     def close(self) -> None:
         """Close what was built."""
         close([each for each in self._built.values() if each is not None], CLOSE_WAIT)
+
+
+def _named(alias: str, text: str) -> str:
+    """Return a text that says which dispatcher it is about, once."""
+    begin = f"dispatcher {alias!r}"
+    return text if text.startswith(begin) else f"{begin}: {text}"
 
 
 def _words(exc: Exception) -> str:

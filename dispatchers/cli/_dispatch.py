@@ -190,6 +190,9 @@ def _facts(response: DispatchResponse) -> dict[str, str]:
         facts["task id"] = response.task_id
     if response.waived:
         facts["left out"] = ", ".join(response.waived)
+    if response.passed:
+        said = (f"{p.dispatcher}: {p.error.category}, {p.error.message}" for p in response.passed)
+        facts["passed over"] = "; ".join(said)
     if (error := response.error) is not None:
         facts["category"] = str(error.category)
         facts["error"] = error.message

@@ -241,3 +241,28 @@ def test_a_dispatcher_that_is_not_configured_is_refused(shop: Shop, argv: list[s
 
     assert said.code == 1
     assert json.loads(said.out)["error"]["category"] == "configuration"
+
+
+class Down(Silent):
+    """Takes nothing."""
+
+    name = "down"
+
+    def _send(self, request, body, *, timeout):
+        raise ConnectionRefusedError("nobody listens")
+
+    def _maybe_sent(self, exc):
+        return False
+
+
+def test_who_passed_the_work_on_is_told(shop: Shop) -> None:
+    """Beside the dispatcher that has it: those that rejected it before, and why."""
+    shop.configure(f'{SHOP}default = {{ backend = "failover", to = ["first", "second"] }}\n')
+    with override(first=Down(alias="first"), second=Keeping(alias="second")):
+        said = shop("dispatch", "shop.boom")
+
+    assert said.code == 0
+    assert "second (keeping)" in said.out
+    assert "passed over:" in said.out
+    assert "first: " in said.out
+    assert "nobody listens" in said.out

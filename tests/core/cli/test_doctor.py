@@ -169,6 +169,36 @@ def test_with_contact_the_stores_are_asked(shop: Shop) -> None:
     assert "OSError: disk on fire" in reached.out
 
 
+class Away(BaseDispatcher):
+    """Cannot be reached."""
+
+    name = "away"
+    contract = 1
+    capabilities = Capabilities()
+
+    def _send(self, request, body, *, timeout):
+        raise ConnectionRefusedError
+
+    def _category(self, exc):
+        return None
+
+    def _maybe_sent(self, exc):
+        return False
+
+    def _probe(self, *, timeout):
+        raise ConnectionRefusedError("nobody listens")
+
+
+def test_a_message_names_its_dispatcher_once(shop: Shop) -> None:
+    """Not a second time where the dispatcher itself said which it is."""
+    with override(default=Away(alias="default")):
+        reached = shop("doctor", "--contact")
+
+    assert reached.code == 1
+    assert "nobody listens" in reached.out
+    assert reached.out.count("dispatcher 'default'") == 1
+
+
 class Short(BaseDispatcher):
     """Keeps work back for a minute at most."""
 
