@@ -243,16 +243,26 @@ class ConfiguredBackend(ABC):
     redelivery_cure: str = "shorten it"
     """Words for a task whose time limit exceeds the window: which setting to raise."""
 
+    @property
+    def run_by(self) -> str | None:
+        """Describe the program that runs the work, where it is another than `dispatchers worker`.
+
+        Words that complete "is run by", with the command or address: "manage.py qcluster".
+        """
+        return None
+
     def _worker(self, options: WorkerOptions) -> Worker:
         """Make the worker that runs this dispatcher's work: the class that `worker` names.
 
         Raises:
             ConfigurationError: There is none for this backend.
         """
-        if self.worker is None:
+        if self.run_by is not None:
             raise ConfigurationError(
-                f"backend {self.name!r} has no worker: it needs none, or brings its own"
+                f"the work of {self.alias!r} ({self.name}) is run by {self.run_by}"
             )
+        if self.worker is None:
+            raise ConfigurationError(f"backend {self.name!r} has no worker: it needs none")
         made: Worker = import_object(self.worker)(self, options)
         return made
 

@@ -123,10 +123,16 @@ class FailoverDispatcher(PassingDispatcher):
             raise ConfigurationError("; ".join(warnings))
         return warnings
 
+    @property
+    def run_by(self) -> str | None:
+        """The programs that run the members' work, where none has a worker of ours."""
+        found = [] if self.capabilities.worker else [each.run_by for each in self.members]
+        return ", and ".join(dict.fromkeys(filter(None, found))) or None
+
     def _worker(self, options: WorkerOptions) -> Worker:
         able = [each for each in self.members if each.capabilities.worker]
         if not able:
-            raise ConfigurationError(f"no member of {self.alias!r} has a worker of its own")
+            return super()._worker(options)
         return able[0]._worker(options) if len(able) == 1 else MembersWorker(able, options)
 
 

@@ -290,6 +290,11 @@ class SpillDispatcher(PassingDispatcher):
             for name, each in sorted(found.items())
         ]
 
+    @property
+    def run_by(self) -> str | None:
+        """The program that runs the work of the dispatcher behind it."""
+        return self.to.run_by
+
     def _worker(self, options: WorkerOptions) -> Worker:
         return self.to._worker(options)
 

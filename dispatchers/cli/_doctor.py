@@ -194,7 +194,8 @@ def _stores(alias: str, dispatcher: BaseDispatcher, *, contact: bool) -> Iterato
     if all(each.severity != "error" for each in found):
         reached = ", reached" if contact else ""
         files = "".join(f", {key} {text}" for key, text in paths_in(dispatcher.options).items())
-        yield Finding(alias, "ok", f"backend {dispatcher.name!r}{files}{reached}")
+        runs = f", run by {dispatcher.run_by}" if dispatcher.run_by else ""
+        yield Finding(alias, "ok", f"backend {dispatcher.name!r}{files}{runs}{reached}")
 
 
 def _store_findings(alias: str, dispatcher: BaseDispatcher, *, contact: bool) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dispatchers._config.api import current, get_dispatcher
+from dispatchers._config.layers import DEFAULT
 from dispatchers._dispatch.base import BaseDispatcher
 from dispatchers._dispatch.worker_protocol import Worker, WorkerOptions
 from dispatchers._errors import ConfigurationError
@@ -114,6 +115,8 @@ def run(args: argparse.Namespace, shown: Screen) -> Exit:
     relaying = nullcontext() if args.no_relay else _relaying(options)
     with stopped_by_signals(stop), health.shown(), _progress(dispatcher, options, tell), relaying:
         tell(_introduction(dispatcher, aliases, options, target))
+        if args.alias is None:
+            _tell_of_others(tell)
         if args.until_eof:
             _stop_at_eof(stop)
         return Exit.OK if worker.run() == 0 else Exit.PROBLEMS
@@ -254,6 +257,9 @@ def chosen(alias: str | None) -> tuple[BaseDispatcher, list[str]]:
     able = {name: each for name, each in found.items() if each.capabilities.worker}
     if not able:
         raise ConfigurationError(_none(found))
+    default = found.get(DEFAULT)
+    if default is not None and _elsewhere(default):
+        raise ConfigurationError(_not_the_default(default, able))
     # The worker of a dispatcher that stands on others runs their work too.
     under = {name for each in able.values() for name in each.stands_on(each.options)}
     able = {name: each for name, each in able.items() if name not in under} or able
@@ -263,13 +269,37 @@ def chosen(alias: str | None) -> tuple[BaseDispatcher, list[str]]:
     return able[grouped[0][0]], grouped[0]
 
 
+def _tell_of_others(tell: Callable[[str], None]) -> None:
+    for alias, each in dispatchers().items():
+        if _elsewhere(each):
+            tell(f"not here: {_story(alias, each)}")
+
+
+def _elsewhere(dispatcher: BaseDispatcher) -> bool:
+    """Tell whether the work is run by a program that is not started here."""
+    return not dispatcher.capabilities.worker and dispatcher.run_by is not None
+
+
+def _not_the_default(default: BaseDispatcher, able: Mapping[str, BaseDispatcher]) -> str:
+    # A worker of another dispatcher would look as if it ran the work of the default one.
+    options = "; ".join(f"dispatchers worker {name}  ({each.name})" for name, each in able.items())
+    return f"{_story(DEFAULT, default)}; for other work: {options}"
+
+
 def _none(found: Mapping[str, BaseDispatcher]) -> str:
-    words = ", ".join(f"{name!r} ({each.name}) {_runs(each)}" for name, each in found.items())
-    return f"no worker is needed: {words}"
+    words = ", ".join(_story(*each) for each in found.items())
+    needed = "can be started here" if any(map(_elsewhere, found.values())) else "is needed"
+    return f"no worker {needed}: {words}"
+
+
+def _story(alias: str, dispatcher: BaseDispatcher) -> str:
+    return f"{alias!r} ({dispatcher.name}) {_runs(dispatcher)}"
 
 
 def _runs(dispatcher: BaseDispatcher) -> str:
     can = dispatcher.capabilities
+    if dispatcher.run_by is not None:
+        return f"is run by {dispatcher.run_by}"
     if can.runs_here or (can.confirmed and not can.durable):
         return "runs tasks in the dispatching process"
     return "has no worker of its own"

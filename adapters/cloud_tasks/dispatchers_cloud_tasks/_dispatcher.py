@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 from time import monotonic
-from typing import Any, Never
+from typing import Any
 
 from google.api_core import exceptions as api
 from google.cloud import tasks_v2
@@ -20,7 +20,6 @@ from dispatchers import (
     RejectedError,
     Sent,
     Stats,
-    WorkerOptions,
 )
 
 from ._batch import send_many
@@ -166,8 +165,7 @@ class CloudTasksDispatcher(PublishingDispatcher[Any]):
         self.broker.close()
         return 0
 
-    def _worker(self, options: WorkerOptions) -> Never:
-        raise ConfigurationError(
-            f"the queue of {self.alias!r} pushes its work to {self.messages.url}: serve "
-            "dispatchers.http there, with any web server"
-        )
+    @property
+    def run_by(self) -> str:
+        """The endpoint that the queue pushes its work to."""
+        return f"whatever serves dispatchers.http at {self.messages.url}: any web server"

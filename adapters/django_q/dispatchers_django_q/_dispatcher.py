@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from django.db import DatabaseError, InterfaceError, OperationalError
 
 from dispatchers import (
     BackendOptions,
     Capabilities,
-    ConfigurationError,
     DispatchRequest,
     ErrorCategory,
     PublishingDispatcher,
     RejectedError,
     Sent,
     Stats,
-    WorkerOptions,
     queue_stats,
 )
 from dispatchers.delivery import Eager
@@ -132,14 +130,15 @@ class DjangoQDispatcher(PublishingDispatcher["Package | Eager"]):
         counts: Any = self.broker.counts(timeout=timeout)
         return queue_stats(**counts, dead=count_dead(self.letters), queues=self.options.queues)
 
-    def _worker(self, options: WorkerOptions) -> NoReturn:
+    @property
+    def run_by(self) -> str | None:
+        """The command of django-q2 for the cluster."""
+        if self.capabilities.runs_here:
+            return None
         name = self.options.queue
         # django-q2 takes the name of another cluster than `Q_CLUSTER`'s from the environment.
         cluster = "" if name == clusters()[0] else f"Q_CLUSTER_NAME={name} "
-        raise ConfigurationError(
-            f"dispatcher {self.alias!r}: tasks of backend 'django_q' are run by django-q2's own "
-            f"command, beside its other work: {cluster}manage.py qcluster"
-        )
+        return f"django-q2's own command, beside its other work: {cluster}manage.py qcluster"
 
     @property
     def redelivery_window(self) -> float | None:

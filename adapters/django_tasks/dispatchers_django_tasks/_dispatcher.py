@@ -117,6 +117,14 @@ class DjangoTasksDispatcher(BaseDispatcher):
         return isinstance(self.backend, ImmediateBackend)
 
     @property
+    def run_by(self) -> str | None:
+        """The worker that the backend brings, as its own documents name it."""
+        if self.runs_here:
+            return None
+        backend = type(self.backend)
+        return f"the worker of {backend.__module__}.{backend.__qualname__}, as its documents say"
+
+    @property
     def guarded(self) -> bool:  # type: ignore[override] # read once the options are there
         """Bound each hand-over from outside, unless the work itself is run in it."""
         return not self.runs_here

@@ -59,7 +59,12 @@ class Project:
     def _environ(self) -> dict[str, str]:
         return {k: v for k, v in os.environ.items() if not k.startswith(("DJANGO", "Q_CLUSTER"))}
 
-    def manage(self, *command: str) -> str:
+    def configure(self, **aliases: Any) -> None:
+        """Add dispatchers to the settings."""
+        with (self.folder / "site_settings.py").open("a") as settings:
+            settings.write(f"DISPATCHERS |= {aliases!r}\n")
+
+    def manage(self, *command: str, code: int = 0) -> str:
         done = subprocess.run(
             [sys.executable, "-W", "ignore", "manage.py", *command],
             cwd=self.folder,
@@ -69,8 +74,8 @@ class Project:
             timeout=100,
             check=False,
         )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stderr if code else done.stdout
 
     def dispatch(self, *calls: str) -> None:
         """Dispatch from a process of the project."""

@@ -81,3 +81,17 @@ def test_work_that_always_kills_its_process_is_given_up(project: Callable[..., P
 
     assert ran.texts == ["began", "began"]
     assert "shop.die" in site.rows()[0]
+
+
+@pytest.mark.parametrize("command", [("dispatchers", "worker"), ("dispatchers_worker",)])
+def test_the_command_of_ours_names_qcluster(
+    project: Callable[..., Project], command: tuple[str, ...]
+) -> None:
+    """Another alias that has a worker of ours is not taken for the default."""
+    site = project(orm="default")
+    site.configure(audit={"BACKEND": "sqlite", "OPTIONS": {"path": str(site.folder / "audit.db")}})
+
+    said = site.manage(*command, code=2)
+
+    assert "'default' (django_q) is run by django-q2's own command" in said
+    assert "manage.py qcluster; for other work: dispatchers worker audit  (sqlite)" in said

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,11 +16,14 @@ from dispatchers import (
     BackendOptions,
     BaseDispatcher,
     Capabilities,
+    ConfigurationError,
     Worker,
     WorkerOptions,
     override,
 )
 from dispatchers._worker.signals import stopped_by_signals
+from dispatchers.backends.failover import FailoverDispatcher
+from dispatchers.backends.spill import SpillDispatcher
 
 from .conftest import SHOP, Shop
 
@@ -71,6 +75,15 @@ class OtherBroker(Broker):
     """Another one."""
 
     name = "other"
+
+
+class Foreign(Broker):
+    """One that brings a worker of its own."""
+
+    name = "foreign"
+    capabilities = Capabilities()
+    run_by = "acme's own: acme run"
+    _worker = BaseDispatcher._worker
 
 
 def test_the_worker_gets_the_modules_and_the_options(shop: Shop) -> None:
@@ -161,6 +174,44 @@ def test_a_target_that_needs_no_worker_is_an_error(shop: Shop) -> None:
     assert said.code == named.code == 2
     assert "'default' (inline)" in said.err
     assert "no worker" in named.err
+
+
+def test_work_that_another_program_runs_is_refused_with_its_command(shop: Shop) -> None:
+    """A worker of another alias would look as if it ran the work of `default`."""
+    with override(default=Foreign(), tracking=Broker()):
+        beside, named = shop("worker"), shop("worker", "default")
+    with override(default=Foreign()):
+        alone = shop("worker")
+
+    assert beside.code == named.code == alone.code == 2
+    assert "'default' (foreign) is run by acme's own: acme run; for other work" in beside.err
+    assert "dispatchers worker tracking  (broker)" in beside.err
+    assert "no worker can be started here: 'default' (foreign) is run by" in alone.err
+    assert "(foreign) is run by acme's own: acme run" in named.err
+
+
+def test_a_worker_says_what_other_programs_run(shop: Shop) -> None:
+    """Work of other aliases is not mistaken for work of this worker; `doctor` says so as well."""
+    with override(default=Broker(), tracking=Foreign()):
+        said, named, checked = shop("worker"), shop("worker", "default"), shop("doctor")
+
+    assert said.code == named.code == 0
+    assert "not here: 'tracking' (foreign) is run by acme's own: acme run" in said.err
+    assert "not here" not in named.err
+    assert "run by acme's own: acme run" in checked.out
+
+
+def test_what_stands_on_such_a_backend_names_the_same_program(tmp_path: Path) -> None:
+    """`failover` and `spill` hand work on; whoever runs it there is named."""
+    both = FailoverDispatcher(to=[Foreign(alias="a"), Foreign(alias="b")])
+    mixed = FailoverDispatcher(to=[Foreign(alias="a"), Broker()])
+    with override(far=Foreign()):
+        spill = SpillDispatcher(to="far", path=str(tmp_path / "held.db"))
+
+    assert both.run_by == spill.run_by == "acme's own: acme run"
+    assert mixed.run_by is None
+    with pytest.raises(ConfigurationError, match="is run by acme's own: acme run"):
+        both._worker(WorkerOptions())
 
 
 def test_an_unknown_alias_is_an_error_with_the_nearest_name(shop: Shop) -> None:
