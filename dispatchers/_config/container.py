@@ -171,6 +171,8 @@ class Snapshot:
         """Let one thread build an alias; others wait for a limited time."""
         me = threading.get_ident(), alias
         if me in self._building:
+            if circle := self._circle(alias):
+                raise ConfigurationError(f"dispatchers stand on each other in a circle: {circle}")
             raise ConfigurationError(
                 f"dispatcher {alias!r} is being built by this very thread: "
                 "its constructor, or a signal handler, asked for it"
@@ -188,6 +190,26 @@ class Snapshot:
         finally:
             self._building.discard(me)
             lock.release()
+
+    def _circle(self, alias: str) -> str:
+        """Return the way from a dispatcher over what it stands on back to it; empty without one."""
+        ways: list[tuple[str, ...]] = [(alias,)]
+        seen = {alias}
+        while ways:
+            way = ways.pop()
+            for each in self._under(way[-1]):
+                if each == alias:
+                    return " -> ".join((*way, alias))
+                if each not in seen:
+                    seen.add(each)
+                    ways.append((*way, each))
+        return ""
+
+    def _under(self, alias: str) -> tuple[str, ...]:
+        if alias in self.objects or alias not in self.aliases():
+            return ()
+        found = self.specification(alias)
+        return found.cls.stands_on(found.options)
 
     def adopt(self, old: Snapshot) -> None:
         """Take over another snapshot's dispatchers whose settings are the same.

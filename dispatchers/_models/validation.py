@@ -44,12 +44,20 @@ def _line(problem: ErrorDetails, model: type[BaseModel], also: Sequence[str]) ->
 
 def _said_of(problem: ErrorDetails) -> str:
     """Describe a problem without its value, with the type it had."""
-    message = problem["msg"].removeprefix("Value error, ")
+    message = _message(problem)
     rest = message.removeprefix("Input ")
     # The type, never the value: a misplaced value may be a secret.
     if rest != message and problem["type"].endswith(("_type", "_instance_of")):
         return f"is {type_name(problem['input'])}, and {rest}"
     return f"{rest[:1].lower()}{rest[1:]}"
+
+
+def _message(problem: ErrorDetails) -> str:
+    context = problem.get("ctx", {})
+    if problem["type"] == "too_short":  # pydantic names its own types: "Tuple should have ..."
+        least, has = context["min_length"], context["actual_length"]
+        return f"needs at least {least} item{'s'[: least != 1]}, and has {has or 'none'}"
+    return problem["msg"].removeprefix("Value error, ")
 
 
 def _known_at(loc: tuple[int | str, ...], model: type[BaseModel]) -> list[str]:
@@ -91,7 +99,7 @@ def sentence(problem: ErrorDetails, model: type[BaseModel]) -> str:
         return f"unknown option{nearest(str(problem['loc'][-1]), _known_at(problem['loc'], model))}"
     if problem["type"] == "missing":
         return "is missing"
-    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    message = _message(problem).removeprefix("Input ")
     return f"{message[:1].lower()}{message[1:]}"
 
 

@@ -482,13 +482,13 @@ def test_a_member_given_as_another_object_takes_the_failover_with_it():
     [
         ({"to": ["default"]}, "names itself"),
         ({"to": ["brokr"]}, "no dispatcher 'brokr'.*'broker'"),
-        ({"to": []}, "to"),
+        ({"to": []}, "default.to .*needs at least 1 item, and has none"),
         ({}, "to"),
         ({"to": ["broker", "broker"]}, "twice"),
         ({"to": [3]}, "takes aliases"),
         ({"to": ["broker"], "on": ["unavailabel"]}, "'unavailable'"),
         ({"to": ["broker"], "waive": ["delay"]}, "members"),
-        ({"to": ["loop"]}, "loop"),
+        ({"to": ["loop"]}, "circle: default -> loop -> default"),
     ],
 )
 def test_what_cannot_work_is_said_at_the_start(options, words):
