@@ -170,13 +170,21 @@ class Forwarder:
         in_lanes: No row is handed over before an earlier one of its lane is settled.
 
         batch: Rows that are taken and settled together.
+
+        never: Categories of what is never taken: it is dead, and not tried again.
     """
 
     def __init__(
-        self, source: Source, to: BaseDispatcher, *, in_lanes: bool = True, batch: int = BATCH
+        self,
+        source: Source,
+        to: BaseDispatcher,
+        *,
+        in_lanes: bool = True,
+        batch: int = BATCH,
+        never: Collection[ErrorCategory] = NEVER,
     ) -> None:
         self.source, self.to = source, to
-        self._in_lanes, self._batch = in_lanes, batch
+        self._in_lanes, self._batch, self._never = in_lanes, batch, never
         self._begin_anew()
         renew_after_fork(self)
 
@@ -286,7 +294,8 @@ class Forwarder:
             return min(IDLE, self.source.lease / 3)
         if step is Step.EMPTY:
             return LINGER
-        due = min((each.until for each in self._backoffs.values()), default=monotonic() + IDLE)
+        waits = (each.until for each in self._backoffs.values() if each.waits)
+        due = min(waits, default=monotonic() + IDLE)
         return self._pause or min(max(0.0, due - monotonic()), IDLE)
 
     def leave(self) -> None:
@@ -386,7 +395,7 @@ class Forwarder:
             return Settled(row, Fate.GONE, request, "", response)
         why = f"{response.status.value}, {error.category.value}: {error.message}"
         unknown = response.status is DispatchStatus.UNKNOWN
-        if error.category in NEVER and not unknown:
+        if error.category in self._never and not unknown:
             self._backoffs.pop(row.seq, None)
             return Settled(row, Fate.DEAD, request, why, response)
         away = unknown or error.category in AWAY
@@ -414,7 +423,7 @@ class Forwarder:
         reporting.told_all([each.response for each in final if each.response is not None])
         for each in settled:
             if each.fate is Fate.DEAD and each.response is None:
-                say(logging.ERROR, "held work %s becomes a dead letter: %s", each.row.seq, each.why)
+                say(logging.ERROR, "held work %s can never be taken: %s", each.row.seq, each.why)
 
 
 class _Backoff:

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 MODULES = (
     *("dispatchers", "dispatchers.hooks", "dispatchers.held", "dispatchers.frameworks"),
-    "dispatchers.forwarding",
+    *("dispatchers.forwarding", "dispatchers.moving"),
     *("dispatchers.implementation", "dispatchers.native", "dispatchers.delivery"),
     "dispatchers.worker",
     *("dispatchers.net", "dispatchers.redis", "dispatchers.rabbitmq", "dispatchers.stores"),

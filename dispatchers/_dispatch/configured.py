@@ -270,6 +270,20 @@ class ConfiguredBackend(ABC):
         """Return what hands over the work that this dispatcher holds in a store."""
         return ()
 
+    def _moving(self, queues: Sequence[str] | None) -> object | None:
+        """Return the `dispatchers.moving.Claims` by which waiting work leaves for another backend.
+
+        None where there are none: `dispatchers move` cannot move work from here.
+
+        Args:
+            queues: The queues to move; None for all.
+
+        Raises:
+            ConfigurationError: This configuration of the backend cannot be claimed from.
+        """
+        del queues
+        return None
+
     def _dead_letters(self) -> DeadLetterStore | None:
         """Return the store that lists this dispatcher's dead letters, or None."""
         return self.letters

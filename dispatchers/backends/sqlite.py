@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dispatchers._dispatch.protocol import Sent
 from dispatchers._dispatch.publishing import PublishingDispatcher
@@ -41,6 +42,9 @@ from dispatchers.sqlite import (
 from dispatchers.sqlite._collecting import collector_of
 from dispatchers.sqlite._errors import closed_to_us
 from dispatchers.sqlite._options import SQLiteOptions, open_store
+
+if TYPE_CHECKING:
+    from dispatchers.moving import Claims
 
 __all__ = ["SQLiteDispatcher"]
 
@@ -194,6 +198,12 @@ class SQLiteDispatcher(PublishingDispatcher[NewJob | Sent]):
         from dispatchers.sqlite._worker.worker import SQLiteWorker
 
         return SQLiteWorker(self.options, options)
+
+    def _moving(self, queues: Sequence[str] | None) -> Claims:
+        # Late: only `dispatchers move` claims work to move it.
+        from dispatchers.sqlite._claims import SQLiteClaims
+
+        return SQLiteClaims(self._store, queues, timeout=self.options.deadline)
 
     def _dead_letters(self) -> DeadLetterStore:
         spec = self.options.dead_letters

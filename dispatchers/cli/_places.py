@@ -8,7 +8,7 @@ from dispatchers._config.api import get_dispatcher, state
 from dispatchers._dispatch.base import BaseDispatcher
 from dispatchers._models.options import BackendOptions
 
-__all__ = ["dispatchers", "places"]
+__all__ = ["dispatchers", "places", "same_place"]
 
 CALLERS_OWN = frozenset({"queue", "queues", "deadline", "breaker", "waive", "on_handler_error"})
 """Options that do not say where work goes, nor what a worker keeps for it."""
@@ -28,7 +28,7 @@ def places(found: Mapping[str, BaseDispatcher]) -> list[list[str]]:
     grouped: list[list[str]] = []
     # `default` first: its alias names the place in messages.
     for alias in sorted(found, key=lambda alias: (alias != "default", alias)):
-        same = [each for each in grouped if _same(found[each[0]], found[alias])]
+        same = [each for each in grouped if same_place(found[each[0]], found[alias])]
         if same:
             same[0].append(alias)
         else:
@@ -36,7 +36,8 @@ def places(found: Mapping[str, BaseDispatcher]) -> list[list[str]]:
     return grouped
 
 
-def _same(one: BaseDispatcher, other: BaseDispatcher) -> bool:
+def same_place(one: BaseDispatcher, other: BaseDispatcher) -> bool:
+    """Tell whether two dispatchers hand their work to the same place, by their options."""
     # By options, not by connection: nothing is contacted to find out.
     return type(one) is type(other) and _place(one.options) == _place(other.options)
 

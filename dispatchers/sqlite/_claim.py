@@ -11,7 +11,7 @@ from functools import lru_cache
 from dispatchers._worker.waking import TURN, is_awaited
 from dispatchers.sqlite._records import Job
 
-__all__ = ["any_left", "any_waiting", "claim", "promote", "purge"]
+__all__ = ["any_left", "any_waiting", "claim", "claim_delayed", "promote", "purge"]
 
 # Jobs whose time has come that one transaction takes over into the queue.
 _PROMOTED = 500
@@ -41,6 +41,12 @@ _JOB = """
 SELECT seq, id, task, queue, priority, run_at, expires_at, key, attempt, deliveries + 1,
     created_at, body
 FROM jobs WHERE seq = ?
+"""
+_DELAYED = """
+SELECT seq FROM jobs
+WHERE state = 1 AND (:queues IS NULL OR queue IN (SELECT value FROM json_each(:queues)))
+    AND seq NOT IN (SELECT seq FROM running)
+ORDER BY run_at LIMIT :limit
 """
 _CLAIM = "INSERT INTO running (seq, fence, owner, deliveries) VALUES (?, ?, ?, ?)"
 _EXPIRE = "UPDATE jobs SET state = 3, body = NULL, finished_at = ? WHERE seq = ?"
@@ -127,6 +133,22 @@ def claim(
         expired = set(found).difference(jobs)
         connection.executemany(_EXPIRE, [(now, job.seq) for job in expired])
     return jobs, len(found) - len(jobs)
+
+
+def claim_delayed(
+    connection: sqlite3.Connection,
+    *,
+    owner: str,
+    queues: Sequence[str] | None,
+    limit: int,
+    fences: Iterator[int],
+) -> list[Job]:
+    """Take jobs whose time has not come, within a transaction: the soonest first."""
+    values = {"queues": None if queues is None else json.dumps(queues), "limit": limit}
+    heads = [seq for (seq,) in connection.execute(_DELAYED, values)]
+    jobs = list(_jobs(connection, heads, fences))
+    connection.executemany(_CLAIM, [(job.seq, job.fence, owner, job.deliveries) for job in jobs])
+    return jobs
 
 
 def _is_run(job: Job, now: float) -> bool:

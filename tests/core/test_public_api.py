@@ -162,6 +162,7 @@ def test_nothing_else_is_public():
         "hooks",
         "http",
         "implementation",
+        "moving",
         "native",
         "net",
     }

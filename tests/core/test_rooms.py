@@ -23,7 +23,7 @@ ORDER = [
     {"_config", "held", "forwarding"},
     {"_stores", "_tasks", "native"},
     {"_journal"},
-    {"_worker", "stores", "frameworks", "journals"},
+    {"_worker", "stores", "frameworks", "journals", "moving"},
     {"workflows"},
     {"hooks", "delivery", "worker", "http", "dispatchers"},
     {"sqlite"},
