@@ -19,6 +19,7 @@ from dispatchers._runtime.connect import (
 from dispatchers._runtime.connection_pool import ConnectionPool, Pooled, first_of
 from dispatchers._runtime.fork_gate import ForkGate
 from dispatchers._runtime.guard import Guard, GuardFullError, GuardTimeoutError, register_closer
+from dispatchers._runtime.per_process import PerProcess
 
 __all__ = [
     "Address",
@@ -28,6 +29,7 @@ __all__ = [
     "Guard",
     "GuardFullError",
     "GuardTimeoutError",
+    "PerProcess",
     "Pooled",
     "ResolveTimeoutError",
     "Resolver",

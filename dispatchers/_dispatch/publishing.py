@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from time import monotonic
 from typing import ClassVar, Generic, TypeVar, final
 
@@ -26,6 +26,8 @@ class PublishingDispatcher(BaseDispatcher, Generic[M]):
     shares_sending = True
     batch_size: int | None = None
     """Messages of one `_publish`; the deadline is checked in between. None means no limit."""
+    batch_bytes: int | None = None
+    """Bytes of one `_publish`, as `_size_of` counts them. None means no limit."""
     required: ClassVar[tuple[str, ...]] = ("_prepare", "_publish", "_category", "_maybe_sent")
 
     @abstractmethod
@@ -42,6 +44,17 @@ class PublishingDispatcher(BaseDispatcher, Generic[M]):
         Raising says the same of all of them, and of none of another batch.
         """
 
+    def _size_of(self, message: M) -> int:
+        """Return the bytes that a message takes of `batch_bytes`."""
+        return 0
+
+    def _lane_of(self, message: M) -> Hashable:
+        """Return what the messages of one `_publish` have in common, such as their queue.
+
+        They keep their order within a lane. None for all means that any may go together.
+        """
+        return None
+
     @final
     def _send(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:
         until = monotonic() + timeout
@@ -54,13 +67,47 @@ class PublishingDispatcher(BaseDispatcher, Generic[M]):
     @final
     def _send_many(self, items: Sequence[Item], *, timeout: float) -> Sequence[Sent | Exception]:
         until = monotonic() + timeout
-        answers: list[Sent | Exception] = []
-        size = self.batch_size or max(len(items), 1)
-        for start in range(0, len(items), size):
-            if start and (stop := self._reason_to_stop(answers[-1], until)) is not None:
-                return [*answers, *[stop] * (len(items) - len(answers))]
-            answers += self._answers(items[start : start + size], until, alone=len(items) <= size)
-        return answers
+        prepared = [self._prepared(request, body) for request, body in items]
+        good = [each for each in prepared if not isinstance(each, RejectedError)]
+        answers = iter(self._packed_and_published(good, until) if good else ())
+        return [each if isinstance(each, RejectedError) else next(answers) for each in prepared]
+
+    def _packed_and_published(
+        self, messages: Sequence[M], until: float
+    ) -> Sequence[Sent | Exception]:
+        """Publish in as few calls as may be; what is raised is the answer of its own call alone."""
+        packs = self._packs(messages)
+        if len(packs) == 1:  # raised: it is true of all
+            return self._published(messages, until)
+        answers: dict[int, Sent | Exception] = {}
+        stop: RejectedError | None = None
+        for places in packs:
+            pack = [messages[place] for place in places]
+            found = [stop] * len(pack) if stop else self._answers(pack, until)
+            answers.update(zip(places, found, strict=True))
+            stop = stop or self._reason_to_stop(found[-1], until)
+        return [answers[place] for place in range(len(messages))]
+
+    def _packs(self, messages: Sequence[M]) -> list[list[int]]:
+        """Return the places of the messages that go in one call each."""
+        most, limit = self.batch_size or len(messages), self.batch_bytes
+        full: list[list[int]] = []
+        filling: dict[Hashable, tuple[list[int], int]] = {}
+        for place, message in enumerate(messages):
+            lane, more = self._lane_of(message), self._size_of(message) if limit else 0
+            places, size = filling.get(lane) or ([], 0)
+            if len(places) == most or (places and limit and size + more > limit):
+                full.append(places)
+                places, size = [], 0
+            places.append(place)  # in place: copying would cost the square of a batch's length
+            filling[lane] = places, size + more
+        return full + [places for places, _ in filling.values()]
+
+    def _answers(self, messages: Sequence[M], until: float) -> Sequence[Sent | Exception]:
+        try:
+            return self._published(messages, until)
+        except Exception as exc:  # noqa: BLE001 - C3: other calls have answers of their own
+            return [exc] * len(messages)
 
     def _reason_to_stop(self, last: Sent | Exception, until: float) -> RejectedError | None:
         if self._is_late(until):
@@ -69,20 +116,6 @@ class PublishingDispatcher(BaseDispatcher, Generic[M]):
         if isinstance(last, Exception) and is_in_doubt(last, self._maybe_sent):
             return RejectedError(ErrorCategory.UNAVAILABLE, "the batch failed before its turn")
         return None
-
-    def _answers(
-        self, items: Sequence[Item], until: float, *, alone: bool
-    ) -> Sequence[Sent | Exception]:
-        """Prepare and publish one batch; an error of one among several is that one's answer."""
-        prepared = [self._prepared(request, body) for request, body in items]
-        good = [each for each in prepared if not isinstance(each, RejectedError)]
-        try:
-            answers = iter(self._published(good, until) if good else ())
-        except Exception as exc:
-            if alone:
-                raise
-            answers = iter([exc] * len(good))
-        return [each if isinstance(each, RejectedError) else next(answers) for each in prepared]
 
     @property
     def _most_at_once(self) -> int:
@@ -97,8 +130,8 @@ class PublishingDispatcher(BaseDispatcher, Generic[M]):
     def _send_made(self, made: Sequence[M], timeout: float) -> Sequence[Sent | Exception]:
         until = monotonic() + timeout
         if self._guard is None:
-            return self._published(made, until)
-        return self._guard.call(lambda: self._published(made, until), timeout=timeout)
+            return self._packed_and_published(made, until)
+        return self._guard.call(lambda: self._packed_and_published(made, until), timeout=timeout)
 
     def _prepared(self, request: DispatchRequest, body: bytes) -> M | RejectedError:
         try:

@@ -148,6 +148,17 @@ class DispatchRequest(Model):
         """Identity of the work: its idempotency key, else its id."""
         return self.idempotency_key or self.id
 
+    @property
+    def key_digest(self) -> str:
+        """Identity of the work among all tasks: 64 hexadecimal digits, for ids of a backend.
+
+        SHA-256 of task and key: spread evenly, and of characters that every backend takes.
+        """
+        # Late: most dispatches need none. The zero byte: `a` + `bc` is not `ab` + `c`.
+        from hashlib import sha256
+
+        return sha256(f"{self.task}\0{self.key}".encode()).hexdigest()
+
     def replace(self, **changes: object) -> Self:
         """Return a validated copy with other values and the same id.
 

@@ -231,6 +231,50 @@ def test_nothing_is_published_after_a_batch_in_doubt():
     assert [names for names, _ in dispatcher.calls] == [["a", "down"]]
 
 
+class Lanes(Batches):
+    """Publishes three names of one first letter at a time, of twelve letters together."""
+
+    batch_size, batch_bytes = 3, 12
+
+    def _lane_of(self, message):
+        return message[0]
+
+    def _size_of(self, message):
+        return len(message)
+
+
+@pytest.mark.parametrize(
+    ("names", "calls"),
+    [
+        (["a1", "b1", "a2"], [["a1", "a2"], ["b1"]]),
+        (["a1", "a2", "a3", "a4"], [["a1", "a2", "a3"], ["a4"]]),
+        (["a" * 6, "a" * 6, "a"], [["a" * 6, "a" * 6], ["a"]]),
+        (["a" * 6, "a" * 7, "a" * 5], [["a" * 6], ["a" * 7, "a" * 5]]),
+        (["a" * 13, "a"], [["a" * 13], ["a"]]),
+    ],
+)
+def test_messages_are_packed_by_lane_number_and_bytes(names, calls):
+    """A call has messages of one lane, as many as go in; one that is too large goes alone."""
+    dispatcher = Lanes()
+
+    answers = dispatcher.dispatch_many(requests(*names))
+
+    assert [each.task_id for each in answers] == names
+    assert [messages for messages, _ in dispatcher.calls] == calls
+
+
+def test_nothing_is_published_after_a_lane_in_doubt():
+    """C3: the other lanes are rejected untried, and each message has the answer of its own."""
+    dispatcher = Lanes(dead_letters=None)
+
+    said = statuses(dispatcher, "a1", "none.queue", "b1", "down", "a2", "down")
+
+    assert said == ["accepted", "rejected", "accepted", "unknown", "accepted", "unknown"]
+    dispatcher.calls.clear()
+    assert statuses(dispatcher, "down", "a1", "down") == ["unknown", "rejected", "unknown"]
+    assert [messages for messages, _ in dispatcher.calls] == [["down", "down"]]
+
+
 class Connecting(Publisher):
     """Connects by a client that knows no timeout, to a server that answers or does not."""
 

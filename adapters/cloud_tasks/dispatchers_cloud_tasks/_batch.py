@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from time import monotonic
 from typing import Any
 
@@ -27,7 +27,7 @@ Open = Connection | OwnClient
 
 
 def send_many(connection: Open, messages: Sequence[Any], until: float) -> list[Answer]:
-    """Hand tasks over, those of one queue in calls of up to a hundred.
+    """Hand tasks of one queue over, in one call.
 
     Args:
         connection: A connection that is ready.
@@ -42,37 +42,8 @@ def send_many(connection: Open, messages: Sequence[Any], until: float) -> list[A
     # A plain call: its error says more than one that is wrapped in an operation.
     if len(messages) == 1:
         return [_single(connection, messages[0], until)]
-    answers: dict[int, Answer] = {}
-    for indexes in _chunks(messages):
-        chunk = [messages[index] for index in indexes]
-        answers.update(zip(indexes, _chunk(connection, chunk, until), strict=True))
-    return [answers[index] for index in range(len(messages))]
-
-
-def _chunks(messages: Sequence[Any]) -> list[list[int]]:
-    """Return the indexes of messages that go into one call."""
-    full: list[list[int]] = []
-    filling: dict[str, tuple[list[int], int]] = {}
-    for index, message in enumerate(messages):
-        indexes, size = filling.setdefault(message.parent, ([], 0))
-        more: int = message.ByteSize()
-        if len(indexes) == BATCH_SIZE or (indexes and size + more > BATCH_BYTES):
-            full.append(indexes)
-            indexes, size = [], 0
-        indexes.append(index)  # in place: copying would cost the square of a batch's length
-        filling[message.parent] = indexes, size + more
-    return full + [indexes for indexes, _ in filling.values()]
-
-
-def _chunk(connection: Open, messages: Sequence[Any], until: float) -> Iterable[Answer]:
-    left = until - monotonic()
-    if left <= 0:
-        # An error of its own: nothing of this chunk was sent, while a timeout of the client's is
-        # unknown.
-        late = RejectedError(ErrorCategory.TIMEOUT, "the deadline passed before its turn")
-        return [late] * len(messages)
     try:
-        return _batch(connection, messages, left)
+        return _batch(connection, messages, until)
     except api.GoogleAPICallError as exc:
         # A service or an emulator without the batch call takes them one by one.
         if refuses_batches(exc):
@@ -80,8 +51,8 @@ def _chunk(connection: Open, messages: Sequence[Any], until: float) -> Iterable[
         return [exc] * len(messages)
 
 
-def _batch(connection: Open, messages: Sequence[Any], timeout: float) -> list[Answer]:
-    until = monotonic() + timeout
+def _batch(connection: Open, messages: Sequence[Any], until: float) -> list[Answer]:
+    timeout = max(0.001, until - monotonic())
     batch = BatchRequest(parent=messages[0].parent, requests=messages)
     # Without the client's own retries: a lost reply could have the batch made twice.
     operation: Any = connection.client.batch_create_tasks(

@@ -22,7 +22,7 @@ from dispatchers import (
     Stats,
 )
 
-from ._batch import send_many
+from ._batch import BATCH_BYTES, BATCH_SIZE, send_many
 from ._broker import Broker
 from ._connection import Connection, OwnClient, gate
 from ._endpoint import check_against_endpoint
@@ -67,6 +67,7 @@ class CloudTasksDispatcher(PublishingDispatcher[Any]):
         stats=True,
         max_size=MAX_SIZE,
     )
+    batch_size, batch_bytes = BATCH_SIZE, BATCH_BYTES
     Options = CloudTasksOptions
     options: CloudTasksOptions
 
@@ -79,6 +80,12 @@ class CloudTasksDispatcher(PublishingDispatcher[Any]):
 
     def _prepare(self, request: DispatchRequest, body: bytes) -> Any:
         return self.messages.message(request, body, request.queue or self.options.queue)
+
+    def _lane_of(self, message: Any) -> str:
+        return str(message.parent)
+
+    def _size_of(self, message: Any) -> int:
+        return int(message.ByteSize())
 
     def _publish(self, messages: Sequence[Any], timeout: float) -> Sequence[Sent | Exception]:
         until = monotonic() + timeout
@@ -168,4 +175,7 @@ class CloudTasksDispatcher(PublishingDispatcher[Any]):
     @property
     def run_by(self) -> str:
         """The endpoint that the queue pushes its work to."""
-        return f"whatever serves dispatchers.http at {self.messages.url}: any web server"
+        return (
+            f"the endpoint that its queue pushes to, {self.messages.url}: serve dispatchers.http "
+            "there, with any web server"
+        )

@@ -67,9 +67,7 @@ def key_of(request: DispatchRequest) -> str:
     """Return the key that names the job of an idempotency key; empty without one."""
     if request.idempotency_key is None:
         return ""
-    # The zero byte keeps task and key apart: `a` + `bc` is not `ab` + `c`.
-    text = f"{request.task}\0{request.idempotency_key}"
-    return f"rq:dispatchers:key:{sha256(text.encode()).hexdigest()}"
+    return f"rq:dispatchers:key:{request.key_digest}"
 
 
 def digest_of(request: DispatchRequest) -> str:

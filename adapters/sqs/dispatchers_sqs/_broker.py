@@ -15,8 +15,8 @@ from dispatchers import ErrorCategory, RejectedError, Sent
 from dispatchers.net import resolve
 
 from ._clients import Clients
-from ._errors import before_contact, is_certainly_unsent
-from ._message import Message, packed
+from ._errors import before_contact
+from ._message import Message
 from ._options import SQSOptions
 
 SHARE = 0.8
@@ -95,21 +95,19 @@ class Broker:
             raise answer
 
     def send(self, messages: Sequence[Message], timeout: float) -> list[Sent | Exception]:
-        """Hand messages over within `timeout` seconds; one answer each."""
+        """Hand messages over to one queue within `timeout` seconds; one answer each."""
         until = monotonic() + timeout
         client = self._clients.of(timeout * SHARE)
         self._find_out(client, (until - monotonic()) * SHARE)
-        answers: dict[int, Sent | Exception] = {}
-        stop: Exception | None = None
-        for places in packed(messages):
-            if stop is None and monotonic() >= until:
-                stop = RejectedError(ErrorCategory.TIMEOUT, "the deadline passed before its turn")
-            chunk = [messages[place] for place in places]
-            found = [stop] * len(places) if stop else self._sent(chunk, until)
-            answers.update(zip(places, found, strict=True))
-            if stop is None and _is_doubtful(found[-1]):
-                stop = RejectedError(ErrorCategory.UNAVAILABLE, "the batch failed before its turn")
-        return [answers[place] for place in range(len(messages))]
+        entries = [{"Id": f"{n}", **each.entry} for n, each in enumerate(messages)]
+        left, queue = (until - monotonic()) * SHARE, messages[0].queue
+        answer = self.call("send_message_batch", queue, left, Entries=entries)
+        self._answered = os.getpid(), monotonic()
+        found: dict[str, Sent | Exception] = {
+            each["Id"]: Sent(each["MessageId"]) for each in answer.get("Successful", ())
+        }
+        found |= {each["Id"]: _refused(each) for each in answer.get("Failed", ())}
+        return [found[entry["Id"]] for entry in entries]
 
     def _find_out(self, client: Any, timeout: float) -> None:
         """Look the service's name up where no connection may be open: the client has no limit."""
@@ -127,25 +125,6 @@ class Broker:
                 f"no address of {address.hostname} ({type(exc).__name__}): check region, endpoint "
                 "and name servers",
             ) from exc
-
-    def _sent(self, messages: Sequence[Message], until: float) -> list[Sent | Exception]:
-        """Send one batch to one queue."""
-        entries = [{"Id": f"{n}", **each.entry} for n, each in enumerate(messages)]
-        try:
-            left, queue = (until - monotonic()) * SHARE, messages[0].queue
-            answer = self.call("send_message_batch", queue, left, Entries=entries)
-        except (*CLIENT_ERRORS, RejectedError) as exc:
-            return [exc] * len(messages)
-        self._answered = os.getpid(), monotonic()
-        found: dict[str, Sent | Exception] = {
-            each["Id"]: Sent(each["MessageId"]) for each in answer.get("Successful", ())
-        }
-        found |= {each["Id"]: _refused(each) for each in answer.get("Failed", ())}
-        return [found[entry["Id"]] for entry in entries]
-
-
-def _is_doubtful(answer: Sent | Exception) -> bool:
-    return isinstance(answer, CLIENT_ERRORS) and not is_certainly_unsent(answer)
 
 
 def _refused(failed: dict[str, Any]) -> ClientError:

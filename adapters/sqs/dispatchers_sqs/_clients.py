@@ -3,33 +3,23 @@
 from __future__ import annotations
 
 import math
-import os
 import threading
 from contextlib import suppress
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, NoCredentialsError
 from botocore.loaders import Loader, create_loader
 from botocore.session import Session
 
-from dispatchers.net import ForkGate, bounded
+from dispatchers.net import ForkGate, PerProcess, bounded
 
 from ._errors import before_contact
 from ._options import SQSOptions
 
 gate = ForkGate(2.0)
 """Keeps forks out while a client is made, two seconds at most."""
-
-
-class _Process(NamedTuple):
-    """Clients of one process; a parent's are kept, as closing them would end shared connections."""
-
-    pid: int
-    session: Session
-    clients: dict[float, Any]
-    parent: object
 
 
 class Clients:
@@ -44,8 +34,9 @@ class Clients:
     def __init__(self, options: SQSOptions, connections: int) -> None:
         self._options = options
         self._connections = connections
+        self._session = PerProcess[Session](gate)
+        self._clients = PerProcess[dict[float, Any]](gate)
         self._lock = threading.RLock()
-        self._own: _Process | None = None
         _loader()  # once in a process, and not within the deadline of its first dispatch
 
     def of(self, timeout: float) -> Any:
@@ -55,9 +46,8 @@ class Clients:
             RejectedError: There are no credentials, no region, or not within `timeout` seconds.
         """
         limit = 2.0 ** math.floor(math.log2(max(timeout, 0.01)))
-        own = self._own
-        if own is not None and own.pid == os.getpid() and limit in own.clients:
-            return own.clients[limit]
+        if (found := self._clients.get(dict).get(limit)) is not None:
+            return found
         try:
             # Bounded: credentials may come from a service of the machine that does not answer.
             return bounded(lambda: self._begun(limit), timeout=timeout, to="credentials for SQS")
@@ -65,13 +55,11 @@ class Clients:
             raise before_contact(exc) from exc
 
     def _begun(self, limit: float) -> Any:
-        with gate.entered(), self._lock:  # in this order: no fork happens under the lock
-            own = self._own
-            if own is None or own.pid != os.getpid():
-                own = self._own = _Process(os.getpid(), _session(), {}, own)
-            if limit not in own.clients:
-                own.clients[limit] = self._made(own.session, limit)
-            return own.clients[limit]
+        session, clients = self._session.get(_session), self._clients.get(dict)
+        with gate.entered(), self._lock:  # a session makes one client at a time
+            if limit not in clients:
+                clients[limit] = self._made(session, limit)
+            return clients[limit]
 
     def _made(self, session: Session, limit: float) -> Any:
         config = Config(
@@ -85,10 +73,8 @@ class Clients:
 
     def close(self) -> None:
         """Close the connections of this process."""
-        own, self._own = self._own, None
-        if own is not None and own.pid == os.getpid():
-            for client in own.clients.values():
-                client.close()
+        for client in (self._clients.take() or {}).values():
+            client.close()
 
 
 @cache

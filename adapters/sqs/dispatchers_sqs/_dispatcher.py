@@ -19,7 +19,7 @@ from dispatchers import (
 from ._broker import Broker
 from ._clients import new_session
 from ._errors import category_of, is_certainly_unsent
-from ._message import MAX_DELAY, MAX_ENTRIES, MAX_ENVELOPE, Message, message
+from ._message import MAX_DELAY, MAX_ENTRIES, MAX_ENVELOPE, MAX_SIZE, Message, message
 from ._options import SQSOptions
 from ._queues import figures, warnings
 
@@ -48,7 +48,7 @@ class SQSDispatcher(PublishingDispatcher[Message]):
     contract = 1
     library = "boto3"
     guarded = True  # neither name resolution nor the refresh of credentials has a limit of its own
-    batch_size = MAX_ENTRIES
+    batch_size, batch_bytes = MAX_ENTRIES, MAX_SIZE
     capabilities = Capabilities(
         delay=True,
         max_delay=timedelta(seconds=MAX_DELAY),
@@ -78,6 +78,12 @@ class SQSDispatcher(PublishingDispatcher[Message]):
 
     def _prepare(self, request: DispatchRequest, body: bytes) -> Message:
         return message(request, body, request.queue or self.options.queue, self.options)
+
+    def _lane_of(self, message: Message) -> str:
+        return message.queue
+
+    def _size_of(self, message: Message) -> int:
+        return message.size
 
     def _publish(self, messages: Sequence[Message], timeout: float) -> Sequence[Sent | Exception]:
         return self.broker.send(messages, timeout)

@@ -9,36 +9,25 @@ from botocore import exceptions as boto
 from dispatchers import ErrorCategory, RejectedError
 
 CODES: dict[str, ErrorCategory] = {
-    **dict.fromkeys(
-        ("NonExistentQueue", "QueueDoesNotExist", "QueueDeletedRecently"), ErrorCategory.NOT_FOUND
-    ),
-    **dict.fromkeys(
-        (
-            "InvalidClientTokenId",
-            "UnrecognizedClientException",
-            "SignatureDoesNotMatch",
-            "InvalidSignatureException",
-            "IncompleteSignature",
-            "MissingAuthenticationToken",
-            "MissingAuthenticationTokenException",
-            "ExpiredToken",
-            "ExpiredTokenException",
-            "RequestExpired",
-            "InvalidSecurity",
-            "AuthFailure",
+    code: category
+    for category, codes in {
+        ErrorCategory.NOT_FOUND: "NonExistentQueue QueueDoesNotExist QueueDeletedRecently",
+        ErrorCategory.AUTHENTICATION: (
+            "InvalidClientTokenId UnrecognizedClientException SignatureDoesNotMatch "
+            "InvalidSignatureException IncompleteSignature MissingAuthenticationToken "
+            "MissingAuthenticationTokenException ExpiredToken ExpiredTokenException "
+            "RequestExpired InvalidSecurity AuthFailure"
         ),
-        ErrorCategory.AUTHENTICATION,
-    ),
-    **dict.fromkeys(
-        ("RequestThrottled", "Throttling", "ThrottlingException", "KmsThrottled", "OverLimit"),
-        ErrorCategory.THROTTLED,
-    ),
-    **dict.fromkeys(
-        ("KmsAccessDenied", "KmsDisabled", "KmsInvalidState", "KmsNotFound", "KmsOptInRequired"),
-        ErrorCategory.PERMISSION,
-    ),
-    "BatchRequestTooLong": ErrorCategory.TOO_LARGE,
-    "UnsupportedOperation": ErrorCategory.UNSUPPORTED,
+        ErrorCategory.THROTTLED: (
+            "RequestThrottled Throttling ThrottlingException KmsThrottled OverLimit"
+        ),
+        ErrorCategory.PERMISSION: (
+            "KmsAccessDenied KmsDisabled KmsInvalidState KmsNotFound KmsOptInRequired"
+        ),
+        ErrorCategory.TOO_LARGE: "BatchRequestTooLong",
+        ErrorCategory.UNSUPPORTED: "UnsupportedOperation",
+    }.items()
+    for code in codes.split()
 }
 """By the last part of the service's code (`AWS.SimpleQueueService.NonExistentQueue`).
 
@@ -127,9 +116,6 @@ def _cure(exc: Exception) -> str:
         return " Set the option `region`, or AWS_DEFAULT_REGION."
     if isinstance(exc, boto.NoCredentialsError):
         return ": set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or give the machine a role"
-    if isinstance(exc, boto.ClientError) and code_of(exc) in (
-        "NonExistentQueue",
-        "QueueDoesNotExist",
-    ):
+    if isinstance(exc, boto.ClientError) and _of_answer(exc) is ErrorCategory.NOT_FOUND:
         return " Make it first, in this region and account: `aws sqs create-queue`."
     return ""

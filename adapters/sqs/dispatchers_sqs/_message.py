@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from dispatchers import DispatchRequest, ErrorCategory, RejectedError
@@ -51,7 +50,7 @@ def message(request: DispatchRequest, body: bytes, queue: str, options: SQSOptio
     entry: dict[str, Any] = {"MessageBody": _text(body)}
     group = request.headers.get(GROUP_HEADER) or options.group
     if options.is_fifo:
-        entry["MessageDeduplicationId"] = known = _hash(request.task, request.key)
+        entry["MessageDeduplicationId"] = known = request.key_digest
         group = group or known
     elif request.due is not None:
         entry["DelaySeconds"] = _delay(request.due.timestamp() - time.time())
@@ -82,8 +81,7 @@ def later(
     if group is not None:
         entry["MessageGroupId"] = group
     if is_fifo(queue):
-        values = (source, counts.attempt, counts.deliveries)
-        entry["MessageDeduplicationId"] = _hash(*map(str, values))
+        entry["MessageDeduplicationId"] = f"{source}-{counts.attempt}-{counts.deliveries}"
     else:
         entry["DelaySeconds"] = _delay(after)
     # What the service cannot hold back so long is taken early, and hidden until it is due.
@@ -113,26 +111,9 @@ def counts_of(attributes: Mapping[str, Mapping[str, Any]], received: int) -> Del
     return counts._replace(deliveries=max(1, counts.deliveries + received - 1 - early))
 
 
-def packed(messages: Sequence[Message]) -> Iterator[list[int]]:
-    """Yield the places of messages that go in one call: of one queue, ten, and 1 MiB at most."""
-    chunks: dict[str, tuple[list[int], int]] = {}
-    for place, each in enumerate(messages):
-        chunk, size = chunks.get(each.queue, ([], 0))
-        if chunk and (len(chunk) == MAX_ENTRIES or size + each.size > MAX_SIZE):
-            yield chunk
-            chunk, size = [], 0
-        chunks[each.queue] = [*chunk, place], size + each.size
-    yield from (chunk for chunk, _ in chunks.values())
-
-
 def _text(body: bytes) -> str:
     # Two characters that JSON allows and the service does not; within JSON they are in strings.
     return body.decode().replace("\ufffe", "\\ufffe").replace("\uffff", "\\uffff")
-
-
-def _hash(*parts: str) -> str:
-    # The zero byte keeps the parts apart: `a` + `bc` is not `ab` + `c`.
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
 def _delay(seconds: float) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from queue import SimpleQueue
 
@@ -60,7 +59,7 @@ def test_a_channel_is_asked_for_its_state_within_the_gate() -> None:
         project="p", location="l", queue="q", worker_url="https://w", service_account=False
     )
     broker = Broker(options)
-    broker._open = os.getpid(), Asked(None)
+    broker._open.get(lambda: Asked(None))
 
     broker.connection(1.0)
 

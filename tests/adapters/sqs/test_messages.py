@@ -16,7 +16,6 @@ from dispatchers_sqs._message import (
     counts_of,
     later,
     message,
-    packed,
 )
 
 from dispatchers import ConfigurationError, ErrorCategory, RejectedError
@@ -110,12 +109,12 @@ def messages(*sizes: int, queues: str = "") -> list[Message]:
 
 
 def test_a_batch_is_ten_of_one_queue_and_one_mebibyte() -> None:
-    half = MAX_SIZE // 2
+    half, packs = MAX_SIZE // 2, SQSDispatcher(queue="a", region=REGION)._packs
 
-    assert list(packed(messages(*[1] * 12))) == [list(range(10)), [10, 11]]
-    assert list(packed(messages(half, half, 1))) == [[0, 1], [2]]
-    assert list(packed(messages(half, half + 1, half - 1))) == [[0], [1, 2]]
-    assert list(packed(messages(1, 1, 1, queues="aba"))) == [[0, 2], [1]]
+    assert packs(messages(*[1] * 12)) == [list(range(10)), [10, 11]]
+    assert packs(messages(half, half, 1)) == [[0, 1], [2]]
+    assert packs(messages(half, half + 1, half - 1)) == [[0], [1, 2]]
+    assert packs(messages(1, 1, 1, queues="aba")) == [[0, 2], [1]]
 
 
 def test_the_service_takes_what_is_packed(service: Service) -> None:
