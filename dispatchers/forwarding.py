@@ -16,6 +16,7 @@ import logging
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
 from time import monotonic
 from typing import NamedTuple
@@ -155,6 +156,14 @@ class Source(ABC):
     def is_empty(self) -> bool:
         """Tell whether nothing is held."""
 
+    def watched(self, wake: Callable[[], None]) -> AbstractContextManager[None]:
+        """Call `wake` whenever something may have been put here by others, while it is entered.
+
+        The default never does: it is looked every half second then.
+        """
+        del wake
+        return nullcontext()
+
 
 class Forwarder:
     """Takes rows from a source in order, hands them to a dispatcher, and settles by the answer.
@@ -224,6 +233,16 @@ class Forwarder:
         if self._thread is None:
             self.start()
 
+    def notice(self) -> None:
+        """Hand over what was put into the store, without trying a backend that is away sooner."""
+        if self._thread is None:
+            self.start()
+        self._noticed()
+
+    def _noticed(self) -> None:
+        if not self._pause:
+            self._woken.set()
+
     def stop(self, timeout: float) -> None:
         """End the thread within `timeout` seconds; what is held stays held."""
         self._stopping = True
@@ -233,11 +252,12 @@ class Forwarder:
 
     def run(self, stopping: Callable[[], bool], *, drain: bool = False) -> None:
         """Hand over in this thread until `stopping()` says so; with `drain`, until all is gone."""
-        while not stopping():
-            step = self._survived()
-            if step is Step.EMPTY and drain:
-                break
-            self._wait(step, stopping)
+        with self.source.watched(self._noticed):
+            while not stopping():
+                step = self._survived()
+                if step is Step.EMPTY and drain:
+                    break
+                self._wait(step, stopping)
         self._left()
 
     def _run(self) -> None:

@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[2]
 CORE = Path(dispatchers.__file__).parent
 ROOMS = (
     "backends", "cli", "delivery", "forwarding", "frameworks", "held", "hooks", "http",
-    "implementation", "moving", "native", "net", "rabbitmq", "redis", "sqlite", "stores",
-    "testing", "worker",
+    "implementation", "moving", "native", "net", "outbox", "rabbitmq", "redis", "sqlite",
+    "stores", "testing", "worker",
 )  # fmt: skip
 """The public modules and packages beside `dispatchers` itself."""
 TOOLS = ("dispatchers.cli", "dispatchers.demo", "dispatchers.testing")

@@ -28,6 +28,7 @@ ORDER = [
     {"hooks", "delivery", "worker", "http", "dispatchers"},
     {"sqlite"},
     {"backends"},
+    {"outbox"},
     {"cli"},
     {"demo", "testing", "__main__"},
 ]

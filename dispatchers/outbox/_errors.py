@@ -1,0 +1,84 @@
+"""Errors of databases as categories, by their codes and never by their words."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from dispatchers._errors import ErrorCategory
+
+__all__ = ["category_of"]
+
+OF_SQLSTATE = {
+    "08": ErrorCategory.UNAVAILABLE,
+    "22": ErrorCategory.INVALID,
+    "23": ErrorCategory.CONFLICT,
+    "25": ErrorCategory.UNSUPPORTED,  # a transaction that has failed already, or only reads
+    "28": ErrorCategory.AUTHENTICATION,
+    "3D": ErrorCategory.NOT_FOUND,
+    "40": ErrorCategory.UNAVAILABLE,
+    "42501": ErrorCategory.PERMISSION,
+    "42": ErrorCategory.NOT_FOUND,
+    "53": ErrorCategory.CAPACITY,
+    "53300": ErrorCategory.UNAVAILABLE,  # too many connections
+    "55": ErrorCategory.UNAVAILABLE,
+    "57014": ErrorCategory.TIMEOUT,
+    "57": ErrorCategory.UNAVAILABLE,
+}
+"""Of PostgreSQL: by the code, else by its class.
+https://www.postgresql.org/docs/current/errcodes-appendix.html"""
+OF_MYSQL = {
+    1040: ErrorCategory.UNAVAILABLE,
+    1044: ErrorCategory.PERMISSION,
+    1045: ErrorCategory.AUTHENTICATION,
+    1049: ErrorCategory.NOT_FOUND,
+    1114: ErrorCategory.CAPACITY,
+    1142: ErrorCategory.PERMISSION,
+    1146: ErrorCategory.NOT_FOUND,
+    1153: ErrorCategory.TOO_LARGE,
+    1205: ErrorCategory.TIMEOUT,
+    1213: ErrorCategory.UNAVAILABLE,
+    1290: ErrorCategory.PERMISSION,
+    2002: ErrorCategory.UNAVAILABLE,
+    2003: ErrorCategory.UNAVAILABLE,
+    2006: ErrorCategory.UNAVAILABLE,
+    2013: ErrorCategory.UNAVAILABLE,
+}
+"""Of MySQL and MariaDB. https://mariadb.com/kb/en/mariadb-error-code-reference/"""
+OF_SQLITE = {
+    sqlite3.SQLITE_BUSY: ErrorCategory.TIMEOUT,
+    sqlite3.SQLITE_LOCKED: ErrorCategory.TIMEOUT,
+    sqlite3.SQLITE_READONLY: ErrorCategory.PERMISSION,
+    sqlite3.SQLITE_PERM: ErrorCategory.PERMISSION,
+    sqlite3.SQLITE_AUTH: ErrorCategory.PERMISSION,
+    sqlite3.SQLITE_FULL: ErrorCategory.CAPACITY,
+    sqlite3.SQLITE_IOERR: ErrorCategory.UNAVAILABLE,
+    sqlite3.SQLITE_CANTOPEN: ErrorCategory.UNAVAILABLE,
+    sqlite3.SQLITE_TOOBIG: ErrorCategory.TOO_LARGE,
+    sqlite3.SQLITE_ERROR: ErrorCategory.NOT_FOUND,  # no such table
+}
+
+LOST = ("OperationalError", "InterfaceError")
+"""Exceptions of any driver for a connection that is gone."""
+
+
+def category_of(exc: BaseException) -> ErrorCategory | None:
+    """Return the category of what a driver raised, or SQLAlchemy for it; None knows none."""
+    # SQLAlchemy's error has the driver's as `orig`, Django's as its cause.
+    for each in (exc, getattr(exc, "orig", None), exc.__cause__):
+        if isinstance(each, BaseException) and (found := _own(each)) is not None:
+            return found
+    return None
+
+
+def _own(exc: BaseException) -> ErrorCategory | None:
+    if isinstance(exc, sqlite3.Error):
+        return OF_SQLITE.get(getattr(exc, "sqlite_errorcode", 0) & 0xFF)
+    state = getattr(exc, "sqlstate", None) or getattr(exc, "pgcode", None)
+    if isinstance(state, str):
+        return OF_SQLSTATE.get(state) or OF_SQLSTATE.get(state[:2])
+    number = exc.args[0] if exc.args else None
+    if isinstance(number, int) and number in OF_MYSQL:
+        return OF_MYSQL[number]
+    # PEP 249: what is not the programmer's fault. A connection that was lost has no code.
+    lost = any(each.__name__ in LOST for each in type(exc).__mro__)
+    return ErrorCategory.UNAVAILABLE if lost else None

@@ -1,0 +1,104 @@
+"""The statement that adds rows to an outbox, alike in every transaction."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from dispatchers._models.fields import NO_HEADERS
+from dispatchers._models.request import DispatchRequest
+
+from ._store import CHANNEL
+
+__all__ = ["LANE", "NewRow", "insertion", "lane_of"]
+
+LANE = "lane"
+"""The header that names a request's lane, in place of its queue."""
+AT_ONCE = 1000
+"""Rows of one statement: with nine values each, below what SQLite takes."""
+COLUMNS = (
+    "id", "alias", "lane", "task", "deduplicate", "body", "tries", "created_at", "dead",
+)  # fmt: skip
+SET_ANEW = ("alias", "lane", "task", "deduplicate", "body", "tries", "created_at")
+"""What becomes of a dead letter that is dispatched again, as `dead replay` does."""
+_ADD = "INSERT INTO dispatchers_outbox"
+LONGEST = 255
+"""Characters of a lane."""
+
+
+class NewRow(NamedTuple):
+    """An envelope for the outbox."""
+
+    id: str
+    alias: str
+    lane: str
+    task: str
+    deduplicate: bool
+    body: bytes
+
+    @classmethod
+    def of(cls, request: DispatchRequest, body: bytes, alias: str, lane: str) -> NewRow:
+        """Return the row of a request, for the dispatcher of an alias."""
+        return cls(request.id, alias, lane, request.task, request.deduplicate, body)
+
+
+def lane_of(request: DispatchRequest, queue: str | None) -> str:
+    """Return the lane of a request: its header `lane`, else its queue, else the one given."""
+    named = request.headers.get(LANE) if request.headers != NO_HEADERS else None
+    lane = named or request.queue or queue or ""
+    if len(lane) <= LONGEST and "\0" not in lane and lane.isprintable():
+        return lane
+    # No column takes it: the same lane under another name.
+    return hashlib.sha256(lane.encode(errors="surrogatepass")).hexdigest()
+
+
+def insertion(
+    dialect: str, rows: Sequence[NewRow], *, notify: bool = True
+) -> Iterator[tuple[str, list[object]]]:
+    """Return the statements that add rows, each with its values.
+
+    An id that waits is left as it is; one that is a dead letter waits again.
+
+    Args:
+        dialect: `sqlite`, `postgresql` or `mysql`.
+
+        rows: What is added; of two under one id the first.
+
+        notify: PostgreSQL: tell those who listen once it is committed.
+    """
+    now = time.time()
+    # PostgreSQL refuses a statement that names an id twice.
+    listed = list({row.id: row for row in reversed(rows)}.values())[::-1]
+    for start in range(0, len(listed), AT_ONCE):
+        part = listed[start : start + AT_ONCE]
+        values: list[object] = []
+        for row in part:
+            values += (*row, 0, now, False)
+        notified = notify and dialect == "postgresql"
+        yield _sql(dialect, len(part), notified), [*values, part[0].alias] if notified else values
+
+
+@lru_cache(maxsize=256)
+def _sql(dialect: str, count: int, notified: bool) -> str:
+    row = f"({', '.join('?' * len(COLUMNS))})"
+    rows = ", ".join([row] * count)
+    columns = ", ".join(COLUMNS)
+    insert = f"{_ADD} ({columns}) VALUES {rows} {_again(dialect)}"
+    if not notified:
+        return insert
+    # One round trip. The notification is delivered at the commit, and with it only.
+    return f"WITH added AS ({insert}) SELECT pg_notify('{CHANNEL}', ?)"
+
+
+def _again(dialect: str) -> str:
+    if dialect == "mysql":
+        # From left to right: `dead` is asked until it is changed.
+        changed = [f"{name} = IF(dead, VALUES({name}), {name})" for name in SET_ANEW]
+        changed += ["why = IF(dead, NULL, why)", "dead = FALSE"]
+        return f"ON DUPLICATE KEY UPDATE {', '.join(changed)}"
+    changed = [f"{name} = excluded.{name}" for name in (*SET_ANEW, "dead")]
+    sets = ", ".join([*changed, "why = NULL"])
+    return f"ON CONFLICT (id) DO UPDATE SET {sets} WHERE dispatchers_outbox.dead"
