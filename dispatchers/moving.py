@@ -13,9 +13,10 @@ and the old one forgets a piece of work only once the new one has it.
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import count
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -26,10 +27,14 @@ from dispatchers._models.envelope import EnvelopeError, decode, encode
 from dispatchers._models.request import DispatchRequest
 from dispatchers._models.response import DispatchStatus
 from dispatchers._runtime.heartbeat import Heartbeat, renewed
+from dispatchers._runtime.log import say_once
 from dispatchers._tasks.task import catalogue
 from dispatchers.forwarding import AWAY, Fate, Forwarder, HeldRow, Settled, Source
 
-__all__ = ["Claimed", "Claims", "Counts", "ListClaims", "Move", "Window"]
+__all__ = ["MARK", "Claimed", "Claims", "Counts", "ListClaims", "Move", "Signs", "Window"]
+
+MARK = "move-"
+"""The beginning of the names by which moves claim work: others know a killed one by it."""
 
 BATCH = 100
 """Pieces of work that are claimed together: what a killed process has to give back."""
@@ -104,8 +109,29 @@ class Claims(ABC):
         """Number of pieces of work that were seen and left, because they have no envelope."""
         return 0
 
+    @property
+    def expects(self) -> bool:
+        """Tell whether claims of another move may come back: it gives no sign of life."""
+        return False
+
     def close(self) -> None:  # noqa: B027 - nothing to release is fine
         """Release what is held; all claims are settled."""
+
+
+class Signs:
+    """Signs of life of other moves: one that changes none is dead, as far as is known."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, object] = {}
+
+    def is_missing(self, signs: Mapping[str, object]) -> bool:
+        """Tell whether one of them is still what it was when it was seen first.
+
+        Args:
+            signs: By the names of their claims; those without `MARK` are not looked at.
+        """
+        seen = {name: sign for name, sign in signs.items() if name.startswith(MARK)}
+        return any(self._first.setdefault(name, sign) == sign for name, sign in seen.items())
 
 
 class Window(NamedTuple):
@@ -305,7 +331,13 @@ class Move(Source):
 
     def is_empty(self) -> bool:
         """Tell whether nothing waits that could be claimed."""
-        return self._is_empty and not self._held
+        if not self._is_empty or self._held:
+            return False
+        expects = self._claims.expects
+        if expects:
+            words = "work that a killed move has claimed comes back within %.0f s"
+            say_once(self, logging.WARNING, words, self.lease)
+        return not expects
 
 
 def _is_known(settled: Settled) -> bool:

@@ -8,8 +8,8 @@ name resolution included; `category_of` and `is_certainly_unsent` say what its e
         client.rpush("shop:mail", body)
 
 `Script` runs a Lua script for many items in one round trip, and tells their replies apart.
-`durability` tells what the server's own settings make of "durable". The stores are named in
-configuration by the server's address: `idempotency = "redis://..."`.
+`durability` tells what the server's own settings make of "durable", and `identity` which server it
+is. The stores are named in configuration by the server's address: `idempotency = "redis://..."`.
 
 This module can be imported without redis-py; what needs it says so when it is first used.
 """
@@ -24,6 +24,7 @@ from dispatchers._runtime.importing import import_object, install
 from ._deadline import is_over, time_left, within
 from ._durability import Durability, DurabilityWatch, durability
 from ._errors import category_of, is_certainly_unsent
+from ._identity import identity
 
 if TYPE_CHECKING:
     from ._bounds import bounded_client, bounded_connection
@@ -41,6 +42,7 @@ __all__ = [
     "bounded_connection",
     "category_of",
     "durability",
+    "identity",
     "is_certainly_unsent",
     "is_over",
     "time_left",

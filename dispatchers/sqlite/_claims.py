@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from dispatchers.moving import Claimed, Claims
+from dispatchers.moving import MARK, Claimed, Claims, Signs
 
 from ._claim import claim_delayed
 from ._errors import StoreUnavailableError
@@ -32,6 +32,7 @@ class SQLiteClaims(Claims):
         self.lease = store.lease
         self._store, self._queues, self._timeout = store, queues, timeout
         self._owner = ""
+        self._signs = Signs()
         self._lock = threading.Lock()
 
     @property
@@ -47,7 +48,7 @@ class SQLiteClaims(Claims):
         with self._lock:
             owners, known = self._store.owners, self._owner
             if not known or not owners.beat(known, timeout=self._timeout):
-                self._owner = owners.register(timeout=self._timeout)
+                self._owner = owners.register(timeout=self._timeout, mark=MARK)
             owners.reap(timeout=self._timeout)
             return self._owner == known or not known
 
@@ -84,6 +85,13 @@ class SQLiteClaims(Claims):
         finished = [Finish.forget(each.handle) for each in gone]
         finished += [Finish.give_back(each.handle, counted=False) for each in back]
         self._store.exchange(finished, owner=self._owner, queues=(), limit=0, timeout=self._timeout)
+
+    @property
+    def expects(self) -> bool:
+        """Tell whether the lease of another move is not renewed."""
+        found = self._store.owners.holding(timeout=self._timeout)
+        found.pop(self._owner, None)
+        return self._signs.is_missing(found)
 
     def close(self) -> None:
         """Stop being an owner."""

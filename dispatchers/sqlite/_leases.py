@@ -23,6 +23,9 @@ _BEAT = "UPDATE owners SET beat = beat + 1, seen_at = ? WHERE owner = ?"
 _ALL = "SELECT owner, beat, lease FROM owners"
 
 
+_HOLDING = "SELECT owner, beat FROM owners WHERE owner IN (SELECT owner FROM running)"
+
+
 _KNOWN = "SELECT 1 FROM owners WHERE owner = ?"
 
 
@@ -64,10 +67,16 @@ class Owners:
         self._lease = lease
         self._watch = Watch()
 
-    def register(self, *, timeout: float) -> str:
-        """Begin to be an owner; the first beat is due well within the lease."""
+    def register(self, *, timeout: float, mark: str = "") -> str:
+        """Begin to be an owner; the first beat is due well within the lease.
+
+        Args:
+            timeout: Seconds.
+
+            mark: Before its name.
+        """
         # The pid is for people; it is reused by the system, so the rest makes the name unique.
-        owner = f"{os.getpid()}-{uuid.uuid4().hex}"
+        owner = f"{mark}{os.getpid()}-{uuid.uuid4().hex}"
         with self._database.transaction(timeout=timeout) as connection:
             connection.execute(_REGISTER, (owner, self._lease, time.time()))
         return owner
@@ -99,6 +108,11 @@ class Owners:
         with self._database.transaction(timeout=timeout) as connection:
             known = json.dumps(list(fences))
             return connection.execute(_RELEASE_REST, (owner, known)).rowcount
+
+    def holding(self, *, timeout: float) -> dict[str, int]:
+        """Return the beats of the owners that hold jobs."""
+        deadline = time.monotonic() + timeout
+        return dict(self._database.read(_read_holding, deadline=deadline))
 
     def reap(self, *, timeout: float) -> int:
         """Look at all owners, and take the jobs back from those that are gone.
@@ -146,6 +160,10 @@ def release(connection: sqlite3.Connection, owners: Sequence[str], *, counted: b
     if counted:
         connection.execute(_COUNT, (names,))
     return connection.execute(_RELEASE, (names,)).rowcount
+
+
+def _read_holding(connection: sqlite3.Connection) -> list[tuple[str, int]]:
+    return connection.execute(_HOLDING).fetchall()
 
 
 def _read_owners(connection: sqlite3.Connection) -> list[tuple[str, int, float]]:

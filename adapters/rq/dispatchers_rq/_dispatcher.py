@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dispatchers import (
     BackendOptions,
@@ -28,6 +28,9 @@ from ._message import id_of, script_args
 from ._native import run_in_the_call
 from ._options import RQOptions
 from ._scripts import DISPATCH
+
+if TYPE_CHECKING:
+    from dispatchers.moving import Claims
 
 EAGER = Capabilities(runs_here=True)
 """With `is_async=False`: work runs in the call."""
@@ -164,6 +167,12 @@ class RQDispatcher(PublishingDispatcher["Job | Eager"]):
 
     def _dead_letters(self) -> DeadLetterStore | None:
         return self.letters or self._failed_jobs
+
+    def _moving(self, queues: Sequence[str] | None) -> Claims | None:
+        # Late: only `dispatchers move` claims work to move it.
+        from ._claims import RQClaims
+
+        return RQClaims(self.broker, queues) if self.options.is_async else None
 
     @cached_property
     def _failed_jobs(self) -> DeadLetterStore | None:

@@ -246,8 +246,21 @@ return 1 + dependents
 )
 """Settles a run and ends its lease: 1, or 2 where other jobs depend on it; 0 where it is lost."""
 
+_UNCLAIM = """
+local function unclaim(job, id, queue)
+    local due = redis.call('HGET', job, 'dispatchers_due')
+    if due then
+        redis.call('HDEL', job, 'dispatchers_due')
+        redis.call('HSET', job, 'status', 'scheduled')
+        redis.call('ZADD', 'rq:scheduled:' .. queue, due, id)
+    end
+    return due
+end
+"""
+
 REAP = Script(
     _PUSH
+    + _UNCLAIM
     + """
 -- queue, id, what its lease was, most deliveries, failure_ttl, why, the time as RQ writes it
 local queue, id, ttl = ARGV[1], ARGV[2], tonumber(ARGV[5])
@@ -265,6 +278,9 @@ local status = redis.call('HGET', job, 'status')
 if status ~= 'started' and status ~= 'queued' then
     return 0
 end
+if unclaim(job, id, queue) then
+    return 1
+end
 local ours = redis.call('HEXISTS', job, 'dispatchers_attempt') == 1
 local deliveries = tonumber(redis.call('HGET', job, 'dispatchers_deliveries') or '0')
 if not ours and deliveries >= tonumber(ARGV[4]) then
@@ -277,6 +293,57 @@ return 1
 )
 """Gives back what a dead worker had, if its lease is what it was; 1 where that was done. One of
 RQ's own jobs that has ended its workers too often is failed; ours are judged when they are run."""
+
+CLAIM = Script("""
+-- queue, list or scheduled, first element, number of elements, token
+local queue, kind, start, number, token = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local list, scheduled = 'rq:queue:' .. queue, 'rq:scheduled:' .. queue
+local of_list = kind == 'list'
+local ids = redis.call(of_list and 'LRANGE' or 'ZRANGE', of_list and list or scheduled, start,
+    start + number - 1)
+local reply = {#ids}
+for _, id in ipairs(ids) do
+    local job = 'rq:job:' .. id
+    if redis.call('TYPE', job).ok == 'hash'
+        and redis.call('HEXISTS', job, 'dispatchers_attempt') == 1 then
+        if of_list then
+            redis.call('LREM', list, 1, id)
+        else
+            local due = redis.call('ZSCORE', scheduled, id)
+            redis.call('ZREM', scheduled, id)
+            redis.call('HSET', job, 'status', 'queued', 'dispatchers_due', due)
+        end
+        redis.call('HSET', 'rq:dispatchers:leases:' .. queue, id, token .. ':0')
+        reply[#reply + 1] = {id, redis.call('HGETALL', job)}
+    end
+end
+return reply
+""")
+"""Claims our jobs among some elements of a queue, to be moved: the number of elements, then id and
+hash of each job. Scheduled ones look queued to observers, as work that would else be dropped."""
+
+LEAVE = Script(
+    _PUSH
+    + _UNCLAIM
+    + """
+-- queue, id, token, gone or back
+local queue, id, token = ARGV[1], ARGV[2], ARGV[3]
+local job, leases = 'rq:job:' .. id, 'rq:dispatchers:leases:' .. queue
+local held = redis.call('HGET', leases, id)
+if not held or string.sub(held, 1, #token) ~= token then
+    return 0
+end
+redis.call('HDEL', leases, id)
+if ARGV[4] == 'gone' then
+    forget_key(job, id, 0)
+    redis.call('DEL', job)
+elseif redis.call('EXISTS', job) == 1 and not unclaim(job, id, queue) then
+    push(job, id, queue, 0, true)
+end
+return 1
+"""
+)
+"""Forgets a claimed job that was moved, or gives it back; 0 where the lease is lost."""
 
 DELETE = Script("""
 -- queue, id

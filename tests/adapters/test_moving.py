@@ -1,0 +1,268 @@
+"""`dispatchers move` from the queues of broker libraries: each piece goes one way (O16)."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dispatchers import BaseDispatcher, DispatchRequest
+from dispatchers._config.registry import load_backend
+from dispatchers.backends.sqlite import SQLiteDispatcher
+from dispatchers.testing import Journal, processes
+
+from .workflow_backends import Backend, opened
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals"),
+]
+
+OLD = ["rq"]
+
+
+def foreign_job_of_rq(old: Any) -> None:
+    import rq
+
+    queue = rq.Queue(old.options.queue, connection=old.broker.own_client())
+    queue.enqueue("os.getpid")
+
+
+FOREIGN: dict[str, Callable[[Any], None]] = {"rq": foreign_job_of_rq}
+
+
+class Site:
+    """An old backend and a new one, in one configuration."""
+
+    def __init__(self, folder: Path, backend: Backend) -> None:
+        self.folder, self.backend = folder, backend
+        self.journal = Journal(folder / "journal")
+        self.new = SQLiteDispatcher(path=folder / "new.db")
+        self.old = self._old()
+        lines = [f"{key} = {json.dumps(value)}" for key, value in backend.options.items()]
+        (folder / "anywhere_app.py").write_text(backend.app)
+        (folder / "dispatchers.toml").write_text(
+            'modules = ["dispatchers.testing.tasks"]\ntarget = "t"\n'
+            '[targets.t]\nnew = { backend = "sqlite", path = "new.db" }\n'
+            f'[targets.t.old]\nbackend = "{backend.name}"\n' + "\n".join(lines) + "\n"
+        )
+
+    def _old(self) -> BaseDispatcher:
+        """Return the old backend's dispatcher, with an application of this test's own."""
+        options = dict(self.backend.options)
+        names: dict[str, Any] = {}
+        exec(self.backend.app, names)
+        for option in ("app", "broker"):
+            if option in options:
+                options[option] = names[option]
+        kind: Any = load_backend(self.backend.name)
+        made: BaseDispatcher = kind(**options)
+        return made
+
+    def put(self, count: int, **options: Any) -> list[DispatchRequest]:
+        """Dispatch notes to the old backend."""
+        requests = [
+            DispatchRequest(
+                task="dispatchers.testing.note",
+                payload={"journal": self.journal.path, "text": f"{n}"},
+                **options,
+            )
+            for n in range(count)
+        ]
+        self.old.dispatch_many(requests).raise_for_error()
+        return requests
+
+    def waiting(self, dispatcher: BaseDispatcher) -> int:
+        return sum((each.waiting or 0) + (each.delayed or 0) for each in dispatcher.stats())
+
+    def arrived(self) -> list[DispatchRequest]:
+        """Return what the new backend has, in the order of its workers."""
+        return envelopes(self.new)
+
+    @contextmanager
+    def program(self, *argv: str) -> Iterator[subprocess.Popen[str]]:
+        """Run a command in a process of its own, and end it."""
+        with (
+            (self.folder / "log").open("ab") as log,
+            subprocess.Popen(
+                [sys.executable, "-m", "dispatchers", *argv],
+                cwd=self.folder,
+                env={**os.environ, "PYTHONPATH": str(self.folder)},
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+            ) as process,
+        ):
+            try:
+                yield process
+            finally:
+                processes.kill(processes.family(process.pid))
+                process.communicate()
+
+    def move(self, *more: str, old: str = "old", new: str = "new") -> dict[str, Any]:
+        """Move to the end, and return what the command says."""
+        argv = ("move", "--from", old, "--to", new, "--json", *more)
+        with self.program(*argv) as process:
+            out, _ = process.communicate(timeout=120)
+        assert out, (self.folder / "log").read_text()[-4000:]
+        return {**json.loads(out), "code": process.returncode}
+
+    def close(self) -> None:
+        self.old.close()
+        self.new.close()
+
+
+def envelopes(dispatcher: Any) -> list[DispatchRequest]:
+    """Return what waits, in the order of the workers, and leave it there."""
+    claims = dispatcher._moving(None)
+    claims.renew()
+    found: list[Any] = []
+    while some := claims.claim(500):
+        found += some
+    claims.settle((), found)
+    claims.close()
+    return [DispatchRequest.model_validate_json(each.body) for each in found]
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Hold a file's write lock, so that a dispatcher gets no answer."""
+    with closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+
+
+@pytest.fixture(params=OLD)
+def site(
+    request: pytest.FixtureRequest, shared_redis: str, shared_rabbitmq: str, tmp_path: Path
+) -> Iterator[Site]:
+    servers = {"redis": shared_redis, "rabbitmq": shared_rabbitmq}
+    with opened(request.param, tmp_path, servers.__getitem__) as backend:
+        made = Site(tmp_path, backend)
+        yield made
+        made.close()
+
+
+def ids(requests: Sequence[DispatchRequest]) -> list[str]:
+    return [each.id for each in requests]
+
+
+def test_all_of_ours_moves_in_order(site: Site) -> None:
+    """The same envelopes in the same order, with their times; what is not ours stays, counted."""
+    FOREIGN[site.backend.name](site.old)
+    due = site.put(250, headers={"traceparent": "00-1-2-01"}, context={"tenant": 7})
+    FOREIGN[site.backend.name](site.old)
+    eta = datetime.now(UTC) + timedelta(hours=1)
+    later = [r for n in range(3) for r in site.put(1, eta=eta + timedelta(minutes=n))]
+
+    found = site.move()
+
+    assert (found["code"], found["moved"], found["not_ours"]) == (0, 253, 2)
+    assert site.arrived() == [*due, *later]
+    assert site.waiting(site.old) == 2
+
+
+def test_both_workers_run_while_it_moves(site: Site) -> None:
+    """O16: 1,000 pieces, each executed once, some by the old worker and some by the new one."""
+    requests = site.put(1000)
+    worker = ("worker", "--concurrency", "1")
+    with site.program(*worker, "old"), site.program(*worker, "new"):
+        processes.wait_until(lambda: bool(site.journal.entries), "no worker works")
+        found = site.move()
+        processes.wait_until(lambda: len(site.journal.entries) >= 1000, "some work was not done")
+
+    assert (found["code"], found["ended"], found["known"]) == (0, True, 0)
+    assert 0 < found["moved"] < 1000
+    ran = Counter(each.request_id for each in site.journal.entries)
+    assert ran == Counter(ids(requests))
+
+
+def test_killed_in_the_middle_it_is_resumed(site: Site) -> None:
+    """Nothing is lost or doubled: what was claimed comes back, and the next run moves it."""
+    requests = site.put(300)
+    with site.program("move", "--from", "old", "--to", "new", "--follow") as move:
+        processes.wait_until(lambda: site.waiting(site.new) == 300, "it does not move")
+        with held(site.folder / "new.db"):
+            requests += site.put(200)
+            later = site.put(20, delay=timedelta(hours=1))
+            processes.wait_until(lambda: site.waiting(site.old) < 220, "nothing is claimed")
+            processes.kill(processes.family(move.pid))
+    assert site.waiting(site.new) == 300
+
+    found = site.move()
+
+    assert found["code"] == 0
+    assert site.waiting(site.old) == 0
+    assert Counter(ids(site.arrived())) == Counter(ids([*requests, *later]))
+
+
+def test_what_goes_back_is_where_it_was(site: Site) -> None:
+    """Ctrl-C: all is in its old place at once, in its old order, scheduled work with its time."""
+    requests = site.put(250)
+    eta = datetime.now(UTC) + timedelta(hours=1)
+    requests += [r for n in range(3) for r in site.put(1, eta=eta + timedelta(minutes=n))]
+    with site.program("move", "--from", "old", "--to", "new", "--follow", "--json") as move:
+        processes.wait_until(lambda: site.waiting(site.new) == 253, "it does not move")
+        with held(site.folder / "new.db"):
+            left = site.put(150)
+            left += [r for n in range(3) for r in site.put(1, eta=eta + timedelta(minutes=n))]
+            processes.wait_until(lambda: site.waiting(site.old) < 153, "nothing is claimed")
+            move.send_signal(signal.SIGINT)
+            out, _ = move.communicate(timeout=60)
+
+    assert json.loads(out)["moved"] == 253
+    assert site.waiting(site.old) == 153
+    assert envelopes(site.old) == left
+
+
+def test_what_was_tried_keeps_the_attempts_that_are_left(site: Site) -> None:
+    """A retry that waits goes with its time, and with one attempt less."""
+    request = DispatchRequest(
+        task="dispatchers.testing.fail",
+        payload={"journal": site.journal.path, "times": 9},
+        max_attempts=5,
+        backoff={"initial": 3600},
+    )
+    site.old.dispatch(request).raise_for_error()
+    with site.program("worker", "--concurrency", "1", "old"):
+        processes.wait_until(lambda: bool(site.journal.entries), "no worker works")
+        processes.wait_until(lambda: site.waiting(site.old) == 1, "it is not tried again")
+
+    found = site.move()
+
+    assert (found["code"], found["moved"]) == (0, 1)
+    (moved,) = site.arrived()
+    assert (moved.id, moved.max_attempts) == (request.id, 4)
+    assert moved.due is not None
+    assert moved.due - datetime.now(UTC) > timedelta(minutes=50)
+
+
+def test_work_of_a_file_moves_to_it(site: Site) -> None:
+    """The other way round: every backend can be moved to, and its workers run what came."""
+    requests = [
+        DispatchRequest(
+            task="dispatchers.testing.note", payload={"journal": site.journal.path, "text": f"{n}"}
+        )
+        for n in range(100)
+    ]
+    site.new.dispatch_many(requests).raise_for_error()
+
+    found = site.move(old="new", new="old")
+    with site.program("worker", "--concurrency", "1", "old"):
+        processes.wait_until(lambda: len(site.journal.entries) >= 100, "some work was not done")
+
+    assert (found["code"], found["moved"]) == (0, 100)
+    assert [each.request_id for each in site.journal.entries] == ids(requests)
