@@ -10,6 +10,8 @@ from redis.exceptions import NoScriptError, ResponseError
 
 from ._deadline import within
 
+CHUNK = 64 * 1024
+"""Bytes of commands that are sent together."""
 Reply = Any
 """The reply of a script, or the exception that came in its place."""
 
@@ -89,7 +91,7 @@ def _exchange(connection: Any, commands: Sequence[tuple[Any, ...]]) -> list[Repl
     """
     replies: list[Reply] = []
     try:
-        connection.send_packed_command(connection.pack_commands(commands))
+        connection.send_packed_command(_packed(commands, connection.encoder))
         replies.extend(_reply(connection.read_response) for _ in commands)
     except Exception as exc:  # noqa: BLE001 - the caller classifies each
         connection.disconnect()
@@ -99,6 +101,34 @@ def _exchange(connection: Any, commands: Sequence[tuple[Any, ...]]) -> list[Repl
         connection.disconnect()
         raise
     return replies
+
+
+def _packed(commands: Sequence[tuple[Any, ...]], encoder: Any) -> list[bytes]:
+    """Return commands as Redis reads them, in chunks of some size.
+
+    redis-py's own packer is made for one command of a few arguments: over a batch of jobs it took
+    a third of the time that the whole hand-over takes.
+    """
+    chunks: list[bytes] = []
+    small: list[bytes] = []
+    size = 0
+    for command in commands:
+        parts = [part if type(part) is bytes else _encoded(part, encoder) for part in command]
+        small.append(b"*%d\r\n" % len(parts))
+        small += [b"$%d\r\n%b\r\n" % (len(part), part) for part in parts]
+        size += sum(map(len, parts))
+        if size > CHUNK:
+            chunks.append(b"".join(small))
+            small, size = [], 0
+    return [*chunks, b"".join(small)] if small else chunks
+
+
+def _encoded(part: Any, encoder: Any) -> bytes:
+    if type(part) is str:
+        return part.encode(encoder.encoding, encoder.encoding_errors)
+    if type(part) is int:
+        return b"%d" % part
+    return bytes(encoder.encode(part))
 
 
 def _reply(read: Callable[[], Reply]) -> Reply:
