@@ -20,6 +20,8 @@ __all__ = ["INCAPABLE", "Member", "Passage"]
 UNKNOWN, REJECTED = DispatchStatus.UNKNOWN, DispatchStatus.REJECTED
 RESERVE = 0.05
 """Seconds of the deadline that are kept for each member after the one that is tried."""
+UNNOTICED = 0.002
+"""Seconds by which a member may be late without being told."""
 INCAPABLE = frozenset({ErrorCategory.UNSUPPORTED, ErrorCategory.TOO_LARGE})
 """What a member cannot take at all, another one may."""
 
@@ -30,13 +32,18 @@ class Member(NamedTuple):
     dispatcher: BaseDispatcher
     lacks: frozenset[str]
     """Options that it cannot do, or would leave out, and that another member can."""
+    left_alone: PassedOver
+    """What is said of it while its breaker is open."""
 
     @classmethod
     def each_of(cls, dispatchers: Sequence[BaseDispatcher]) -> tuple[Member, ...]:
         """Return the members that these dispatchers are to each other."""
         can = [{o for o in OPTIONS if each.capabilities.supports(o)} for each in dispatchers]
         every = frozenset().union(*can)
-        return tuple(cls(each, every - own) for each, own in zip(dispatchers, can, strict=True))
+        return tuple(
+            cls(each, every - own, PassedOver(dispatcher=each.alias, error=each._open_error))
+            for each, own in zip(dispatchers, can, strict=True)
+        )
 
 
 class Passage:
@@ -45,7 +52,8 @@ class Passage:
     Args:
         members: In the order in which they are tried.
 
-        moves: The categories of a rejection after which the next member is tried.
+        moves: The categories of a rejection after which the next member is tried, those included
+            that say that a member cannot take a request, and another may.
 
         requests: What is handed over.
 
@@ -55,26 +63,22 @@ class Passage:
 
         queue: The queue of requests that name none.
 
-        unfit: The categories that say that a member cannot take a request, and another may.
-
         past_first: The places of requests that the first member is not asked for.
     """
 
     def __init__(
         self,
         members: Sequence[Member],
-        moves: Collection[ErrorCategory],
+        moves: frozenset[ErrorCategory],
         requests: Sequence[DispatchRequest],
         timeout: float,
         *,
         after_unknown: bool = False,
         queue: str | None = None,
-        unfit: Collection[ErrorCategory] = INCAPABLE,
         past_first: Collection[int] = (),
     ) -> None:
         self._members, self._after_unknown = members, after_unknown
-        self._moves = frozenset(moves) | frozenset(unfit)
-        self._past_first = frozenset(past_first)
+        self._moves, self._past_first = moves, past_first
         self._until, self._queue = monotonic() + timeout, queue
         self._requests = requests
         self._passed: list[tuple[PassedOver, ...]] = [()] * len(requests)
@@ -121,8 +125,8 @@ class Passage:
 
     def _fit(self, member: Member) -> list[int]:
         """Return the places of the requests that are still without a member, if this one can."""
-        over = self._final.keys() | self._stopped
-        waiting = [n for n in range(len(self._requests)) if n not in over]
+        final, stopped = self._final, self._stopped
+        waiting = [n for n in range(len(self._requests)) if n not in final and n not in stopped]
         if not member.lacks:
             return waiting
         fit = []
@@ -138,14 +142,15 @@ class Passage:
         dispatcher = member.dispatcher
         breaker = dispatcher._breaker
         if breaker is not None and breaker.refuses():
-            error = dispatcher._open_error
+            passed = member.left_alone
         elif left <= 0 and not dispatcher.capabilities.runs_here:
             words = f"no time was left for {dispatcher.alias!r}"
             error = failure(ErrorCategory.TIMEOUT, words, None, retryable=True)
+            passed = PassedOver(dispatcher=dispatcher.alias, error=error)
         else:
             return False
         for place in self._asked:
-            self._pass_over(place, (PassedOver(dispatcher=dispatcher.alias, error=error),))
+            self._pass_over(place, (passed,))
         return True
 
     def _given(self, dispatcher: BaseDispatcher, left: float) -> list[DispatchRequest]:
@@ -153,7 +158,8 @@ class Passage:
         given = [self._requests[place] for place in self._asked]
         if self._queue is not None:
             given = [_changed(each, queue=each.queue or self._queue) for each in given]
-        if left < (given[0].deadline or dispatcher.options.deadline):
+        # A request of its own costs more than the time that has passed since, where all is well.
+        if left < (given[0].deadline or dispatcher.options.deadline) - UNNOTICED:
             given[0] = _changed(given[0], deadline=max(left, 0.001))
         return given
 

@@ -21,7 +21,7 @@ from dispatchers._models.capabilities import OPTIONS, Capabilities
 from dispatchers._models.fields import as_tuple
 from dispatchers._models.options import BackendOptions
 from dispatchers.backends._members_worker import MembersWorker
-from dispatchers.backends._passage import Member, Passage
+from dispatchers.backends._passage import INCAPABLE, Member, Passage
 from dispatchers.backends._passing import (
     MOVES,
     Categories,
@@ -90,6 +90,7 @@ class FailoverDispatcher(PassingDispatcher):
         self.capabilities = _together(self.members)
         super().__init__(_with_deadline(given, self.members, alias or self.name), alias=alias)
         self._ways = Member.each_of(self.members)
+        self._moves = frozenset(self.options.on) | INCAPABLE
         if self.options.unknown == "next":
             _refuse_repeats(self.alias, self.members)
 
@@ -102,7 +103,7 @@ class FailoverDispatcher(PassingDispatcher):
     def _passage(self, items: Sequence[Item], timeout: float) -> Passage:
         return Passage(
             self._ways,
-            self.options.on,
+            self._moves,
             [request for request, _ in items],
             timeout,
             after_unknown=self.options.unknown == "next",

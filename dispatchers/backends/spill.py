@@ -180,6 +180,7 @@ class SpillDispatcher(PassingDispatcher):
         """What is held."""
         self._file = _File(self.alias, self.to, self.held, self.lane_of)
         self._ways = Member.each_of([self.to, self._file])
+        self._moves = frozenset(self.options.on)
         in_lanes = self.options.order == "lane"
         self.forwarder = Forwarder(self.held, self.to, in_lanes=in_lanes)
         """What hands over what is held."""
@@ -203,11 +204,10 @@ class SpillDispatcher(PassingDispatcher):
         behind = self._behind(requests, timeout)
         return Passage(
             self._ways,
-            self.options.on,
+            self._moves,
             requests,
             timeout,
             queue=self.options.queue,
-            unfit=frozenset(),
             past_first=behind,
         )
 
