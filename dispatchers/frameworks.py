@@ -18,6 +18,7 @@ from dispatchers._dispatch.admission import iterated
 from dispatchers._dispatch.base import BaseDispatcher
 from dispatchers._dispatch.error_mapping import without_contact
 from dispatchers._dispatch.reporting import told, unsent
+from dispatchers._errors import nearest
 from dispatchers._models.dead_letter import DeadLetterStore
 from dispatchers._models.problem import Problem
 from dispatchers._models.request import DispatchRequest
@@ -31,6 +32,7 @@ __all__ = [
     "dead_letter_stores",
     "dispatcher_for",
     "keep_in_process",
+    "nearest",
     "problems",
     "refused",
     "reload",

@@ -5,15 +5,17 @@ from __future__ import annotations
 from ._insert import NewRow, insertion
 from ._rows import OutboxRows
 from ._store import CHANNEL, CursorExecutor, Executor, Result, Store
-from ._stores import PostgresStore, SQLiteStore
-from ._table import LEADERS, ROWS, TABLES, Column, Index, Kind, Table, schema
+from ._stores import ConnectionStore, PostgresStore, SQLiteStore
+from ._table import DIALECTS, LEADERS, ROWS, TABLES, Column, Index, Kind, Table, schema
 
 __all__ = [
     "CHANNEL",
+    "DIALECTS",
     "LEADERS",
     "ROWS",
     "TABLES",
     "Column",
+    "ConnectionStore",
     "CursorExecutor",
     "Executor",
     "Index",

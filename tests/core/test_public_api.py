@@ -166,7 +166,7 @@ def test_nothing_else_is_public():
         "native",
         "net",
     }
-    rooms |= {"journals", "rabbitmq", "redis", "sqlite", "stores", "worker", "workflows"}
+    rooms |= {"journals", "outbox", "rabbitmq", "redis", "sqlite", "stores", "worker", "workflows"}
     assert modules <= rooms | {"cli", "demo", "testing"}
 
 

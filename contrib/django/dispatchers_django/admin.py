@@ -1,25 +1,28 @@
-"""Pages over claims, dead letters and results, to look at and not to change."""
+"""Pages over claims, dead letters, the outbox and results, to look at and not to change."""
 
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
 from django.contrib import admin
 from django.contrib.admin.utils import quote, unquote
 from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.template import engines
 from django.utils import timezone
+from django.utils.timesince import timesince
 
 from dispatchers import DeadLetter as Letter
 from dispatchers.frameworks import dead_letter_stores
 
-from .models import Claim, DeadLetter, TaskResult
+from .models import Claim, DeadLetter, OutboxRow, TaskResult
 from .stores import digest
 
-__all__ = ["ClaimAdmin", "DeadLetterAdmin", "TaskResultAdmin"]
+__all__ = ["ClaimAdmin", "DeadLetterAdmin", "OutboxRowAdmin", "TaskResultAdmin"]
 
 PAGE_SIZE = 200
 """Dead letters of one store on the page, the newest first."""
@@ -99,6 +102,43 @@ class TaskResultAdmin(ReadOnlyAdmin):
     search_fields = ("=id", "task")
     date_hierarchy = "enqueued_at"
     exclude = ("args", "kwargs", "return_value", "errors")
+
+
+@admin.register(OutboxRow)
+class OutboxRowAdmin(ReadOnlyAdmin):
+    """Read-only, without envelopes, which hold users' data; dead rows can be tried again."""
+
+    list_display = ("task", "request_id", "lane", "age", "tries", "dead", "why")
+    list_filter = ("dead", "alias", "task")
+    search_fields = ("=request_id", "task", "lane")
+    exclude = ("body", "created_at")
+    readonly_fields = ("since",)
+    actions = ("replay",)
+
+    @admin.display(ordering="created_at")
+    def age(self, row: OutboxRow) -> str:
+        """Return how long it has waited."""
+        return timesince(_instant(row), depth=1)
+
+    @admin.display(description="created at")
+    def since(self, row: OutboxRow) -> datetime:
+        """Return the time of the dispatch."""
+        return _instant(row)
+
+    @admin.action(description="Try dead rows again", permissions=["replay"])
+    def replay(self, request: HttpRequest, rows: QuerySet[OutboxRow]) -> None:
+        """Have dead rows handed over once more, each in its old place."""
+        count = rows.filter(dead=True).update(dead=False, why=None)
+        self.message_user(request, f"{count} rows wait to be handed over again.")
+
+    def has_replay_permission(self, request: HttpRequest) -> bool:
+        """Tell whether the user has `dispatchers.replay_outboxrow`."""
+        user: Any = request.user
+        return bool(user.has_perm("dispatchers.replay_outboxrow"))
+
+
+def _instant(row: OutboxRow) -> datetime:
+    return datetime.fromtimestamp(row.created_at, UTC)
 
 
 @admin.register(DeadLetter)

@@ -1,12 +1,24 @@
-"""Models of the idempotency store, of dead letters and of the results of `django.tasks`."""
+"""Models of claims, dead letters, the outbox and the results of `django.tasks`."""
 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from django.db import models
 
-__all__ = ["Claim", "DeadLetter", "TaskResult"]
+if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
+__all__ = [
+    "Claim",
+    "DeadLetter",
+    "ExactCharField",
+    "ExactTextField",
+    "OutboxLeader",
+    "OutboxRow",
+    "TaskResult",
+]
 
 
 class Claim(models.Model):
@@ -118,3 +130,97 @@ class TaskResult(models.Model):
 
     def __str__(self) -> str:
         return f"{self.task} {self.id[:12]}"
+
+
+def _exact(given: str | None, connection: BaseDatabaseWrapper) -> str | None:
+    """Return a text's type with which MySQL compares exactly, as other databases do."""
+    if given is None or connection.vendor != "mysql":
+        return given
+    return f"{given} CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
+
+
+class ExactCharField(models.CharField):  # type: ignore[type-arg] # at run time it takes none
+    """Text of which `a` is not `A`, in MySQL neither, and that holds every character."""
+
+    def db_type(self, connection: BaseDatabaseWrapper) -> str | None:
+        """Return the type of the column."""
+        return _exact(super().db_type(connection), connection)
+
+
+class ExactTextField(models.TextField):  # type: ignore[type-arg] # at run time it takes none
+    """The same of any length."""
+
+    def db_type(self, connection: BaseDatabaseWrapper) -> str | None:
+        """Return the type of the column."""
+        return _exact(super().db_type(connection), connection)
+
+
+class OutboxRow(models.Model):
+    """Work that waits in the database until its dispatcher takes it.
+
+    Written and read by the SQL of `dispatchers.outbox`, whose table this is; the model is for
+    migrations, tests and people.
+    """
+
+    seq: models.BigAutoField[int, int] = models.BigAutoField(primary_key=True)
+    """Its place in the order."""
+    # Django keeps the name `id` for primary keys.
+    request_id: models.CharField[str, str] = ExactCharField(max_length=64, db_column="id")
+    """The request's id, by which a repeat is recognised."""
+    alias: models.CharField[str, str] = ExactCharField(max_length=255)
+    """The alias of the dispatcher that gets it."""
+    lane: models.CharField[str, str] = ExactCharField(max_length=255)
+    """Order holds within a lane: the header `lane`, else the queue."""
+    task: models.CharField[str, str] = ExactCharField(max_length=255)
+    """The task's name, for people."""
+    deduplicate: models.BooleanField[bool, bool] = models.BooleanField()
+    """The caller demands that the backend recognises duplicates."""
+    body: models.BinaryField[bytes, bytes] = models.BinaryField()
+    """The envelope."""
+    tries: models.IntegerField[int, int] = models.IntegerField()
+    """Hand-overs that were tried and not confirmed."""
+    created_at: models.FloatField[float, float] = models.FloatField()
+    """The time of the dispatch, in seconds since 1970."""
+    why: models.TextField[str | None, str | None] = ExactTextField(null=True)
+    """The answer to the last try; null before the first."""
+    dead: models.BooleanField[bool, bool] = models.BooleanField()
+    """It can never be taken as it is."""
+
+    class Meta:
+        """Its names."""
+
+        db_table = "dispatchers_outbox"
+        verbose_name = "outbox row"
+        ordering = ("seq",)
+        default_permissions = ("view",)
+        permissions = (("replay_outboxrow", "Can replay dead outbox rows"),)
+        indexes = (models.Index(fields=["dead", "alias", "seq"], name="dispatchers_outbox_due"),)
+        # Not `unique=True`, for which PostgreSQL gets a second index that nothing reads.
+        constraints = (
+            models.UniqueConstraint(fields=["request_id"], name="dispatchers_outbox_id"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.task} {self.request_id[:12]}"
+
+
+class OutboxLeader(models.Model):
+    """The process that hands over the rows of an alias."""
+
+    alias: models.CharField[str, str] = ExactCharField(max_length=255, primary_key=True)
+    """The alias of the dispatcher that gets them."""
+    owner: models.CharField[str, str] = ExactCharField(max_length=64)
+    """The process."""
+    beat: models.BigIntegerField[int, int] = models.BigIntegerField()
+    """Counted up with each renewal, so that observers see that the process lives."""
+    lease: models.FloatField[float, float] = models.FloatField()
+    """Seconds without a renewal after which another process takes over."""
+
+    class Meta:
+        """Its names."""
+
+        db_table = "dispatchers_outbox_leader"
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.alias} {self.owner}"
