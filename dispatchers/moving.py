@@ -19,6 +19,8 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import count
+from math import inf
+from time import monotonic
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from dispatchers._dispatch.base import BaseDispatcher
@@ -232,6 +234,7 @@ class Move(Source):
         self._back: list[Claimed] = []
         self._refused: list[Claimed] = []
         self._lost = self._is_empty = False
+        self._renewed = -inf
         self._forwarder = Forwarder(self, to, in_lanes=False, batch=BATCH, never=NEVER)
 
     def run(self, stopping: Callable[[], bool], *, follow: bool = False) -> None:
@@ -259,8 +262,10 @@ class Move(Source):
     # As a source.
 
     def lead(self) -> bool:
-        """Renew the claims."""
-        self._lost |= not self._claims.renew()
+        """Renew the claims, some times within their lease."""
+        if monotonic() >= self._renewed + self.lease / 6:
+            self._renewed = monotonic()
+            self._lost |= not self._claims.renew()
         return True
 
     def take(
@@ -273,11 +278,18 @@ class Move(Source):
         again = [row for seq, (row, _) in self._held.items() if seq not in but_rows]
         if again:
             return again[:limit]
-        claimed = self._claims.claim(limit)
+        claimed = self._claimed(limit)
         self._is_empty = not claimed
         rows = [HeldRow(next(self._numbers), _as_it_is_now(each)) for each in claimed]
         self._held |= {row.seq: (row, each) for row, each in zip(rows, claimed, strict=True)}
         return rows
+
+    def _claimed(self, limit: int) -> Sequence[Claimed]:
+        try:
+            return self._claims.claim(limit)
+        except BaseException:
+            self._renewed = -inf  # the lease may be lost: it is renewed before the next try
+            raise
 
     def _drop_lost(self) -> None:
         """Forget what has gone back by itself, because this process slept, say."""

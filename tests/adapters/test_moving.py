@@ -30,7 +30,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals"),
 ]
 
-OLD = ["rq"]
+OLD = ["celery/redis", "dramatiq/redis", "rq"]
 
 
 def foreign_job_of_rq(old: Any) -> None:
@@ -40,7 +40,22 @@ def foreign_job_of_rq(old: Any) -> None:
     queue.enqueue("os.getpid")
 
 
-FOREIGN: dict[str, Callable[[Any], None]] = {"rq": foreign_job_of_rq}
+def foreign_message_of_celery(old: Any) -> None:
+    old.broker.app.send_task("shop.native", args=[1], queue=old.options.queue)
+
+
+def foreign_message_of_dramatiq(old: Any) -> None:
+    import dramatiq
+
+    message = dramatiq.Message(old.options.queue, "native", (1,), {}, {})
+    old.broker.dramatiq.enqueue(message)
+
+
+FOREIGN: dict[str, Callable[[Any], None]] = {
+    "celery": foreign_message_of_celery,
+    "dramatiq": foreign_message_of_dramatiq,
+    "rq": foreign_job_of_rq,
+}
 
 
 class Site:
@@ -237,9 +252,12 @@ def test_what_was_tried_keeps_the_attempts_that_are_left(site: Site) -> None:
         backoff={"initial": 3600},
     )
     site.old.dispatch(request).raise_for_error()
-    with site.program("worker", "--concurrency", "1", "old"):
+    with site.program("worker", "--concurrency", "1", "old") as worker:
         processes.wait_until(lambda: bool(site.journal.entries), "no worker works")
         processes.wait_until(lambda: site.waiting(site.old) == 1, "it is not tried again")
+        # Dramatiq's workers have delayed work in their memory, and give it back when they stop.
+        worker.terminate()
+        worker.communicate(timeout=60)
 
     found = site.move()
 

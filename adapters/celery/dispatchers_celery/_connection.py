@@ -126,6 +126,10 @@ class KombuPublisher(Publisher):
         server = address_of(connection)
         return bounded(connecting, timeout=timeout, discard=KombuConnection.abandon, to=server)
 
+    def lent(self, timeout: float) -> AbstractContextManager[KombuConnection]:
+        """Lend a connection."""
+        return self._pool.lent(timeout)
+
     def _can_hold(self, draft: Draft, until: float) -> bool:
         # Celery's own workers do not move messages out of the sorted set: theirs keep an `eta`.
         return self._broker.uses_redis and not draft.is_native
@@ -282,6 +286,30 @@ class KombuConnection:
         """Lend the client of redis-py."""
         with self._within(timeout), self._producer.channel.conn_or_acquire() as client:
             yield client
+
+    @property
+    def channel(self) -> Any:
+        """Return kombu's channel."""
+        return self._producer.channel
+
+    def evaluate(
+        self, script: str, keys: Sequence[str], args: Sequence[Any], timeout: float
+    ) -> Any:
+        """Run a script on Redis, with the application's prefix before each key."""
+        prefixed = [self.channel.global_keyprefix + key for key in keys]
+        return self._command("EVAL", script, len(keys), *prefixed, *args, timeout=timeout)
+
+    def command(self, name: str, key: str, *args: Any, timeout: float) -> Any:
+        """Run a command on Redis for one key, with the application's prefix before it."""
+        return self._command(name, self.channel.global_keyprefix + key, *args, timeout=timeout)
+
+    def _command(self, *command: Any, timeout: float) -> Any:
+        # Late: only brokers on Redis have it.
+        from redis import Redis
+
+        with self.client(timeout) as client:
+            # Of the base class: kombu's own client would prefix some arguments.
+            return Redis.execute_command(client, *command)
 
     def size(self, queue: str, timeout: float) -> tuple[int, int | None]:
         """Return how much waits in a queue, and how much of it is delayed."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kombu.entity import Queue
 
 from dispatchers import (
     Capabilities,
+    ConfigurationError,
     DispatchRequest,
     DispatchStatus,
     ErrorCategory,
@@ -29,6 +30,9 @@ from ._errors import category_of, is_certainly_unsent
 from ._message import Draft, draft_of
 from ._options import CeleryOptions
 from ._rabbitmq import RabbitPublisher
+
+if TYPE_CHECKING:
+    from dispatchers.moving import Claims
 
 __all__ = ["CeleryDispatcher"]
 
@@ -174,6 +178,17 @@ class CeleryDispatcher(PublishingDispatcher[Draft | Eager]):
             dead=count_dead(self.letters),
             queues=sizes,
         )
+
+    def _moving(self, queues: Sequence[str] | None) -> Claims:
+        if not self.broker.uses_redis or not isinstance(self.publisher, KombuPublisher):
+            raise ConfigurationError(
+                f"dispatcher {self.alias!r} (celery): work can be moved from Redis only, and its "
+                f"broker is {self.broker.connections[0].transport.driver_type}"
+            )
+        # Late: only `dispatchers move` claims work to move it.
+        from ._claims import RedisClaims
+
+        return RedisClaims(self.broker, self.publisher, queues)
 
     def _close(self, timeout: float) -> int:
         self.publisher.close()

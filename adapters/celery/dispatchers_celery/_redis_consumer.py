@@ -28,7 +28,7 @@ from dispatchers.redis import bounded_connection
 
 from ._message import HOLD
 
-__all__ = ["keep_foreign", "move_due", "publishing_transport", "take_safely"]
+__all__ = ["held_key", "keep_foreign", "move_due", "publishing_transport", "take_safely"]
 
 
 TAKE = """
@@ -133,7 +133,7 @@ def move_due(channel: Any, queues: Iterable[str]) -> None:
             # In parts, so that thousands of due messages do not block the server in one script.
             while moved == MOVE_SIZE:
                 # Of the base class: kombu's own client would prefix some arguments.
-                command = ("EVAL", MOVE, 1, prefix + _held_key(queue), time(), MOVE_SIZE, prefix)
+                command = ("EVAL", MOVE, 1, prefix + held_key(queue), time(), MOVE_SIZE, prefix)
                 moved = Redis.execute_command(client, *command)
 
 
@@ -143,7 +143,8 @@ def keep_foreign(message: Any, queue: str) -> None:
         client.lpush(queue + FOREIGN, dumps(message.serializable()))
 
 
-def _held_key(queue: str) -> str:
+def held_key(queue: str) -> str:
+    """Return the key of the delayed messages of a queue."""
     return f"{queue}.dispatchers-delayed"
 
 
@@ -162,15 +163,15 @@ class _Holding(_Laid):
         held = {f"{name}\n{dumps(message)}": hold}
         # Into kombu's pipeline, so that delayed and due messages share one round trip.
         if (batch := kwargs.get("_publish_batch")) is not None:
-            batch.add("zadd", _held_key(queue), held)
+            batch.add("zadd", held_key(queue), held)
             return
         with self.conn_or_acquire() as client:
-            client.zadd(_held_key(queue), held)
+            client.zadd(held_key(queue), held)
 
     def delayed(self, queue: str) -> int:
         """Return how many messages of a queue wait for their time."""
         with self.conn_or_acquire() as client:
-            key = self.global_keyprefix + _held_key(queue)
+            key = self.global_keyprefix + held_key(queue)
             found: Any = Redis.execute_command(client, "ZCARD", key)
             return int(found)
 

@@ -27,7 +27,7 @@ from ._options import DramatiqOptions
 
 BATCH_SIZE = 100
 """Messages that are published together; the deadline is looked at between."""
-NO_MAINTENANCE, UNPACKED = b"0", b"1"
+NO_MAINTENANCE, MAINTENANCE, UNPACKED = b"0", b"1", b"1"
 """The script's arguments for maintenance, which is the workers' business."""
 SCRIPT_MARKS = (b"max_unpack_size = ARGV[8]", b"for i=9,#ARGV do", b'command == "enqueue"')
 """What Dramatiq's script has as long as it takes its arguments in the order used here."""
@@ -184,6 +184,22 @@ class RedisPublisher(Publisher):
         head = (b"enqueue", current_millis(), packet.queue, broker.broker_id)
         limits = (broker.heartbeat_timeout, broker.dead_message_ttl, NO_MAINTENANCE, UNPACKED)
         return (*head, *limits, packet.stored_as, packet.data)
+
+    @property
+    def client(self) -> Any:
+        """Return the bounded client."""
+        return self._client
+
+    def maintained(self, queues: Sequence[str], name: str) -> list[Any]:
+        """Give a sign of life of a worker, and give back what dead ones had of some queues.
+
+        Returns:
+            A reply for each, or the exception in its place.
+        """
+        broker, now = self.broker, current_millis()
+        limits = (broker.heartbeat_timeout, broker.dead_message_ttl, MAINTENANCE, UNPACKED)
+        items = [(b"qsize", now, queue, name, *limits) for queue in queues]
+        return self._script.run_many(self._client, items, keys=[broker.namespace])
 
     def durable(self, queue: str) -> bool | None:
         """Return False where the server is known to lose what it accepted."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dispatchers import (
     Capabilities,
@@ -20,10 +20,13 @@ from dispatchers import (
 from dispatchers.delivery import Eager, called
 
 from ._broker import ConfiguredBroker
-from ._connection import BATCH_SIZE, publisher_of
+from ._connection import BATCH_SIZE, RedisPublisher, publisher_of
 from ._errors import category_of, is_certainly_unsent
 from ._message import PICKLES, Packet, is_pickling, packet_of
 from ._options import DramatiqOptions
+
+if TYPE_CHECKING:
+    from dispatchers.moving import Claims
 
 
 class DramatiqDispatcher(PublishingDispatcher[Packet | Eager]):
@@ -138,6 +141,17 @@ class DramatiqDispatcher(PublishingDispatcher[Packet | Eager]):
 
     def _stats(self, *, timeout: float) -> Sequence[Stats]:
         return self.publisher.stats(self._all_queues(), timeout)
+
+    def _moving(self, queues: Sequence[str] | None) -> Claims:
+        if not isinstance(self.publisher, RedisPublisher):
+            raise ConfigurationError(
+                f"dispatcher {self.alias!r} (dramatiq): work can be moved from Redis only, and its "
+                f"broker is {self.broker.kind}"
+            )
+        # Late: only `dispatchers move` claims work to move it.
+        from ._claims import RedisClaims
+
+        return RedisClaims(self.publisher, self._all_queues() if queues is None else queues)
 
     def _all_queues(self) -> list[str]:
         tasks = (task.policy.queue for task in catalogue.all())
