@@ -13,6 +13,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Protocol
 
+from dispatchers._errors import ErrorCategory, RejectedError
+
 __all__ = ["ForkGate"]
 
 
@@ -52,6 +54,25 @@ class ForkGate:
         finally:
             self._leave()
 
+    @contextmanager
+    def entered_once(self) -> Generator[None]:
+        """Run a block during which no fork happens, for locks that a thread must not take twice.
+
+        Raises:
+            RejectedError: This thread is in such a block already, which a signal handler has
+                interrupted: it would wait for itself.
+        """
+        me = threading.get_ident()
+        if me in self._threads:
+            interrupted = "a signal handler has interrupted the client in this thread"
+            raise RejectedError(ErrorCategory.CAPACITY, interrupted)
+        try:
+            self._threads.add(me)
+            with self.entered():
+                yield
+        finally:
+            self._threads.discard(me)
+
     def guard(self, lock: Lock) -> None:
         """Hold a client's own lock during each fork, for as long as the lock lives."""
         with self._changed:  # a fork goes through them
@@ -87,6 +108,7 @@ class ForkGate:
         """In a child: no thread but this one exists, so nothing is inside."""
         self._release()
         self._changed = threading.Condition(threading.RLock())
+        self._threads: set[int] = set()
         self._inside = 0
         self._closed = False
 

@@ -105,11 +105,25 @@ class _Bounded(AnyConnection):
 
 
 class _Pool(ConnectionPool):
-    """A pool that renews its locks in a forked child; redis-py 8 resets under the parent's."""
+    """A pool that renews its locks in a forked child; redis-py 8 resets under the parent's.
+
+    When it is closed, a connection that is in use is closed at the end of its call: the socket of
+    one that waits for its answer would be gone under it, and what it has sent in doubt.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._is_closed = False
         renew_after_fork(self)
+
+    def disconnect(self, inuse_connections: bool = False) -> None:
+        self._is_closed = True
+        super().disconnect(inuse_connections)
+
+    def release(self, connection: Any) -> None:
+        if self._is_closed:
+            connection.disconnect()
+        super().release(connection)
 
     def _after_fork(self) -> None:
         # The attributes of redis-py's own pool: tests/adapters/redis/test_private_parts.py.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import signal
 import sys
 import threading
 import time
@@ -19,9 +20,9 @@ from dispatchers_dramatiq import DramatiqDispatcher
 from dramatiq.brokers.stub import StubBroker
 from kombu.transport.memory import Channel
 
-from dispatchers import BaseDispatcher
+from dispatchers import BaseDispatcher, DispatchResponse, ErrorCategory
 from dispatchers.testing import tasks
-from dispatchers.testing.conformance._tools import in_child
+from dispatchers.testing.conformance._tools import in_child, refused_with
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="it cannot fork")
 
@@ -75,6 +76,40 @@ def test_a_child_forked_while_a_message_is_put_can_dispatch(
     dispatcher.close()
 
     assert said == "accepted"
+
+
+class InterruptedQueue(queue.Queue[Any]):
+    """A queue that a signal interrupts, once, while its lock is held."""
+
+    was_interrupted = False
+
+    def _put(self, item: Any) -> None:
+        if not self.was_interrupted:
+            self.was_interrupted = True
+            signal.raise_signal(signal.SIGUSR1)
+        super()._put(item)
+
+
+@pytest.mark.parametrize("made", [of_celery, of_dramatiq])
+def test_a_signal_handler_that_interrupts_a_put_is_answered(
+    made: Callable[[Any], BaseDispatcher], tmp_path: Path
+) -> None:
+    """C8: it cannot have the lock of its own thread: its dispatch is rejected, and hangs not."""
+    dispatcher = made(InterruptedQueue())
+    request = tasks.note.request(str(tmp_path / "journal"))
+    nested: list[DispatchResponse] = []
+
+    before = signal.signal(signal.SIGUSR1, lambda *_: nested.append(dispatcher.dispatch(request)))
+    try:
+        answer = dispatcher.dispatch(request)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    after = dispatcher.dispatch(request)
+    dispatcher.close()
+
+    assert answer.ok
+    refused_with(nested[0], ErrorCategory.CAPACITY)
+    assert after.ok
 
 
 def test_threads_that_declare_a_stub_queue_at_once_lose_nothing(tmp_path: Path) -> None:

@@ -90,3 +90,9 @@ class TestAsyncio(DispatcherConformance):
     @pytest.mark.xfail(reason=FORKED)
     def test_a_signal_handler_may_dispatch(self, harness: Harness, journal: Journal) -> None:
         super().test_a_signal_handler_may_dispatch(harness, journal)
+
+    @pytest.mark.xfail(reason=FORKED)
+    def test_a_signal_handler_may_dispatch_beside_others(
+        self, harness: Harness, journal: Journal
+    ) -> None:
+        super().test_a_signal_handler_may_dispatch_beside_others(harness, journal)

@@ -6,10 +6,12 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+from dispatchers import RejectedError
 from dispatchers.net import ForkGate
 
 pytestmark = [
@@ -45,6 +47,23 @@ def test_a_fork_waits_for_the_thread_that_is_inside():
     thread.join()
 
     assert code == 0
+
+
+def test_a_thread_is_inside_once_and_others_beside_it():
+    """C8: a signal handler within the block is refused, and another thread is not."""
+    gate = ForkGate()
+
+    def enter() -> str:
+        with gate.entered_once():
+            return "inside"
+
+    with gate.entered_once(), ThreadPoolExecutor(1) as pool:
+        other = pool.submit(enter).result()
+        with pytest.raises(RejectedError, match="signal handler"):
+            enter()
+    after = enter()
+
+    assert (other, after) == ("inside", "inside")
 
 
 def test_a_fork_does_not_wait_for_ever():

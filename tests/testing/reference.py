@@ -37,6 +37,8 @@ from dispatchers.testing import Harness
 
 __all__ = [
     "InlineHarness",
+    "SharingDispatcher",
+    "SharingHarness",
     "ShelfDispatcher",
     "ShelfHarness",
     "SocketDispatcher",
@@ -301,6 +303,17 @@ class SocketDispatcher(BaseDispatcher):
         self.connected(monotonic() + timeout).close()
 
 
+class SharingDispatcher(SocketDispatcher):
+    """Hands over what callers dispatch at once in one call, and each in its turn."""
+
+    shares_sending = True
+    capabilities = SocketDispatcher.capabilities.model_copy(update={"batch": True})
+
+    def _send_many(self, items: Sequence[Item], *, timeout: float) -> Sequence[Sent | Exception]:
+        until = monotonic() + timeout
+        return [self._one_of_many(request, body, until) for request, body in items]
+
+
 def left(until: float) -> float:
     """Seconds left.
 
@@ -361,3 +374,10 @@ class SocketHarness(Harness):
 
     def close(self) -> None:
         self.broker.stop()
+
+
+class SharingHarness(SocketHarness):
+    """The same, whose dispatcher shares calls."""
+
+    def __init__(self, kind: type[SocketDispatcher] = SharingDispatcher) -> None:
+        super().__init__(kind)

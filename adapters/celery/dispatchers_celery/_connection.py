@@ -176,6 +176,7 @@ class KombuConnection:
         self._broker = broker
         self._opened: list[Any] = []
         self._within: Callable[[float], AbstractContextManager[object]] = nullcontext
+        self._once: Callable[[], AbstractContextManager[object]] = nullcontext
         # A clone: the application's own connection keeps its settings.
         self._connection = address.clone(connect_timeout=timeout)
         options = broker.app.conf.broker_transport_options or {}
@@ -189,7 +190,8 @@ class KombuConnection:
             }
             self._use_own_transport(bound=broker.kind == "redis")
         elif broker.is_volatile:
-            self._within = lambda _: gate.entered()  # its queues have locks, which a fork inherits
+            # Its queues have locks, which neither a fork nor a signal handler may meet.
+            self._within, self._once = lambda _: gate.entered(), gate.entered_once
         try:
             self._connect(broker, timeout)
         except BaseException:
@@ -228,7 +230,7 @@ class KombuConnection:
         """Publish one, or several in one pipeline: what is sent has one answer for all."""
         answers: list[Any] = [None] * len(messages)
         try:
-            with self._within(until - monotonic()):
+            with self._once(), self._within(until - monotonic()):
                 answers = [self._route(message.draft) for message in messages]
                 taken = [m for m, answer in zip(messages, answers, strict=True) if answer is None]
                 self._publish(taken, write, until)

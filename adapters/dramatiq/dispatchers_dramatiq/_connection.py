@@ -263,8 +263,9 @@ class StubPublisher(Publisher):
 
     def _publish(self, packets: Sequence[Packet], timeout: float) -> list[Exception | None]:
         del timeout
-        for packet in packets:
-            self._declared(packet.queue).put(packet.data)
+        with gate.entered_once():
+            for packet in packets:
+                self._declared(packet.queue).put(packet.data)
         return [None] * len(packets)
 
     def _declared(self, name: str) -> Any:

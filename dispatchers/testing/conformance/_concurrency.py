@@ -29,7 +29,7 @@ from ._never_hangs import CLOSING, proxied
 from ._never_raises import every_way
 from ._tools import answered, arrived, in_child, opened, refused_with, send, told
 
-__all__ = ["ServesMany"]
+__all__ = ["ServesMany", "interrupted", "is_full"]
 
 AT_ONCE = 50
 """Dispatches of either process: so many that they meet."""
@@ -148,7 +148,7 @@ class ServesMany:
         dispatcher = harness.dispatcher()
         tasks.note.request(journal.path)  # what is read and imported once is no matter of adapters
 
-        said = in_child(lambda: _interrupted(dispatcher, journal))
+        said = in_child(lambda: interrupted(dispatcher, journal))
 
         assert said == "ok", said
 
@@ -266,7 +266,7 @@ def _several(dispatcher: BaseDispatcher, journal: Journal, number: int) -> str:
     return " ".join(["ok", *(answer.request_id for answer in answers)])
 
 
-def _interrupted(dispatcher: BaseDispatcher, journal: Journal) -> str:
+def interrupted(dispatcher: BaseDispatcher, journal: Journal) -> str:
     """Dispatch until a signal handler has dispatched in the midst of it a few times."""
     answers: list[DispatchResponse] = []
     nested: list[DispatchResponse] = []
@@ -284,9 +284,14 @@ def _interrupted(dispatcher: BaseDispatcher, journal: Journal) -> str:
     until = monotonic() + _tools.PATIENCE / 2
     while len(nested) < INTERRUPTIONS and monotonic() < until:
         answers.append(send(dispatcher, journal))
-    bad = [answer for answer in answers if not answer]
+    bad = [answer for answer in answers if not answer and not is_full(answer)]
     bad += [a for a in nested if not a and a.status is not DispatchStatus.REJECTED]
     return repr(bad[:3]) if bad else "ok"
+
+
+def is_full(response: DispatchResponse) -> bool:
+    """Tell whether a backend refuses more than it has been given: others were quicker."""
+    return response.error is not None and response.error.category is ErrorCategory.CAPACITY
 
 
 def _signalling(nested: list[DispatchResponse]) -> None:

@@ -15,6 +15,7 @@ from ._available import KnowsItself
 from ._batches import AnswersEach
 from ._concurrency import ServesMany
 from ._failures import StructuredFailures
+from ._gathered import ServesGathered
 from ._never_hangs import NeverHangs
 from ._never_raises import NeverRaises
 from ._once import LosesNothing
@@ -63,6 +64,7 @@ class DispatcherConformance(
     AnswersEach,
     ServesMany,
     ServesAtOnce,
+    ServesGathered,
     LosesNothing,
     JudgesRuns,
     KnowsItself,

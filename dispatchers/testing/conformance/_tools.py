@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import re
@@ -38,6 +39,7 @@ __all__ = [
     "eventually",
     "handed_over",
     "in_child",
+    "in_child_that_exits",
     "label",
     "log_records",
     "opened",
@@ -263,12 +265,21 @@ def in_child(work: Callable[[], Any], meanwhile: Callable[[], object] = bool) ->
     `meanwhile` is what this process does at the same time. Fails when the child hangs, and skips
     where the system cannot fork.
     """
+    return _child_says(lambda write: _say_and_die(work, write), meanwhile)
+
+
+def in_child_that_exits(work: Callable[[], object], last: Callable[[], Any]) -> str:
+    """Return the text of `last`, run as the interpreter of a forked child exits after `work`."""
+    return _child_says(lambda write: _exit_saying(work, last, write), bool)
+
+
+def _child_says(act: Callable[[int], object], meanwhile: Callable[[], object]) -> str:
     if not hasattr(os, "fork"):
         pytest.skip("this system cannot fork")
     read, write = os.pipe()
     child = _forked()
     if child == 0:
-        _say_and_die(work, write)
+        act(write)
     # Else reading would not end when the child dies: this process would be a writer, too.
     os.close(write)
     try:
@@ -290,6 +301,23 @@ def _forked() -> int:
 def _say_and_die(work: Callable[[], Any], write: int) -> None:
     try:
         os.write(write, str(work()).encode())
+    except BaseException as exc:  # noqa: BLE001 - the parent tells
+        os.write(write, f"{type(exc).__name__}: {exc}".encode())
+    finally:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _exit_saying(work: Callable[[], object], last: Callable[[], Any], write: int) -> None:
+    """Exit as a program does at its end, and say the last words after its threads were joined."""
+    import ctypes
+
+    # What the test run has registered is the parent's to do.
+    atexit._clear()
+    # It dies there: finalizers would remove the parent's files.
+    atexit.register(_say_and_die, last, write)
+    try:
+        work()
+        ctypes.pythonapi.Py_Exit(0)
     except BaseException as exc:  # noqa: BLE001 - the parent tells
         os.write(write, f"{type(exc).__name__}: {exc}".encode())
     finally:

@@ -17,6 +17,9 @@ NAMES = "the service knows a key as a task's name, for an hour beyond its end, a
 SIZE = "the service's limit is one of tasks, with their headers and address, not of envelopes"
 ONE_COUNT = "a push queue has one count, of attempts and deliveries alike"
 
+ONE_CONNECTION = "all calls share one connection of HTTP/2: what its buffers hold goes first"
+FORKS = "gRPC survives no fork during its calls, and a fork waits for them for two seconds only"
+
 
 class TestCloudTasks(DispatcherConformance):
     @pytest.fixture
@@ -56,3 +59,16 @@ class TestCloudTasks(DispatcherConformance):
         self, harness: Harness, journal: Journal
     ) -> None:
         super().test_a_request_may_be_repeated_after_its_death(harness, journal)
+
+    @pytest.mark.xfail(reason=ONE_CONNECTION, strict=False)
+    @pytest.mark.parametrize("way", ["threads", "loop"])
+    def test_a_large_one_holds_up_no_small_ones(
+        self, harness: Harness, journal: Journal, way: str
+    ) -> None:
+        super().test_a_large_one_holds_up_no_small_ones(harness, journal, way)
+
+    @pytest.mark.xfail(reason=FORKS, strict=False)
+    def test_a_child_forked_while_many_wait_sends_none_of_them(
+        self, harness: Harness, journal: Journal
+    ) -> None:
+        super().test_a_child_forked_while_many_wait_sends_none_of_them(harness, journal)

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,7 +27,7 @@ from dispatchers.redis import (
     within,
 )
 from dispatchers.testing import FaultProxy
-from dispatchers.testing.conformance._tools import answered
+from dispatchers.testing.conformance._tools import answered, eventually
 from dispatchers.testing.servers import RedisServer, free_port
 
 MARGIN = 0.25
@@ -320,3 +321,25 @@ def test_an_address_is_used_as_it_is(url: str, expected: dict[str, object]) -> N
     settings = bounded_client(url).connection_pool.connection_kwargs
 
     assert {key: settings.get(key) for key in expected} == expected
+
+
+def test_a_client_that_is_closed_ends_its_calls_first(proxy: FaultProxy, key: str) -> None:
+    """C8: what is under way has its answer, and its connection is closed then."""
+    client = through(proxy)
+    pool = client.connection_pool
+    client.ping()
+    proxy.stall()
+
+    def push() -> int:
+        with within(10.0):
+            return int(client.rpush(key, "x"))
+
+    with ThreadPoolExecutor(1) as threads:
+        pushed = threads.submit(push)
+        eventually(lambda: bool(pool._in_use_connections))
+        pool.disconnect()
+        proxy.heal()
+        number = pushed.result()
+
+    assert number == 1
+    eventually(lambda: proxy.open_connections == 0)
