@@ -56,7 +56,7 @@ CALLER: ContextVar[str] = ContextVar("CALLER", default="none")
 
 
 class ServesGathered:
-    """What gathered, from outside."""
+    """Cases for dispatches that gather behind another, from outside."""
 
     def test_many_that_fail_together_count_once(self, harness: Harness, journal: Journal) -> None:
         """C4: a call that many share is one failure to the breaker, however many were in it."""
@@ -147,7 +147,7 @@ class ServesGathered:
     def test_each_is_told_in_the_context_of_its_caller(
         self, harness: Harness, journal: Journal
     ) -> None:
-        """C8: whoever hands over, the hooks of each see the variables of its own caller."""
+        """C8: the hooks of each see the variables of its own caller, whichever thread sent it."""
         dispatcher = harness.dispatcher()
         requests = _notes(journal, MANY)
         seen: dict[str, str] = {}
