@@ -57,6 +57,7 @@ CASES: dict[str, Callable[[], Iterator[Figure]]] = {
     "rq-worker": rq_peer.in_a_worker,
     "failover": never_lose.failover,
     "spill": never_lose.spill,
+    "spill-drained": never_lose.spill_drained,
     "django-rq": django_rq_peer.single,
     "django-q": django_q_peer.both,
     "alone-awaited": concurrency.one_after_the_other,

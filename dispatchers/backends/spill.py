@@ -121,6 +121,7 @@ class _File(BaseDispatcher):
     name = "spill"
     contract = 1
     capabilities = Capabilities()
+    shares_sending = True  # callers share a commit, and with it the wait for the disk
 
     def __init__(self, alias: str, to: BaseDispatcher, rows: HeldRows, lane: Lane) -> None:
         self.capabilities = to.capabilities.model_copy(

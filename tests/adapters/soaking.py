@@ -47,10 +47,12 @@ class Actor:
         processes.wait_until(lambda: self._out.stat().st_size > 0, "it does not begin")
 
     def kill(self) -> None:
-        """End it by `kill -9`, and note what it has said."""
-        assert self._process is not None
+        """End it by `kill -9`, if it runs, and note what it has said."""
+        if self._process is None:
+            return
         os.kill(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        self._process = None
         # The last line may be cut: what was not said is not counted.
         lines = self._out.read_text().rpartition("\n")[0].splitlines()
         self.said += [line.split() for line in lines]

@@ -121,11 +121,15 @@ def test_nothing_is_lost_and_lanes_keep_their_order(
     chance = random.Random(kills)
     with RedisServer() as server:
         site = Site(tmp_path, server)
-        site.start()
-        while site.kills < kills:
-            time.sleep(chance.random() * 0.5)
-            site.kill(chance)
-        taken, arrived = site.end()
+        try:
+            site.start()
+            while site.kills < kills:
+                time.sleep(chance.random() * 0.5)
+                site.kill(chance)
+            taken, arrived = site.end()
+        finally:
+            site.producer.kill()
+            site.relay.kill()
 
     with capsys.disabled():
         print(f"\n{dict(site.killed)}, {site.amid} amid; {len(taken)} taken, {len(arrived)} came")
