@@ -293,10 +293,16 @@ class Forwarder:
             return Step.WAITING
 
     def _left(self) -> None:
+        # Another thread of this process in the midst of a step: what it settles would be void, and
+        # handed over again. It leaves the store when it ends.
+        if not self._stepping.acquire(blocking=False):
+            return
         try:
             self.source.leave()
         except Exception as exc:  # noqa: BLE001 - its lease runs out
             say(logging.WARNING, "a store of held work was left open: %s", type_name(exc))
+        finally:
+            self._stepping.release()
 
     def _wait(self, step: Step, stopping: Callable[[], bool]) -> None:
         """Wait until the next step is due, or until something wakes or stops it."""
@@ -342,7 +348,8 @@ class Forwarder:
     def _stepped(self) -> Step:
         self.moved = 0
         if not self.source.lead():
-            return Step.ELSEWHERE
+            # Without a look a thread would wait for as long as another process drains, for nothing.
+            return Step.EMPTY if self.source.is_empty() else Step.ELSEWHERE
         rows = self._taken()
         if not rows:
             return Step.EMPTY if self.source.is_empty() else Step.WAITING

@@ -335,6 +335,39 @@ def test_two_threads_do_not_step_at_once():
     assert meanwhile is Step.ELSEWHERE
 
 
+def test_a_thread_does_not_leave_the_store_under_another_one():
+    """F7: what the other one settles would be void, and handed over again."""
+    inside, go_on = threading.Event(), threading.Event()
+
+    def answer(request: DispatchRequest) -> None:
+        inside.set()
+        go_on.wait(30)
+
+    rows = Rows("a")
+    forwarder = Forwarder(rows, Broker(answer, deadline=60.0))
+    thread = threading.Thread(target=forwarder.step)
+    thread.start()
+    inside.wait(30)
+    forwarder.leave()
+    meanwhile = rows.left
+    go_on.set()
+    thread.join(30)
+    forwarder.leave()
+
+    assert (meanwhile, rows.left) == (0, 1)
+
+
+def test_the_thread_ends_while_another_process_drains():
+    """Once nothing is held: it would look every second, with a connection, for ever."""
+    rows, broker = Rows(), Broker()
+    rows.leads = False
+    forwarder = Forwarder(rows, broker)
+    forwarder.start()
+
+    processes.wait_until(lambda: forwarder._thread is None, "the thread goes on")
+    assert forwarder.step() is Step.EMPTY
+
+
 def test_it_leaves_the_store_when_it_ends():
     """O11: another process need not wait for the lease."""
     rows = Rows("a")
