@@ -198,6 +198,7 @@ class ThirdLeads(OfFile):
         with suppress(Exception):
             self.run("CREATE TABLE refused (owner TEXT PRIMARY KEY)")
         if super().lead():
+            self.run("DELETE FROM refused WHERE owner = ?", self._owner)
             return True
         self.run("INSERT OR IGNORE INTO refused VALUES (?)", self._owner)
         return bool(self.run("SELECT 1 FROM refused WHERE owner != ?", self._owner))
@@ -229,7 +230,7 @@ class NeverToldOff(OfFile):
     """Goes on leading until it leaves, whatever others do."""
 
     def lead(self) -> bool:
-        led = self._beaten > 0
+        led = self._beaten > 0 and self._pid == os.getpid()
         leads = super().lead()
         self._beaten = self._beaten or float(led)
         return leads or led
