@@ -105,6 +105,7 @@ class Harness(ABC):
     def leased(self, seconds: float) -> Mapping[str, object] | None:
         """Options of a dispatcher whose workers hold work for `seconds` without a renewal.
 
+        The shortest lease that the backend has, where that is longer.
         None, as by default, where no lease runs out: the cases about leases are skipped.
         """
         del seconds

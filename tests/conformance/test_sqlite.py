@@ -59,6 +59,9 @@ class SQLiteHarness(Harness):
         modules = ("dispatchers.testing.tasks", *options.pop("modules", ()))
         return dispatcher._worker(WorkerOptions(modules=modules, **options))
 
+    def leased(self, seconds: float) -> dict[str, object]:
+        return {"lease": max(1.0, seconds)}
+
     def crash(self, dispatcher: Any) -> None:
         with self._claimed(dispatcher) as (job, owner):
             self._settle(dispatcher, owner, Finish.give_back(job))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
+from time import monotonic
 
 from botocore.exceptions import ClientError
 
@@ -20,7 +21,16 @@ GONE = frozenset({"ReceiptHandleIsInvalid", "MessageNotInflight", "InvalidParame
 """Codes with which the service says that a message is held by this receipt no more."""
 
 
-class Receipt(NamedTuple):
+SURE = 0.9
+"""The part of a visibility timeout in which a message is certainly hidden: ours began later."""
+
+
+class LeaseOverError(Exception):
+    """The message may be another worker's by now, and the service would not say so."""
+
+
+@dataclass
+class Receipt:
     """A message that was received."""
 
     queue: str
@@ -30,6 +40,8 @@ class Receipt(NamedTuple):
     body: str
     counts: DeliveryCount
     group: str | None
+    until: float = math.inf
+    """When it may be delivered again, of the monotonic clock; Lambda looks to that itself."""
 
 
 class Receipts:
@@ -44,7 +56,12 @@ class Receipts:
         self._dead: dict[str, str | None] = {}
 
     def delete(self, receipt: Receipt) -> None:
-        """Forget a message."""
+        """Forget a message.
+
+        Raises:
+            LeaseOverError: It may be another worker's.
+        """
+        _refuse_late(receipt)
         self._broker.call("delete_message", receipt.queue, ReceiptHandle=receipt.handle)
 
     def send_later(self, receipt: Receipt, after: float, attempt: int, deliveries: int) -> None:
@@ -53,6 +70,9 @@ class Receipts:
 
     def hide(self, receipt: Receipt, seconds: float) -> bool:
         """Hide a message for so long; false where it is held by this receipt no more."""
+        now = monotonic()
+        if now >= receipt.until:
+            return False
         try:
             self._broker.call(
                 "change_message_visibility",
@@ -64,6 +84,7 @@ class Receipts:
             if code_of(exc) in GONE:
                 return False
             raise
+        receipt.until = now + SURE * seconds
         return True
 
     def send_dead(self, receipt: Receipt) -> None:
@@ -74,7 +95,14 @@ class Receipts:
             self._send(receipt, url, DeliveryCount(), 0.0)
 
     def _send(self, receipt: Receipt, queue: str, counts: DeliveryCount, after: float) -> None:
+        _refuse_late(receipt)
         group, source = receipt.group, receipt.id
         self._broker.send_one(
             later(receipt.body, queue=queue, counts=counts, after=after, group=group, source=source)
         )
+
+
+def _refuse_late(receipt: Receipt) -> None:
+    # Its deletion would succeed, and with it that of a message which another worker has.
+    if monotonic() >= receipt.until:
+        raise LeaseOverError("the visibility timeout is over: the message may be another worker's")

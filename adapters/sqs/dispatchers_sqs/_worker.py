@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from time import monotonic
 from typing import Any
 
 from dispatchers import DeadLetter, WorkerOptions
 from dispatchers.worker import BaseWorker, Work
 
 from ._broker import Broker
-from ._delivery import Receipt, Receipts
+from ._delivery import SURE, Receipt, Receipts
 from ._dispatcher import SQSDispatcher
 from ._message import counts_of
 from ._queues import queues_of
@@ -40,7 +41,8 @@ class SQSWorker(BaseWorker[Receipt]):
         for queue in tuple(self._queues):
             self._queues.rotate(-1)  # the next look begins at another queue
             if found := self._received(queue, int(wait / len(self._queues))):
-                return _work(queue, self._broker.url(queue), found[0])
+                until = monotonic() + SURE * self.lease
+                return _work(queue, self._broker.url(queue), found[0], until)
         return None
 
     def _received(self, queue: str, wait: int) -> list[dict[str, Any]]:
@@ -84,13 +86,13 @@ class SQSWorker(BaseWorker[Receipt]):
         self._receipts.delete(work.handle)
 
 
-def _work(queue: str, url: str, found: dict[str, Any]) -> Work[Receipt]:
+def _work(queue: str, url: str, found: dict[str, Any], until: float) -> Work[Receipt]:
     system, body = found["Attributes"], found["Body"]
+    group = system.get("MessageGroupId")
     received = int(system["ApproximateReceiveCount"])
     counts = counts_of(found.get("MessageAttributes", {}), received)
-    receipt = Receipt(
-        url, found["MessageId"], found["ReceiptHandle"], body, counts, system.get("MessageGroupId")
-    )
+    message, handle = found["MessageId"], found["ReceiptHandle"]
+    receipt = Receipt(url, message, handle, body, counts, group, until)
     return Work(
         receipt, body.encode(), counts.attempt, counts.deliveries, receipt.id, queue, counts.wait
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,9 @@ class SQSHarness(Harness):
         if worker is None:
             worker = self.workers[id(dispatcher)] = SQSWorker(dispatcher, WorkerOptions())
         return worker.step()
+
+    def leased(self, seconds: float) -> dict[str, object]:
+        return {"lease": math.ceil(seconds)}
 
     def dead(self, dispatcher: Any) -> list[bytes]:
         return [letter.body for letter in dead_letters(self.letters).list()]
