@@ -169,10 +169,21 @@ WORDS: Mapping[str, str] = {
     "max_size": "largest envelope",
 }
 """Every capability, in words."""
-ADAPTERS = ("celery", "rq", "django_rq", "django_q", "dramatiq", "cloud_tasks", "sqs")
+ADAPTERS = (
+    "celery",
+    "rq",
+    "django_rq",
+    "django_q",
+    "django_tasks",
+    "dramatiq",
+    "cloud_tasks",
+    "sqs",
+)
 """Those that are bundled and finished."""
-OF_DJANGO = ("django_rq", "django_q")
+OF_DJANGO = ("django_rq", "django_q", "django_tasks")
 """Those whose settings are Django's, of which there are none here."""
+UP_TO_ITS_BACKEND = dict.fromkeys(("delay", "priority", "durable", "dead_letters"), False)
+"""What `django_tasks` can where the backend of Django's can, or where it is told so."""
 OF_OTHERS = ("failover", "spill")
 """Those that can do what the dispatchers behind them can."""
 NEEDED: Mapping[str, Mapping[str, Any]] = {
@@ -195,7 +206,10 @@ NEEDED: Mapping[str, Mapping[str, Any]] = {
 def _built(name: str) -> BaseDispatcher:
     kind = load_backend(name)
     if name in OF_DJANGO:
-        return kind.__new__(kind)  # its capabilities are the class's
+        built = kind.__new__(kind)  # its capabilities are the class's
+        if name == "django_tasks":
+            built.capabilities = kind.capabilities.model_copy(update=UP_TO_ITS_BACKEND)
+        return built
     return kind(**NEEDED.get(name, {}))
 
 

@@ -117,7 +117,7 @@ class OrmBroker:
         self.database = database
 
     def put(self, packages: Sequence[Package], *, timeout: float) -> None:
-        """Write the rows in one statement."""
+        """Write the rows, all or none of them."""
         from django.utils import timezone
         from django_q.models import OrmQ
 
@@ -127,7 +127,10 @@ class OrmBroker:
             for each in packages
         ]
         with _connected(self.database, timeout):
-            OrmQ.objects.using(self.database).bulk_create(rows)
+            if len(rows) == 1:  # without the transaction of many, which SQLite locks in two steps
+                rows[0].save(using=self.database, force_insert=True)
+            else:
+                OrmQ.objects.using(self.database).bulk_create(rows)
 
     def close(self) -> None:
         """Leave the connections to Django, which has one for each thread."""

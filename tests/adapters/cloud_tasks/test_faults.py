@@ -13,17 +13,15 @@ import pytest
 from dispatchers_cloud_tasks import CloudTasksDispatcher
 
 from dispatchers import DispatchResponse, DispatchStatus, ErrorCategory
-from dispatchers.testing import FaultProxy, tasks
+from dispatchers.testing import FaultProxy
 from dispatchers.testing.conformance._tools import answered
+from tests.adapters.fault_cases import BREAKER, DEADLINE, dispatched, from_many_threads
 
 from .service import Service
 from .web import eventually
 
 REJECTED, UNKNOWN = DispatchStatus.REJECTED, DispatchStatus.UNKNOWN
 UNAVAILABLE, TIMEOUT = ErrorCategory.UNAVAILABLE, ErrorCategory.TIMEOUT
-DEADLINE = 0.5
-THREADS = 50
-BREAKER = {"failures": 3, "reset": 0.3}
 
 
 class Scene(NamedTuple):
@@ -86,32 +84,6 @@ def dispatcher_at(scene: Scene, **options: Any) -> CloudTasksDispatcher:
     host, port = scene.proxy.address
     given = {**scene.service.options(), "endpoint": f"{host}:{port}", "deadline": DEADLINE}
     return CloudTasksDispatcher(**{**given, **options})
-
-
-def dispatched(dispatcher: CloudTasksDispatcher) -> DispatchResponse:
-    return tasks.note.options(dispatcher=dispatcher).dispatch("/nowhere")
-
-
-def from_many_threads(dispatcher: CloudTasksDispatcher) -> list[DispatchResponse]:
-    """One call of each of fifty threads, all at once and within the deadline."""
-    found: list[DispatchResponse] = []
-    barrier = threading.Barrier(THREADS + 1)
-
-    def call() -> None:
-        barrier.wait()
-        found.append(dispatched(dispatcher))
-
-    threads = [threading.Thread(target=call) for _ in range(THREADS)]
-    for thread in threads:
-        thread.start()
-
-    def release() -> None:
-        barrier.wait()
-        for thread in threads:
-            thread.join()
-
-    answered(DEADLINE, release)
-    return found
 
 
 def said(responses: list[DispatchResponse], fault: Fault, *more: ErrorCategory) -> set[object]:

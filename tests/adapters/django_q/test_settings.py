@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +15,7 @@ from django.test import override_settings
 from dispatchers import ConfigurationError, WorkerOptions, override, task
 from dispatchers.backends.null import NullDispatcher
 from dispatchers.testing import tasks
+from tests.adapters.without_settings import doctor_without_settings
 
 from .harness import OrmHarness, RedisHarness
 
@@ -342,21 +341,7 @@ def test_a_worker_with_another_configuration_runs_nothing(orm: OrmHarness) -> No
 
 def test_a_process_without_django_s_settings_is_told(tmp_path: Path) -> None:
     """C12: by the command line, with the cure and without a traceback."""
-    config = 'target = "t"\n[targets.t.default]\nbackend = "django_q"\n'
-    (tmp_path / "dispatchers.toml").write_text(config)
-    environ = {key: value for key, value in os.environ.items() if key != "DJANGO_SETTINGS_MODULE"}
+    said = doctor_without_settings("django_q", tmp_path)
 
-    done = subprocess.run(
-        [sys.executable, "-m", "dispatchers", "doctor", "--plain"],
-        cwd=tmp_path,
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-
-    said = done.stdout + done.stderr
-    assert done.returncode == 1, said
     assert "set DJANGO_SETTINGS_MODULE, or run" in said
     assert "Traceback" not in said

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -11,39 +10,16 @@ from dispatchers_django_rq import DjangoRQDispatcher
 from django.test import override_settings
 
 from dispatchers import BaseDispatcher
-from dispatchers.testing.faults import FAULTS, Scene
-from tests.adapters.test_faults import DEADLINE, _alone, _quiet, heals, keeps_its_word
+from tests.adapters.fault_cases import DEADLINE, RedisFaults, quiet, scene
 
-__all__ = ["_alone", "_quiet"]
+__all__ = ["quiet", "scene"]
 
 pytestmark = pytest.mark.slow
 
-every_fault = pytest.mark.parametrize(
-    "fault", [name for name, each in FAULTS.items() if "redis" in each.kinds]
-)
 
-
-@pytest.fixture(scope="module")
-def scene(_servers: None) -> Iterator[Scene]:
-    """One server for all cases of this module."""
-    with Scene("redis", silence=2.0) as found:
-        yield found
-
-
-def made(url: str, **options: Any) -> BaseDispatcher:
-    """A dispatcher of settings that name this server."""
-    queue = f"faults-{uuid4().hex}"
-    with override_settings(RQ_QUEUES={queue: {"URL": url, "DB": None}}):
-        return DjangoRQDispatcher(queue=queue, deadline=DEADLINE, **options)
-
-
-@every_fault
-def test_a_fault_is_answered_in_time_and_truly(scene: Scene, fault: str) -> None:
-    """C2, C3, C4: the first, the next and fifty at once; afterwards it works, nothing is left."""
-    keeps_its_word(scene, fault, made)
-
-
-@every_fault
-def test_with_a_breaker_it_heals_within_its_reset_time(scene: Scene, fault: str) -> None:
-    """C4: after failures in a row nobody waits any more, and it is tried again by itself."""
-    heals(scene, fault, made)
+class TestFaults(RedisFaults):
+    @staticmethod
+    def made(url: str, **options: Any) -> BaseDispatcher:
+        queue = f"faults-{uuid4().hex}"
+        with override_settings(RQ_QUEUES={queue: {"URL": url, "DB": None}}):
+            return DjangoRQDispatcher(queue=queue, deadline=DEADLINE, **options)

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from dispatchers_sqs import SQSDispatcher
 
-from dispatchers import DispatchResponse, DispatchStatus, ErrorCategory
-from dispatchers.testing import tasks
+from dispatchers import DispatchStatus, ErrorCategory
 from dispatchers.testing.conformance._tools import answered
-from dispatchers.testing.faults import FAULTS, Fault, Scene
+from dispatchers.testing.faults import FAULTS, Scene
 from dispatchers.testing.processes import wait_until
+from tests.adapters.fault_cases import (
+    BREAKER,
+    DEADLINE,
+    OF_NAMES,
+    dispatched,
+    from_many_threads,
+    quiet,
+    said,
+)
 
 from .service import REGION, Service
 
+__all__ = ["quiet"]
+
 pytestmark = pytest.mark.slow
 
-DEADLINE = 0.5
-THREADS = 20
 TIMEOUT, CIRCUIT_OPEN = ErrorCategory.TIMEOUT, ErrorCategory.CIRCUIT_OPEN
-BREAKER = {"failures": 3, "reset": 0.3}
-OF_NAMES = ("no such name", "silent name server")
 NAMES = [name for name, fault in FAULTS.items() if len(fault.kinds) > 1]
 """Those that happen to servers of every kind."""
 
@@ -35,48 +39,14 @@ def scene() -> Iterator[Scene]:
         yield found
 
 
-@pytest.fixture(autouse=True)
-def _quiet(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.CRITICAL + 1, "dispatchers")
-
-
 def dispatcher_at(url: str, **options: Any) -> SQSDispatcher:
     return SQSDispatcher(queue="faults", region=REGION, endpoint=url, deadline=DEADLINE, **options)
-
-
-def dispatched(dispatcher: SQSDispatcher) -> DispatchResponse:
-    return tasks.note.options(dispatcher=dispatcher).dispatch("/nowhere")
 
 
 def ready(dispatcher: SQSDispatcher, name: str) -> None:
     """It works, before and after the fault, but for a name that leads nowhere."""
     if name not in OF_NAMES:
         wait_until(lambda: dispatched(dispatcher).ok, "it does not work")
-
-
-def at_once(call: Callable[[], DispatchResponse]) -> list[DispatchResponse]:
-    """One call of each of many threads, all within the deadline."""
-    found: list[DispatchResponse] = []
-    threads = [threading.Thread(target=lambda: found.append(call())) for _ in range(THREADS)]
-
-    def release() -> None:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-
-    answered(DEADLINE, release)
-    return found
-
-
-def said(responses: list[DispatchResponse], fault: Fault, *more: ErrorCategory) -> set[object]:
-    """What was answered that should not have been."""
-    return {
-        (each.status, each.error and each.error.category)
-        for each in responses
-        if each.status not in fault.statuses
-        or (each.error and each.error.category not in {*fault.categories, *more})
-    }
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -88,7 +58,7 @@ def test_a_fault_is_answered_in_time_and_truly(scene: Scene, name: str) -> None:
     scene.begin(name)
     try:
         answers = [answered(DEADLINE, lambda: dispatched(dispatcher)) for _ in range(3)]
-        crowd = at_once(lambda: dispatched(dispatcher))
+        crowd = from_many_threads(dispatcher)
     finally:
         scene.end()
 
