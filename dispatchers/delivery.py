@@ -20,7 +20,7 @@ what follows from the run is confirmed first, and where that fails the message g
 from __future__ import annotations
 
 from dispatchers._models.delivery_count import DeliveryCount
-from dispatchers._models.fields import scaled_priority
+from dispatchers._models.fields import new_id, scaled_priority
 from dispatchers._runtime.heartbeat import renewed
 from dispatchers._runtime.log import say, say_once
 from dispatchers._worker.eager import Eager, called
@@ -60,6 +60,7 @@ __all__ = [
     "ignore_signals",
     "import_modules",
     "interrupted",
+    "new_id",
     "own_handler",
     "process",
     "renewed",

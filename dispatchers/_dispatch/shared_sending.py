@@ -253,14 +253,15 @@ class SharedSending:
         place = _Place(message, until, priority, call)
         self._waiting.append(place)
         self._has_priorities = self._has_priorities or priority != 0
+        call.after(min(LOOK, until - monotonic()), lambda: self._look(call, place))
         try:
+            # Last: the thread that wakes waits until this one lets go of the interpreter.
             self._help()
         except RejectedError:
             if place.take():
                 with suppress(ValueError):
                     self._waiting.remove(place)
                 raise
-        call.after(min(LOOK, until - monotonic()), lambda: self._look(call, place))
 
     def _look(self, call: AwaitedCall[Sent], place: _Place) -> None:
         """See that a message is sent, and give it up beyond its deadline; on its loop."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
-from decimal import Decimal
 from typing import Any
 
 from pika import frame, spec
@@ -13,12 +11,10 @@ from ._channel import CHANNEL, Channel
 from ._confirms import Confirms
 from ._errors import BlockedError, NackedError, UnconfirmedError
 from ._message import Message
+from ._properties import content_header
 from ._server import Server
 
 __all__ = ["Connection"]
-
-WRITABLE = (type(None), bool, int, str, bytes, datetime, Decimal)
-"""Types that pika writes into a table as they are; a float is none of them (1.4, `pika.data`)."""
 
 
 class Connection(Channel):
@@ -82,17 +78,14 @@ class Connection(Channel):
             confirms.settle_all()
 
     def _marshalled(self, message: Message) -> bytes:
-        properties: dict[str, Any] = {"delivery_mode": 2, "message_id": message.id}
-        properties.update(message.properties or {})
-        if headers := properties.get("headers"):
-            properties["headers"] = _table(headers)
-        header = frame.Header(CHANNEL, len(message.data), spec.BasicProperties(**properties))
+        properties = {"delivery_mode": 2, "message_id": message.id, **(message.properties or {})}
+        header = content_header(len(message.data), properties)
         size = self.frames.max_size - spec.FRAME_HEADER_SIZE - spec.FRAME_END_SIZE
         parts = [
             frame.Body(CHANNEL, message.data[start : start + size]).marshal()
             for start in range(0, len(message.data), size)
         ]
-        return b"".join([self._head(message), header.marshal(), *parts])
+        return b"".join([self._head(message), header, *parts])
 
     def _head(self, message: Message) -> bytes:
         """Return the frame that begins a publish, the same for all messages of a queue."""
@@ -117,12 +110,3 @@ class Connection(Channel):
             confirms.settle(method, None)
         elif isinstance(method, spec.Basic.Nack):
             confirms.settle(method, NackedError("the broker refused it"))
-
-
-def _table(value: Any) -> Any:
-    """Return headers in types that pika writes; of any other the text is written."""
-    if isinstance(value, dict):
-        return {str(k): v if type(v) in WRITABLE else _table(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [v if type(v) in WRITABLE else _table(v) for v in value]
-    return value if isinstance(value, WRITABLE) else str(value)

@@ -9,7 +9,8 @@ their memory, in front of work that is due; here they wait in a sorted set.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from itertools import product
 from queue import Empty
 from time import monotonic, sleep, time
@@ -23,7 +24,7 @@ from kombu.utils.json import dumps, loads
 from redis import Redis
 from redis.exceptions import NoPermissionError, ResponseError
 
-from dispatchers.delivery import say
+from dispatchers.delivery import new_id, say
 from dispatchers.redis import bounded_connection
 
 from ._message import HOLD
@@ -111,7 +112,7 @@ def publishing_transport(connection: Connection, opened: list[Any], *, bound: bo
     # Both names, since kombu chooses between them only when it connects.
     names = ("connection_class", "connection_class_ssl") if bound else ()
     sockets = {name: _noted(getattr(base.Channel, name), opened) for name in names}
-    channel = type("Channel", (_Holding, base.Channel), sockets)
+    channel = type("Channel", (_Publishing, base.Channel), sockets)
     return type("Transport", (base,), {"Channel": channel})
 
 
@@ -174,6 +175,23 @@ class _Holding(_Laid):
             key = self.global_keyprefix + held_key(queue)
             found: Any = Redis.execute_command(client, "ZCARD", key)
             return int(found)
+
+
+class _Publishing(_Holding):
+    """Keeps its client: kombu makes one for each message, 60 us of the 250 that one takes (5.7)."""
+
+    _client: Any = None
+    # kombu's own lets go of the interpreter for each message, to a loop that has others to make.
+    _next_delivery_tag = staticmethod(new_id)
+
+    @contextmanager
+    def conn_or_acquire(self, client: Any = None) -> Generator[Any]:
+        if client is None:
+            if self._client is None or self._client.connection_pool is not self.pool:
+                with super().conn_or_acquire() as self._client:
+                    pass
+            client = self._client
+        yield client
 
 
 class _Taking(_Laid):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
@@ -12,7 +11,7 @@ from dramatiq.common import dq_name, q_name
 from dramatiq.encoder import PickleEncoder
 
 from dispatchers import DispatchRequest, ErrorCategory, RejectedError, catalogue
-from dispatchers.delivery import DeliveryCount, scaled_priority
+from dispatchers.delivery import DeliveryCount, new_id, scaled_priority
 from dispatchers.native import arguments, former_envelope, is_native
 
 from ._broker import ConfiguredBroker
@@ -216,7 +215,7 @@ def _packed(broker: Any, message: Any, due: float) -> Packet:
         raise RejectedError(ErrorCategory.CONFIGURATION, PICKLES)
     options = message.options
     # Of its own each time: the same key would replace the copy that is still unsettled.
-    options["redis_message_id"] = stored_as = os.urandom(16).hex()
+    options["redis_message_id"] = stored_as = new_id()
     queue = message.queue_name
     if due > time.time():
         queue = dq_name(queue)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from queue import Empty
 from typing import Any
 
@@ -14,6 +16,7 @@ from celery import Celery
 from dispatchers_celery import CeleryDispatcher
 from dispatchers_celery._redis_consumer import move_due, take_safely
 from kombu import Queue
+from kombu.transport.redis import Channel
 from redis import Redis
 
 from dispatchers.testing import tasks
@@ -248,3 +251,25 @@ def test_settings_that_lose_work_are_told(server: RedisServer, client: Redis) ->
     assert response.ok
     assert response.durable is False
     assert any("maxmemory-policy" in warning for warning in dispatcher.warnings)
+
+
+def test_a_connection_keeps_its_client(
+    server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """kombu's own makes a client of redis-py for each message; each still has an id of its own."""
+    dispatcher = CeleryDispatcher(url=server.url, queue="kept")
+    request = tasks.note.request(str(tmp_path / "journal"))
+    dispatcher.dispatch(request).raise_for_error()
+    made: list[object] = []
+    create = Channel._create_client
+    monkeypatch.setattr(
+        Channel, "_create_client", lambda self, *given: (made.append(self), create(self, *given))[1]
+    )
+
+    assert all(dispatcher.dispatch(request) for _ in range(3))
+    dispatcher.close()
+
+    with Redis.from_url(server.url) as client:
+        found = [json.loads(each) for each in client.lrange("kept", 0, -1)]
+    assert len({each["properties"]["delivery_tag"] for each in found}) == 4
+    assert made == []
