@@ -256,7 +256,7 @@ def test_settings_that_lose_work_are_told(server: RedisServer, client: Redis) ->
 def test_a_connection_keeps_its_client(
     server: RedisServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """kombu's own makes a client of redis-py for each message; each still has an id of its own."""
+    """Kombu's own makes a client of redis-py for each message; each still has an id of its own."""
     dispatcher = CeleryDispatcher(url=server.url, queue="kept")
     request = tasks.note.request(str(tmp_path / "journal"))
     dispatcher.dispatch(request).raise_for_error()
