@@ -33,7 +33,16 @@ from dispatchers._runtime.fork import renew_after_fork
 from dispatchers._runtime.heartbeat import Heartbeat, renewed
 from dispatchers._runtime.log import say, say_once
 
-__all__ = ["Fate", "Forwarder", "HeldRow", "Settled", "Source", "Step"]
+__all__ = [
+    "Fate",
+    "Forwarder",
+    "HeldRow",
+    "Settled",
+    "Source",
+    "Step",
+    "fate_of",
+    "reason_of",
+]
 
 BATCH = 500
 """Rows that are taken and settled together."""
@@ -416,18 +425,13 @@ class Forwarder:
     def _judged(
         self, row: HeldRow, request: DispatchRequest, response: DispatchResponse
     ) -> Settled:
-        error = response.error
-        if error is None:
+        fate = fate_of(response, never=self._never)
+        if fate is Fate.STAYS:
+            backoff = self._backoffs.setdefault(row.seq, _Backoff(row.lane))
+            backoff.again(away=_is_away(response))
+        else:
             self._backoffs.pop(row.seq, None)
-            return Settled(row, Fate.GONE, request, "", response)
-        why = f"{response.status.value}, {error.category.value}: {error.message}"
-        unknown = response.status is DispatchStatus.UNKNOWN
-        if error.category in self._never and not unknown:
-            self._backoffs.pop(row.seq, None)
-            return Settled(row, Fate.DEAD, request, why, response)
-        away = unknown or error.category in AWAY
-        self._backoffs.setdefault(row.seq, _Backoff(row.lane)).again(away=away)
-        return Settled(row, Fate.STAYS, request, why, response)
+        return Settled(row, fate, request, reason_of(response), response)
 
     def _learn(self, answered: Sequence[Settled]) -> None:
         """Slow down where nothing was taken; go on at once where the backend is back."""
@@ -451,6 +455,32 @@ class Forwarder:
         for each in settled:
             if each.fate is Fate.DEAD and each.response is None:
                 say(logging.ERROR, "held work %s can never be taken: %s", each.row.seq, each.why)
+
+
+def fate_of(response: DispatchResponse, *, never: Collection[ErrorCategory] = NEVER) -> Fate:
+    """Return what becomes of work that is kept in a store, by the answer to handing it over (F7).
+
+    Args:
+        response: The answer.
+
+        never: Categories of what is never taken.
+    """
+    if (error := response.error) is None:
+        return Fate.GONE
+    certain = response.status is not DispatchStatus.UNKNOWN
+    return Fate.DEAD if certain and error.category in never else Fate.STAYS
+
+
+def reason_of(response: DispatchResponse) -> str:
+    """Return why work was not taken, in one line; empty where it was."""
+    error = response.error
+    return "" if error is None else f"{response.status} ({error.category}): {error.message}"
+
+
+def _is_away(response: DispatchResponse) -> bool:
+    """Tell whether an answer says nothing of the work itself."""
+    unknown = response.status is DispatchStatus.UNKNOWN
+    return unknown or (response.error is not None and response.error.category in AWAY)
 
 
 class _Backoff:

@@ -169,6 +169,11 @@ class DispatchRequest(Model):
         # them again.
         return type(self).model_validate({**self.__dict__, **changes})
 
+    def as_new(self) -> Self:
+        """Return the same work under the same id, due now and without expiry, to run once more."""
+        # Its own due time and expiry have passed: with them it would expire again.
+        return self.replace(delay=None, eta=None, expires=None)
+
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle the plain values, so that a pickle names public classes only."""
         return type(self).model_validate, (self.model_dump(),)

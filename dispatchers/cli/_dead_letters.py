@@ -13,10 +13,10 @@ from dispatchers._dispatch.protocol import Dispatcher
 from dispatchers._errors import ConfigurationError
 from dispatchers._models.dead_letter import DeadLetter, DeadLetterStore
 from dispatchers._models.envelope import EnvelopeError, decode
-from dispatchers._models.request import DispatchRequest
-from dispatchers._models.response import DispatchResponse, DispatchStatus
+from dispatchers._models.response import DispatchStatus
 from dispatchers._runtime.importing import cause
 from dispatchers._stores.loading import dead_letters
+from dispatchers.forwarding import Fate, fate_of, reason_of
 from dispatchers.frameworks import dispatcher_for
 
 from ._places import dispatchers, places
@@ -25,7 +25,6 @@ __all__ = [
     "Found",
     "LetterStore",
     "Result",
-    "as_new",
     "find",
     "letter_stores",
     "matching",
@@ -40,9 +39,10 @@ SHOWN = 3
 """Ids that the message about an ambiguous one names."""
 ENDPOINT = "[endpoint]"
 """The name of the endpoint's store, as an alias."""
-GONE = frozenset({DispatchStatus.ACCEPTED, DispatchStatus.EXECUTED, DispatchStatus.DEFERRED})
-"""Answers after which a letter is not needed; `DUPLICATE` is none: the backend may know the key
-only because the work ran, and died, under it."""
+KNOWN = (
+    "the backend knows its key already: the work is there, or ran; "
+    "wait until it forgets the key, or delete the letter"
+)
 
 
 class LetterStore:
@@ -234,13 +234,16 @@ def replay(found: Found) -> Result:
 def _dispatched(found: Found) -> Result:
     letter = found.letter
     try:
-        request = as_new(decode(letter.body))
+        request = decode(letter.body).as_new()
     except EnvelopeError as exc:
         return Result(letter.id, "kept", f"{exc}: it can only be deleted")
     response = _dispatcher_of(found).dispatch(request)
     # Deleted only when the backend has the work: a crash in between replays it twice.
-    if response.status not in GONE:
-        return Result(letter.id, "kept", _why(response))
+    if fate_of(response) is not Fate.GONE:
+        return Result(letter.id, "kept", reason_of(response))
+    # The backend may know the key only because the work ran, and died, under it.
+    if response.status is DispatchStatus.DUPLICATE:
+        return Result(letter.id, "kept", KNOWN)
     found.where.delete(letter.id)
     return Result(letter.id, "replayed", str(response.status))
 
@@ -250,18 +253,3 @@ def _dispatcher_of(found: Found) -> Dispatcher:
     if found.where.owner != ENDPOINT:
         return get_dispatcher(found.where.dispatcher)
     return dispatcher_for(found.letter.task)
-
-
-def as_new(request: DispatchRequest) -> DispatchRequest:
-    """Return the same work, due now and without expiry."""
-    # Its old due time and expiry have passed: replayed with them it would expire again.
-    return request.replace(delay=None, eta=None, expires=None)
-
-
-def _why(response: DispatchResponse) -> str:
-    if (error := response.error) is not None:
-        return f"{response.status} ({error.category}): {error.message}"
-    return (
-        "the backend knows its key already: the work is there, or ran; "
-        "wait until it forgets the key, or delete the letter"
-    )

@@ -107,7 +107,7 @@ def error_text(error: RunFailure | None) -> str:
 def _as_new(job: DeadJob) -> tuple[bytes, str, int]:
     """Envelope, queue and priority of work that is to run now."""
     try:
-        request = decode(job.body).replace(delay=None, eta=None, expires=None)
+        request = decode(job.body).as_new()
     except EnvelopeError:
         return job.body, job.queue, job.priority
     return encode(request), request.queue or job.queue, request.priority or 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import sqlite3
 import subprocess
@@ -20,6 +21,7 @@ import pytest
 from dispatchers import BaseDispatcher, DispatchRequest
 from dispatchers._config.registry import load_backend
 from dispatchers.backends.sqlite import SQLiteDispatcher
+from dispatchers.moving import BATCH
 from dispatchers.testing import Journal, processes
 
 from .workflow_backends import Backend, opened
@@ -127,6 +129,10 @@ class Site:
                 processes.kill(processes.family(process.pid))
                 process.communicate()
 
+    def ran(self) -> Counter[str]:
+        """Return how often each piece was run, by its id."""
+        return Counter(each.request_id for each in self.journal.entries)
+
     def move(self, *more: str, old: str = "old", new: str = "new") -> dict[str, Any]:
         """Move to the end, and return what the command says."""
         argv = ("move", "--from", old, "--to", new, "--json", *more)
@@ -201,8 +207,7 @@ def test_both_workers_run_while_it_moves(site: Site) -> None:
 
     assert (found["code"], found["ended"], found["known"]) == (0, True, 0)
     assert 0 < found["moved"] < 1000
-    ran = Counter(each.request_id for each in site.journal.entries)
-    assert ran == Counter(ids(requests))
+    assert site.ran() == Counter(ids(requests))
 
 
 def test_killed_in_the_middle_it_is_resumed(site: Site) -> None:
@@ -222,6 +227,29 @@ def test_killed_in_the_middle_it_is_resumed(site: Site) -> None:
     assert found["code"] == 0
     assert site.waiting(site.old) == 0
     assert Counter(ids(site.arrived())) == Counter(ids([*requests, *later]))
+
+
+def test_killed_at_random_while_both_workers_run_it_loses_nothing(site: Site) -> None:
+    """Whatever is killed when: all of it runs, and repeats are those of a kill, under their ids."""
+    requests, kills = site.put(3000), 0
+    chance = random.Random(7)
+    argv = ("move", "--from", "old", "--to", "new", "--follow")
+    with site.program("worker", "old"), site.program("worker", "new"):
+        while site.waiting(site.old) > 500 and kills < 8:
+            with site.program(*argv) as move:
+                before = site.waiting(site.old)
+                goal = before - chance.randrange(1, 300)
+                processes.wait_until(lambda g=goal: site.waiting(site.old) <= g, "nothing leaves")
+                processes.kill(processes.family(move.pid))
+            kills += 1
+        found = site.move()
+        missing = set(ids(requests))
+        processes.wait_until(lambda: missing <= site.ran().keys(), "some work was not done")
+
+    ran = site.ran()
+    assert (found["code"], kills > 0) == (0, True)
+    assert ran.keys() == missing
+    assert ran.total() - len(requests) <= kills * BATCH
 
 
 def test_what_goes_back_is_where_it_was(site: Site) -> None:

@@ -115,7 +115,7 @@ def test_what_is_refused_for_good_goes_back_at_the_end(
     assert states(old) == (1, 0)
     assert moved(new) == [ids[0], ids[2]]
     ((why, count),) = move.counts.refused.items()
-    assert (count, why.partition(":")[0]) == (1, f"rejected, {category}")
+    assert (count, why.partition(":")[0]) == (1, f"rejected ({category})")
 
 
 @pytest.mark.dispatchers_unchecked
