@@ -21,10 +21,10 @@ import pytest
 from dispatchers import BaseDispatcher, DispatchRequest
 from dispatchers._config.registry import load_backend
 from dispatchers.backends.sqlite import SQLiteDispatcher
-from dispatchers.moving import BATCH
-from dispatchers.testing import Journal, processes
+from dispatchers.moving import BATCH, Move
+from dispatchers.testing import Journal, RecordingDispatcher, processes
 
-from .workflow_backends import Backend, opened
+from .workflow_backends import WINDOW, Backend, opened
 
 pytestmark = [
     pytest.mark.slow,
@@ -90,14 +90,11 @@ class Site:
 
     def put(self, count: int, **options: Any) -> list[DispatchRequest]:
         """Dispatch notes to the old backend."""
-        requests = [
-            DispatchRequest(
-                task="dispatchers.testing.note",
-                payload={"journal": self.journal.path, "text": f"{n}"},
-                **options,
-            )
-            for n in range(count)
-        ]
+        requests = []
+        for n in range(count):
+            payload = {"journal": self.journal.path, "text": f"{n}"}
+            values = {"task": "dispatchers.testing.note", "payload": payload, **options}
+            requests.append(DispatchRequest.model_validate(values))
         self.old.dispatch_many(requests).raise_for_error()
         return requests
 
@@ -129,9 +126,22 @@ class Site:
                 processes.kill(processes.family(process.pid))
                 process.communicate()
 
+    def has_moved(self) -> bool:
+        """Tell whether the new backend has, or had, some work."""
+        counts = self.new._store.counts()
+        return bool(counts.ready or counts.running or counts.done)
+
+    def works(self, done: Callable[[], bool]) -> None:
+        """Wait until all is done; however long, as long as something is done meanwhile."""
+        while not done():
+            seen = len(self.journal.entries)
+            more = lambda: len(self.journal.entries) > seen or done()  # noqa: B023
+            processes.wait_until(more, "work is not done")
+
     def ran(self) -> Counter[str]:
         """Return how often each piece was run, by its id."""
-        return Counter(each.request_id for each in self.journal.entries)
+        entries = self.journal.entries
+        return Counter(each.request_id for each in entries if each.text != "began")
 
     def move(self, *more: str, old: str = "old", new: str = "new") -> dict[str, Any]:
         """Move to the end, and return what the command says."""
@@ -167,14 +177,31 @@ def held(path: Path) -> Iterator[None]:
 
 
 @pytest.fixture(params=OLD)
-def site(
+def backend(
     request: pytest.FixtureRequest, shared_redis: str, shared_rabbitmq: str, tmp_path: Path
-) -> Iterator[Site]:
+) -> Iterator[Backend]:
     servers = {"redis": shared_redis, "rabbitmq": shared_rabbitmq}
-    with opened(request.param, tmp_path, servers.__getitem__) as backend:
-        made = Site(tmp_path, backend)
-        yield made
-        made.close()
+    with opened(request.param, tmp_path, servers.__getitem__) as found:
+        yield found
+
+
+@pytest.fixture
+def site(backend: Backend, tmp_path: Path) -> Iterator[Site]:
+    """A site whose claims last a minute: a busy machine must not be taken for a dead process."""
+    patient = backend.app.replace(f"{WINDOW},", "60.0,").replace("=5000", "=60000")
+    leases = {name: 60.0 for name in backend.options if name == "lease"}
+    options = {**backend.options, **leases}
+    made = Site(tmp_path, backend._replace(options=options, app=patient))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def hasty(backend: Backend, tmp_path: Path) -> Iterator[Site]:
+    """A site whose claims last seconds."""
+    made = Site(tmp_path, backend)
+    yield made
+    made.close()
 
 
 def ids(requests: Sequence[DispatchRequest]) -> list[str]:
@@ -198,55 +225,61 @@ def test_all_of_ours_moves_in_order(site: Site) -> None:
 
 def test_both_workers_run_while_it_moves(site: Site) -> None:
     """O16: 1,000 pieces, each executed once, some by the old worker and some by the new one."""
-    requests = site.put(1000)
+    # The first waits until something was moved: else the old worker might run all of it before.
+    first = site.put(1, task="dispatchers.testing.linger", payload={"journal": site.journal.path})
+    requests = [*first, *site.put(999)]
     worker = ("worker", "--concurrency", "1")
     with site.program(*worker, "old"), site.program(*worker, "new"):
         processes.wait_until(lambda: bool(site.journal.entries), "no worker works")
-        found = site.move()
-        processes.wait_until(lambda: len(site.journal.entries) >= 1000, "some work was not done")
+        with site.program("move", "--from", "old", "--to", "new", "--json") as move:
+            processes.wait_until(lambda: site.has_moved(), "nothing is moved")
+            site.journal.release()
+            out, _ = move.communicate(timeout=120)
+        site.works(lambda: site.ran().keys() >= set(ids(requests)))
 
-    assert (found["code"], found["ended"], found["known"]) == (0, True, 0)
+    found = json.loads(out)
+    assert (move.returncode, found["ended"], found["known"]) == (0, True, 0)
     assert 0 < found["moved"] < 1000
     assert site.ran() == Counter(ids(requests))
 
 
-def test_killed_in_the_middle_it_is_resumed(site: Site) -> None:
+def test_killed_in_the_middle_it_is_resumed(hasty: Site) -> None:
     """Nothing is lost or doubled: what was claimed comes back, and the next run moves it."""
-    requests = site.put(300)
-    with site.program("move", "--from", "old", "--to", "new", "--follow") as move:
-        processes.wait_until(lambda: site.waiting(site.new) == 300, "it does not move")
-        with held(site.folder / "new.db"):
-            requests += site.put(200)
-            later = site.put(20, delay=timedelta(hours=1))
-            processes.wait_until(lambda: site.waiting(site.old) < 220, "nothing is claimed")
+    requests = hasty.put(300)
+    with hasty.program("move", "--from", "old", "--to", "new", "--follow") as move:
+        processes.wait_until(lambda: hasty.waiting(hasty.new) == 300, "it does not move")
+        with held(hasty.folder / "new.db"):
+            requests += hasty.put(200)
+            later = hasty.put(20, delay=timedelta(hours=1))
+            processes.wait_until(lambda: hasty.waiting(hasty.old) < 220, "nothing is claimed")
             processes.kill(processes.family(move.pid))
-    assert site.waiting(site.new) == 300
+    assert hasty.waiting(hasty.new) == 300
 
-    found = site.move()
+    found = hasty.move()
 
     assert found["code"] == 0
-    assert site.waiting(site.old) == 0
-    assert Counter(ids(site.arrived())) == Counter(ids([*requests, *later]))
+    assert hasty.waiting(hasty.old) == 0
+    assert Counter(ids(hasty.arrived())) == Counter(ids([*requests, *later]))
 
 
-def test_killed_at_random_while_both_workers_run_it_loses_nothing(site: Site) -> None:
+def test_killed_at_random_while_both_workers_run_it_loses_nothing(hasty: Site) -> None:
     """Whatever is killed when: all of it runs, and repeats are those of a kill, under their ids."""
-    requests, kills = site.put(3000), 0
+    requests, kills = hasty.put(3000), 0
     chance = random.Random(7)
     argv = ("move", "--from", "old", "--to", "new", "--follow")
-    with site.program("worker", "old"), site.program("worker", "new"):
-        while site.waiting(site.old) > 500 and kills < 8:
-            with site.program(*argv) as move:
-                before = site.waiting(site.old)
+    with hasty.program("worker", "old"), hasty.program("worker", "new"):
+        while hasty.waiting(hasty.old) > 500 and kills < 8:
+            with hasty.program(*argv) as move:
+                before = hasty.waiting(hasty.old)
                 goal = before - chance.randrange(1, 300)
-                processes.wait_until(lambda g=goal: site.waiting(site.old) <= g, "nothing leaves")
+                processes.wait_until(lambda g=goal: hasty.waiting(hasty.old) <= g, "nothing leaves")
                 processes.kill(processes.family(move.pid))
             kills += 1
-        found = site.move()
+        found = hasty.move()
         missing = set(ids(requests))
-        processes.wait_until(lambda: missing <= site.ran().keys(), "some work was not done")
+        hasty.works(lambda: missing <= hasty.ran().keys())
 
-    ran = site.ran()
+    ran = hasty.ran()
     assert (found["code"], kills > 0) == (0, True)
     assert ran.keys() == missing
     assert ran.total() - len(requests) <= kills * BATCH
@@ -296,6 +329,22 @@ def test_what_was_tried_keeps_the_attempts_that_are_left(site: Site) -> None:
     assert moved.due - datetime.now(UTC) > timedelta(minutes=50)
 
 
+@pytest.mark.dispatchers_unchecked
+def test_what_is_refused_goes_back(site: Site) -> None:
+    """C6: to the old workers, at the end; what is due and what is scheduled."""
+    due, later = site.put(5), site.put(5, delay=timedelta(hours=1))
+    refused = [due[1], due[3], later[2]]
+    new = RecordingDispatcher()
+    new.fail_when(lambda request: request in refused, category="unsupported")
+
+    move = Move(site.old._moving(None), new)  # type: ignore[arg-type]
+    move.run(lambda: False)
+
+    assert (move.counts.moved, move.counts.refused.total()) == (7, 3)
+    assert envelopes(site.old) == refused
+    assert site.waiting(site.old) == 3
+
+
 def test_work_of_a_file_moves_to_it(site: Site) -> None:
     """The other way round: every backend can be moved to, and its workers run what came."""
     requests = [
@@ -308,7 +357,7 @@ def test_work_of_a_file_moves_to_it(site: Site) -> None:
 
     found = site.move(old="new", new="old")
     with site.program("worker", "--concurrency", "1", "old"):
-        processes.wait_until(lambda: len(site.journal.entries) >= 100, "some work was not done")
+        site.works(lambda: len(site.journal.entries) >= 100)
 
     assert (found["code"], found["moved"]) == (0, 100)
     assert [each.request_id for each in site.journal.entries] == ids(requests)

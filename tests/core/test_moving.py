@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -191,6 +192,19 @@ def test_a_lost_lease_costs_nothing_but_a_repeat(old: SQLiteDispatcher) -> None:
     assert lost == [3]
     assert moved(new) == ids
     assert states(old) == (0, 0)
+
+
+def test_scheduled_work_is_claimed_once(old: SQLiteDispatcher) -> None:
+    """What is claimed, by whomever, is passed by."""
+    for _ in range(3):
+        assert old.dispatch(DispatchRequest(task="t", delay=timedelta(hours=1))).ok
+    mine, other = old._moving(None), old._moving(None)
+    mine.renew()
+    other.renew()
+
+    found = [mine.claim(2), other.claim(2), mine.claim(2)]
+
+    assert [len(each) for each in found] == [2, 1, 0]
 
 
 class Letters(ListClaims[str]):

@@ -25,8 +25,8 @@ from .conftest import Shop
 CONFIG = """modules = ["cli_shop", "cli_shop_notes"]
 target = "test"
 [targets.test]
-default = { backend = "sqlite", path = "old.db", lease = 1.0 }
-new = { backend = "sqlite", path = "new.db", lease = 1.0 }
+default = { backend = "sqlite", path = "old.db", lease = 60.0 }
+new = { backend = "sqlite", path = "new.db" }
 again = { backend = "sqlite", path = "link.db" }
 both = { backend = "failover", to = ["new", "again"] }
 here = "inline"
@@ -35,11 +35,14 @@ memory = "memory"
 """
 NOTES = """
 import os
+import time
 
 from dispatchers import current_run, task
 
 @task(name="shop.note")
 def note(n: int) -> None:
+    while os.path.exists("wait"):
+        time.sleep(0.01)
     file = os.open("notes", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.write(file, f"{n} {current_run().request.id}\\n".encode())
     os.close(file)
@@ -94,9 +97,13 @@ def noted(shop: Shop) -> list[tuple[int, str]]:
 def program(shop: Shop, *argv: str) -> Iterator[subprocess.Popen[str]]:
     """Run a command in a process of its own, and end it."""
     command = [sys.executable, "-m", "dispatchers", *argv]
-    with subprocess.Popen(
-        command, cwd=shop.folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
+    # Into a file: a worker whose log is not read waits for its pipe in the end.
+    with (
+        (shop.folder / "log").open("ab") as log,
+        subprocess.Popen(
+            command, cwd=shop.folder, stderr=log, stdout=subprocess.PIPE, text=True
+        ) as process,
+    ):
         try:
             yield process
         finally:
@@ -263,23 +270,28 @@ def test_what_is_refused_stays(moving: Shop) -> None:
 
 
 def test_both_workers_run_while_it_moves(moving: Shop) -> None:
-    """O16: 1,000 pieces, each executed once, some by the old worker and some by the new one."""
+    """O16: each piece is executed once, some by the old worker and some by the new one."""
     requests = put(1000)
     workers = ["worker", "--concurrency", "1", "--no-relay"]
+    (moving.folder / "wait").touch()
     with program(moving, *workers, "default"), program(moving, *workers, "new"):
-        processes.wait_until(lambda: bool(noted(moving)), "no worker works")
+        processes.wait_until(lambda: _running() > 0, "no worker works")
         with program(moving, "move", "--from", "default", "--to", "new", "--json") as move:
-            out, err = move.communicate(timeout=120)
-        processes.wait_until(lambda: len(noted(moving)) >= 1000, "some work was not done")
+            processes.wait_until(lambda: waiting("new") > 0, "nothing is moved")
+            (moving.folder / "wait").unlink()
+            out, _ = move.communicate(timeout=120)
+        while (seen := len(noted(moving))) < 1000:
+            processes.wait_until(lambda n=seen: len(noted(moving)) > n, "work is not done")
 
     found = json.loads(out)
-    assert (move.returncode, found["ended"], found["refused"]) == (0, True, {}), err
+    assert (move.returncode, found["ended"], found["refused"]) == (0, True, {})
     assert 0 < found["moved"] < 1000
     assert sorted(noted(moving)) == sorted((r.payload["n"], r.id) for r in requests)
 
 
 def test_killed_in_the_middle_it_is_resumed(moving: Shop) -> None:
     """Nothing is lost, whatever it was doing; a second run goes on, and knows what was there."""
+    moving.configure(CONFIG.replace("lease = 60.0", "lease = 1.0"))
     requests = put(500)
     argv = ("move", "--from", "default", "--to", "new")
     with program(moving, *argv, "--follow") as move:
