@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,7 @@ from dispatchers._tasks.task import catalogue
 for _name in ("COLUMNS", "LINES", "TERM", "PYTHONUNBUFFERED", "NO_COLOR", "FORCE_COLOR"):
     os.environ.pop(_name, None)  # tests that look at output see what a service's own log has
 
+ROOT = str(Path(__file__).parents[1])
 LONG = ("tests/docs/", "tests/adapters/", "tests/core/sqlite/", "tests/testing/")
 """Modules of processes and servers, few tests that take seconds each."""
 
@@ -46,6 +48,12 @@ def _interruptible() -> None:
     """A shell that starts tests in the background has them, and their children, ignore Ctrl-C."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let other processes import these tests, after what is installed."""
+    monkeypatch.setattr(sys, "path", [*sys.path, ROOT])
 
 
 @pytest.fixture(autouse=True)

@@ -57,6 +57,7 @@ class OutboxHarness(SourceHarness):
         self.rows.store.close()
 
 
+@pytest.mark.usefixtures("importable")
 class TestOutboxRows(SourceConformance):
     @pytest.fixture
     def harness(self, place: Place) -> SourceHarness:

@@ -56,12 +56,6 @@ class SharedHarness(JournalHarness):
 
 
 @pytest.fixture
-def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let other processes import these tests, after what is installed."""
-    monkeypatch.setattr(sys, "path", [*sys.path, ROOT])
-
-
-@pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait less for what does not happen."""
     monkeypatch.setattr(_calls, "PATIENCE", 3.0)
@@ -77,7 +71,7 @@ def test_a_broken_journal_is_caught(case: str, kind: Any, caplog: Any, tmp_path:
     assert _verdict(case, BrokenHarness(kind), caplog, tmp_path) == "failed"
 
 
-@pytest.mark.usefixtures("_importable")
+@pytest.mark.usefixtures("importable")
 @pytest.mark.parametrize(("case", "kind"), SHARED.items())
 def test_a_journal_that_processes_tear_is_caught(
     case: str, kind: Any, caplog: Any, tmp_path: Path
@@ -88,7 +82,7 @@ def test_a_journal_that_processes_tear_is_caught(
     assert any(_of_shared(case, kind, each, caplog) == "failed" for each in folders)
 
 
-@pytest.mark.usefixtures("_importable")
+@pytest.mark.usefixtures("importable")
 @pytest.mark.parametrize("case", sorted(SHARED))
 def test_cases_of_processes_can_be_passed(case: str, caplog: Any, tmp_path: Path) -> None:
     """The others are passed by `MemoryJournal`, in `tests/core/journal`."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,9 @@ from dispatchers.testing.sources import PutRow, SourceConformance, SourceHarness
 
 from .broken_sources import BROKEN, OfFile
 
+pytestmark = pytest.mark.usefixtures("importable")
 CASES = sorted(name for name in dir(SourceConformance) if name.startswith("test_"))
 PAIRS = [(case, kind) for case, kinds in BROKEN.items() for kind in kinds]
-ROOT = str(Path(__file__).parents[2])
 DEAR = {"test_killed_at_any_line_it_loses_nothing", "test_of_several_processes_one_leads"}
 """Cases that take seconds."""
 WHOLE_WAY = {name for name in CASES if name.endswith("_loses_nothing")} | DEAR
@@ -53,12 +52,6 @@ class BrokenHarness(SourceHarness):
 
     def close(self) -> None:
         self.own.database.close(5)
-
-
-@pytest.fixture(autouse=True)
-def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let other processes import these tests, after what is installed."""
-    monkeypatch.setattr(sys, "path", [*sys.path, ROOT])
 
 
 @pytest.fixture

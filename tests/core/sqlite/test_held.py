@@ -51,6 +51,7 @@ class HeldHarness(SourceHarness):
         self.database.close(5)
 
 
+@pytest.mark.usefixtures("importable")
 class TestHeldRows(SourceConformance):
     @pytest.fixture
     def harness(self, tmp_path: Path) -> SourceHarness:
