@@ -20,6 +20,7 @@ from dispatchers._tasks.task import AnyTask
 from ._arguments import add_command
 from ._durations import spoken
 from ._exit import Exit
+from ._explain_way import Stop, drawn, places, way_of
 from ._explain_workflow import SAME_KEY, WorkflowFacts, facts_of, in_words_of
 from ._fit import misfits, sample, waits
 from ._screen import Screen
@@ -55,8 +56,10 @@ class Explanation(Model):
     """The alias that it asks for."""
     backend: str | None
     """The backend's name."""
+    way: Stop | None = None
+    """The dispatcher, and those that it hands over to, as `failover`, `spill` and `outbox` do."""
     may_lie: tuple[str, ...] = ()
-    """Aliases of the dispatchers that it stands on, as `failover` and `spill` do."""
+    """Aliases of the dispatchers that it hands over to, and of those that these do."""
     queue: str | None
     """The queue; None leaves it to the backend."""
     answer: str | None
@@ -140,7 +143,7 @@ def _stranded(task: AnyTask, wanted: str, wrong: tuple[str, ...]) -> Explanation
 def _routed(
     task: AnyTask, wanted: str, dispatcher: BaseDispatcher, wrong: tuple[str, ...]
 ) -> Explanation:
-    request = sample(task)
+    request, way = sample(task), way_of(dispatcher)
     can, options = dispatcher.capabilities, dispatcher.options
     # What will happen, not what was asked for: without retries there is one attempt.
     attempts = (request.max_attempts or task.max_attempts) if can.retries else 1
@@ -151,7 +154,8 @@ def _routed(
         dispatcher=dispatcher.alias,
         wanted=wanted,
         backend=dispatcher.name,
-        may_lie=dispatcher.stands_on(options),
+        way=way,
+        may_lie=places(way),
         queue=dispatcher.queue_of(request),
         answer="executed" if can.runs_here else "accepted",
         durable=can.durable,
@@ -201,6 +205,7 @@ def in_words(found: Explanation) -> Mapping[str, str]:
     return {
         "defined in": found.origin,
         "goes through": _way(found),
+        **({"on its way": drawn(found.way)} if found.way and found.may_lie else {}),
         **({"work may lie with": _places_of(found)} if found.may_lie else {}),
         **({"in": found.files["path"]} if "path" in found.files else {}),
         "dispatch says": _answer(found),

@@ -146,3 +146,24 @@ def test_a_spill_says_where_work_may_lie(shop: Shop) -> None:
 
     assert "'main', or the file" in said
     assert str(shop.folder / "spill.db") in said
+
+
+def test_the_way_through_several_is_drawn(shop: Shop) -> None:
+    """F2, F3, F5: a failover over two brokers and a spill, one deadline for all of them."""
+    shop.configure(
+        f'{REST}default = {{ backend = "failover", to = ["main", "backup", "kept"] }}\n'
+        'main = { backend = "memory", deadline = 3.0 }\n'
+        'backup = "memory"\n'
+        'kept = { backend = "spill", to = "main", path = "spill.db" }\n'
+    )
+
+    found, said = explained(shop, "shop.welcome"), shop("explain", "shop.welcome").out
+
+    assert found["longest_wait"] == 3.25
+    assert found["may_lie"] == ["main", "backup", "kept"]
+    kept = found["way"]["then"][2]
+    assert (kept["dispatcher"], kept["file"]) == ("kept", str(shop.folder / "spill.db"))
+    assert [each["dispatcher"] for each in kept["then"]] == ["main"]
+    flat = " ".join(said.split())
+    assert "default (failover): main (memory), else backup (memory), else [kept (spill)" in flat
+    assert "until that takes it]" in flat
