@@ -21,7 +21,7 @@ MODULES = (
     *("dispatchers.workflows", "dispatchers.journals"),
     *("dispatchers.http", "dispatchers.sqlite", "dispatchers.testing"),
     *("dispatchers.testing.workflows", "dispatchers.testing.journals"),
-    "dispatchers.testing.sources",
+    *("dispatchers.testing.sources", "dispatchers.testing.passing"),
     *("dispatchers.testing.faults", "dispatchers.testing.servers", "dispatchers.testing.endpoint"),
     *("dispatchers_celery", "dispatchers_dramatiq", "dispatchers_rq"),
     *("dispatchers_django_rq", "dispatchers_django_q", "dispatchers_cloud_tasks"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from dispatchers._dispatch.base import BaseDispatcher
 from dispatchers._dispatch.protocol import Item, Sent
@@ -70,8 +71,14 @@ class Backend(BaseDispatcher):
     contract = 1
     capabilities = Capabilities(confirmed=True, batch=True, deduplicate=True)
 
-    def __init__(self, answer: Answer = take_it) -> None:
-        super().__init__(alias="suite", breaker=False, deadline=PATIENCE)
+    def __init__(self, answer: Answer = take_it, **options: Any) -> None:
+        given: dict[str, Any] = {
+            "alias": "suite",
+            "breaker": False,
+            "deadline": PATIENCE,
+            **options,
+        }
+        super().__init__(**given)
         self.answer = answer
         self.calls: list[tuple[str, bytes]] = []
         """The id and the body of each piece that it was asked to take."""
