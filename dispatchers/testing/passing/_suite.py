@@ -13,7 +13,7 @@ __all__ = ["PassingConformance"]
 
 
 class PassingConformance(Moves, Answers):
-    """What rules F1 to F4 promise, as far as it can be judged from outside."""
+    """Every promise of rules F1 to F4 that shows from outside."""
 
     @pytest.fixture
     def harness(self) -> PassingHarness:
