@@ -184,7 +184,7 @@ OF_DJANGO = ("django_rq", "django_q", "django_tasks")
 """Those whose settings are Django's, of which there are none here."""
 UP_TO_ITS_BACKEND = dict.fromkeys(("delay", "priority", "durable", "dead_letters"), False)
 """What `django_tasks` can where the backend of Django's can, or where it is told so."""
-OF_OTHERS = ("failover", "spill")
+OF_OTHERS = ("failover", "spill", "outbox")
 """Those that can do what the dispatchers behind them can."""
 NEEDED: Mapping[str, Mapping[str, Any]] = {
     "sqlite": {"path": "work.sqlite3"},

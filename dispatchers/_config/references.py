@@ -15,6 +15,7 @@ BUILT_IN: Mapping[str, str] = {
     "sqlite": "dispatchers.backends.sqlite:SQLiteDispatcher",
     "failover": "dispatchers.backends.failover:FailoverDispatcher",
     "spill": "dispatchers.backends.spill:SpillDispatcher",
+    "outbox": "dispatchers.outbox:OutboxDispatcher",
 }
 """Backends of the core, by name."""
 

@@ -25,7 +25,8 @@ __all__ = ["add"]
 LOOK = 0.2
 """Seconds between two looks whether it is over."""
 TEXT = """
-Hand over what dispatchers hold in stores: what `spill` kept while its broker was down.
+Hand over what dispatchers hold in stores: what `spill` kept while its broker was down, and what
+was committed into an `outbox`.
 
 A process that put it there hands it over by itself as long as it lives, and `dispatchers worker`
 does too; this is for what they did not live to do. Any number may run: one of them hands over, and

@@ -64,7 +64,7 @@ LOST = ("OperationalError", "InterfaceError")
 def category_of(exc: BaseException) -> ErrorCategory | None:
     """Return the category of what a driver raised, or SQLAlchemy for it; None knows none."""
     # SQLAlchemy's error has the driver's as `orig`, Django's as its cause.
-    for each in (exc, getattr(exc, "orig", None), exc.__cause__):
+    for each in (getattr(exc, "orig", None), exc.__cause__, exc):
         if isinstance(each, BaseException) and (found := _own(each)) is not None:
             return found
     return None

@@ -69,6 +69,10 @@ class OutboxRows(Source):
         known: The aliases whose rows others drain; what is for none of them becomes a dead letter.
 
         lease: Seconds without a heartbeat after which another process drains it.
+
+        notify: PostgreSQL: have each commit tell the one that drains.
+
+        settled: Called with what was settled, once it is committed.
     """
 
     def __init__(
@@ -79,8 +83,11 @@ class OutboxRows(Source):
         letters: Callable[[], DeadLetterStore | None] = lambda: None,
         known: Callable[[], Collection[str]] = tuple,
         lease: float = 10.0,
+        notify: bool = True,
+        settled: Callable[[Sequence[Settled]], None] = lambda _: None,
     ) -> None:
         self.store, self.alias, self.lease = store, alias, lease
+        self._notify, self._settled = notify, settled
         self._letters, self._known = letters, known
         self._watch = Watch()
         self._owner, self._pid, self._beaten = "", 0, 0.0
@@ -91,7 +98,7 @@ class OutboxRows(Source):
     def put(self, rows: Sequence[NewRow], *, timeout: float) -> None:
         """Add rows, all or none, in one transaction; an id that waits is left as it is."""
         with self.store.transaction(timeout=timeout) as executor:
-            for sql, values in insertion(self.store.dialect, rows):
+            for sql, values in insertion(self.store.dialect, rows, notify=self._notify):
                 executor.execute(sql, values)
 
     def by_lane(self, *, timeout: float) -> dict[str, tuple[int, float]]:
@@ -213,6 +220,7 @@ class OutboxRows(Source):
             for each in settled:
                 if each.fate is Fate.STAYS:
                     executor.execute(_STAYS, [each.why, each.row.seq])
+        self._settled(settled)
 
     def is_empty(self) -> bool:
         """Tell whether nothing waits."""

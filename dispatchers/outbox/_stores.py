@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from dispatchers._errors import MissingDependencyError
+from dispatchers._errors import ErrorCategory, MissingDependencyError, RejectedError
 from dispatchers._runtime.fork import renew_after_fork
 
+from ._errors import category_of
 from ._store import CHANNEL, CursorExecutor, Executor, Store
 
 __all__ = ["ConnectionStore", "PostgresStore", "SQLiteStore"]
@@ -55,10 +56,11 @@ class ConnectionStore(Store):
         """Begin a transaction, which is committed at the end, or rolled back."""
         until = time.monotonic() + timeout
         if not self._lock.acquire(timeout=timeout):
-            raise TimeoutError("other threads of this process were at the database all the time")
+            words = "other threads of this process were at the database all the time"
+            raise RejectedError(ErrorCategory.TIMEOUT, words)
         try:
             if self._connection is None:
-                self._connection = self._connect(max(until - time.monotonic(), 0.05))
+                self._connection = self._connected(max(until - time.monotonic(), 0.05))
             left = max(until - time.monotonic(), 0.05)
             with self._begun(self._connection, left, write=write) as executor:
                 yield executor
@@ -67,6 +69,13 @@ class ConnectionStore(Store):
             raise
         finally:
             self._lock.release()
+
+    def _connected(self, timeout: float) -> Any:
+        try:
+            return self._connect(timeout)
+        except Exception as exc:
+            # Certainly nothing was written.
+            raise RejectedError.because(exc, category_of(exc)) from exc
 
     def _discard(self) -> None:
         connection, self._connection = self._connection, None

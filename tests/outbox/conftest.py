@@ -6,12 +6,16 @@ import os
 import sqlite3
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
 
+from dispatchers import BaseDispatcher, get_dispatcher, override, task
 from dispatchers.outbox import PostgresStore, SQLiteStore, Store, schema
+from dispatchers.outbox._sqlalchemy import SQLAlchemyStore
+from dispatchers.testing import RecordingDispatcher
 
 POSTGRES = os.environ.get(
     "DISPATCHERS_TEST_POSTGRES_URL", "postgresql://postgres@127.0.0.1:5432/test"
@@ -29,7 +33,7 @@ class Place(NamedTuple):
         """Return the database as the outbox has it."""
         if self.dialect == "sqlite":
             return SQLiteStore(self.url.removeprefix("sqlite:"))
-        return PostgresStore(self.url)
+        return SQLAlchemyStore(self.url) if self.dialect == "mysql" else PostgresStore(self.url)
 
     def connect(self) -> Any:
         """Return a connection of the application, by the driver."""
@@ -113,14 +117,42 @@ def mariadb_place() -> Iterator[Place]:
     except pymysql.OperationalError as exc:
         _missing("MariaDB", exc)
         raise
+    # A test that failed within a transaction holds up no other.
+    admin.cursor().execute("SET lock_wait_timeout = 10")
     admin.cursor().execute(f"CREATE DATABASE {name}")
     yield _filled(Place("mysql", f"mysql+pymysql://{MARIADB.partition('://')[2]}/{name}"))
     admin.cursor().execute(f"DROP DATABASE {name}")
     admin.close()
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", "postgres", "mariadb"])
 def place(request) -> Place:
     """Each of the databases in turn."""
     found: Place = request.getfixturevalue(f"{request.param}_place")
     return found
+
+
+def sqlalchemy_url(place: Place, driver: str = "") -> str:
+    """Return the address of a database as SQLAlchemy takes it."""
+    if place.dialect == "sqlite":
+        return f"sqlite{driver}:///{place.url.removeprefix('sqlite:')}"
+    return place.url.replace("postgresql://", f"postgresql+{driver or 'psycopg'}://")
+
+
+@pytest.fixture
+def broker() -> RecordingDispatcher:
+    """What the outbox hands over to."""
+    return RecordingDispatcher(alias="broker")
+
+
+@task
+def note(n: int) -> None:
+    """Work of no importance."""
+
+
+@contextmanager
+def configured(place: Place, broker: BaseDispatcher, **options: Any) -> Iterator[Any]:
+    """Have `default` be an outbox in a database, before a broker."""
+    given = {"backend": "outbox", "to": "broker", "store": place.url, **options}
+    with override(default=given, broker=broker):
+        yield get_dispatcher()

@@ -13,6 +13,7 @@ from dispatchers import DispatchRequest
 from dispatchers._models.envelope import encode
 from dispatchers.forwarding import Fate, Forwarder, HeldRow, Settled
 from dispatchers.outbox import NewRow, OutboxRows
+from dispatchers.outbox._sqlalchemy import SQLAlchemyStore
 from dispatchers.testing import RecordingDispatcher, processes
 
 
@@ -242,6 +243,8 @@ def test_a_transaction_that_fails_leaves_nothing(rows, store):
 def test_a_database_that_comes_back_is_used_again(rows, store):
     """O6: a connection that is lost is made again."""
     rows.put([new(1)], timeout=5)
+    if isinstance(store, SQLAlchemyStore):
+        pytest.skip("its pool asks before it gives a connection")
     store._connection.close()
     with pytest.raises(Exception, match="closed"):
         rows.is_empty()
@@ -251,6 +254,8 @@ def test_a_database_that_comes_back_is_used_again(rows, store):
 
 def test_what_is_committed_is_told(rows, place):
     """F10: a relay in another process need not wait for its next look."""
+    if place.dialect == "mysql":
+        pytest.skip("MariaDB tells of nothing: it is looked every half second")
     told = threading.Event()
     rows.lead()
     with rows.watched(told.set):

@@ -1,0 +1,223 @@
+"""`outbox`: work is a row in the application's database, and leaves once that is committed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from dispatchers._config.api import get_dispatcher, state
+from dispatchers._dispatch.base import BaseDispatcher
+from dispatchers._dispatch.protocol import Item, Sent
+from dispatchers._dispatch.worker_protocol import Worker, WorkerOptions
+from dispatchers._errors import ErrorCategory
+from dispatchers._models.dead_letter import DeadLetterStore
+from dispatchers._models.options import BackendOptions
+from dispatchers._models.paths import absolute_spec
+from dispatchers._models.request import DispatchRequest
+from dispatchers._models.response import DispatchStatus
+from dispatchers._models.stats import Stats, queue_stats
+from dispatchers._stores.loading import dead_letters
+from dispatchers.backends._passing import PassingDispatcher, Unwaived, members_named
+from dispatchers.forwarding import Forwarder, Settled
+
+from ._insert import NewRow, lane_of
+from ._letters import OutboxLetters
+from ._loading import store_from
+from ._results import Results
+from ._rows import OutboxRows
+from ._store import Store
+
+__all__ = ["OutboxDispatcher", "OutboxOptions", "outbox_to", "outboxes"]
+
+NONE = (0, 0.0)
+"""Pieces of work of a lane, and the age of the oldest."""
+STALE = 60.0
+"""Seconds after which work that nothing hands over is worth a warning."""
+DOUBT = (None, ErrorCategory.UNAVAILABLE, ErrorCategory.INTERNAL)
+"""Categories of errors that may come after the commit: the connection was lost."""
+
+
+def _member(given: object) -> object:
+    if not isinstance(given, str | BaseDispatcher):
+        raise ValueError(f"is an alias, not {type(given).__name__}")  # noqa: TRY004 - of a field
+    return given
+
+
+class OutboxOptions(BackendOptions):
+    """Options of `outbox`; what workers need stands at the dispatcher behind it."""
+
+    to: Annotated[object, AfterValidator(_member)]
+    """The alias of the dispatcher that gets the work; in code the dispatcher itself, too."""
+    store: Annotated[object, BeforeValidator(absolute_spec)]
+    """The application's database: `sqlite:PATH`, `postgresql://...`, another URL of SQLAlchemy
+    such as `mysql+pymysql://...`, `django:ALIAS`, or `module:attribute`, an engine of SQLAlchemy;
+    in code the engine itself, too."""
+    waive: Unwaived = ()
+    """Nothing: it stands at the dispatcher behind it."""
+    order: Literal["lane", "none"] = "lane"
+    """`lane`: work of a lane (the header `lane`, else the queue) leaves in the order in which it
+    was committed; `none`: nothing waits for what is refused before it."""
+    notify: bool = True
+    """PostgreSQL: each commit tells the relay. It makes commits wait for each other for a moment,
+    which counts above some thousands a second: without, the relay looks every half second."""
+    lease: float = Field(default=10.0, ge=1, le=3600)
+    """Seconds without a sign of life after which another process hands over."""
+
+
+class OutboxDispatcher(BaseDispatcher):
+    """Writes work into a database, from which it is handed to another dispatcher.
+
+    `Outbox` writes it in a transaction of the caller's; this by itself commits each row.
+    """
+
+    name = "outbox"
+    contract = 1
+    capabilities = PassingDispatcher.capabilities.model_copy(
+        update={"dead_letters": True, "stats": True}
+    )
+    Options = OutboxOptions
+    options: OutboxOptions
+    # A database that swallows packets is waited for by the driver, which knows no deadline.
+    guarded = True
+
+    def __init__(
+        self, options: OutboxOptions | None = None, *, alias: str | None = None, **settings: object
+    ) -> None:
+        given = cast("OutboxOptions", self._validated(options, settings))
+        (self.to,) = members_named((given.to,), alias or self.name)
+        """The dispatcher that gets the work. Not owned, never closed."""
+        can = {"stats": True, "dead_letters": True, "durable": True, "confirmed": True}
+        self.capabilities = self.to.capabilities.model_copy(update={**can, "runs_here": False})
+        super().__init__(given, alias=alias)
+        self.store: Store = store_from(given.store, self.alias)
+        """The application's database."""
+        self.results = Results()
+        """What callers of this process want to be told."""
+        self.rows = OutboxRows(
+            self.store,
+            self.to.alias,
+            letters=self._other_letters,
+            known=self._known,
+            lease=given.lease,
+            notify=given.notify,
+            settled=self._settled,
+        )
+        """What waits."""
+        self.forwarder = Forwarder(self.rows, self.to, in_lanes=given.order == "lane")
+        """What hands over what waits."""
+        self._own_letters = OutboxLetters(self.store, self.to.alias, self._known)
+
+    @classmethod
+    def stands_on(cls, options: BackendOptions) -> tuple[str, ...]:
+        """Return the alias of the dispatcher behind it."""
+        given = cast("OutboxOptions", options).to
+        return (given,) if isinstance(given, str) else ()
+
+    def row_of(self, request: DispatchRequest, body: bytes) -> NewRow:
+        """Return the row of a request."""
+        lane = lane_of(request, self.to.options.queue)
+        return NewRow.of(request, body, self.to.alias, lane)
+
+    # Handing over.
+
+    def _send(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:
+        return cast("Sent", self._send_many([(request, body)], timeout=timeout)[0])
+
+    def _send_many(self, items: Sequence[Item], *, timeout: float) -> Sequence[Sent | Exception]:
+        self.rows.put([self.row_of(request, body) for request, body in items], timeout=timeout)
+        self.forwarder.notice()
+        held = DispatchStatus.DEFERRED
+        return [Sent(each.id, held, confirmed=True, durable=True) for each, _ in items]
+
+    def _category(self, exc: Exception) -> ErrorCategory | None:
+        return self.store.category(exc)
+
+    def _maybe_sent(self, exc: Exception) -> bool:
+        return self.store.category(exc) in DOUBT
+
+    def _settled(self, settled: Sequence[Settled]) -> None:
+        self.results.settled(settled)
+
+    def _known(self) -> list[str]:
+        """Return the aliases whose rows other outboxes of this database hand over."""
+        return [
+            each.to.alias
+            for each in outboxes()
+            if each.to.alias != self.to.alias and each.options.store == self.options.store
+        ]
+
+    # The rest of a backend.
+
+    def _probe(self, *, timeout: float) -> Sequence[str]:
+        waiting = self.rows.by_lane(timeout=timeout)
+        oldest = max((age for _, age in waiting.values()), default=0.0)
+        if oldest <= STALE:
+            return ()
+        count = sum(number for number, _ in waiting.values())
+        words = (
+            f"{count} pieces of work wait in the outbox, the oldest for {oldest:.0f} s: "
+            f"`dispatchers relay {self.alias}` hands them over"
+        )
+        return (words,)
+
+    def _stats(self, *, timeout: float) -> Sequence[Stats]:
+        """Count what waits here, by lane, together with what the dispatcher behind it counts."""
+        held = self.rows.by_lane(timeout=timeout)
+        found = {each.queue: each for each in self.to.stats(timeout=timeout)}
+        found |= {each.queue: each for each in queue_stats(queues=held.keys() - found.keys())}
+        return [
+            each._replace(
+                waiting=(each.waiting or 0) + held.get(name, NONE)[0],
+                oldest=max(each.oldest or 0.0, held.get(name, NONE)[1]),
+            )
+            for name, each in sorted(found.items())
+        ]
+
+    @property
+    def run_by(self) -> str | None:
+        """The program that runs the work of the dispatcher behind it."""
+        return self.to.run_by
+
+    def _worker(self, options: WorkerOptions) -> Worker:
+        return self.to._worker(options)
+
+    def _forwarders(self) -> Sequence[Forwarder]:
+        return (self.forwarder,)
+
+    def _other_letters(self) -> DeadLetterStore | None:
+        spec = self.options.dead_letters
+        return None if spec is None else dead_letters(spec)
+
+    def _dead_letters(self) -> DeadLetterStore:
+        return self._other_letters() or self._own_letters
+
+    def _close(self, timeout: float) -> int:
+        self.forwarder.stop(timeout)
+        self.store.close(timeout)
+        return 0
+
+
+def outboxes() -> Iterator[OutboxDispatcher]:
+    """Yield the outboxes of the target; no other dispatcher is built."""
+    for alias in sorted(state.snapshot.aliases()):
+        if _is_outbox(alias):
+            found = get_dispatcher(alias)
+            if isinstance(found, OutboxDispatcher):
+                yield found
+
+
+def _is_outbox(alias: str) -> bool:
+    try:
+        cls: Any = state.snapshot.specification(alias).cls
+    except Exception:  # noqa: BLE001 - an object, or one that cannot be used: its own use tells
+        return isinstance(state.snapshot.objects.get(alias), OutboxDispatcher)
+    return issubclass(cls, OutboxDispatcher)
+
+
+def outbox_to(found: BaseDispatcher) -> OutboxDispatcher | None:
+    """Return a dispatcher that is an outbox, or the outbox that hands over to it."""
+    if isinstance(found, OutboxDispatcher):
+        return found
+    return next((each for each in outboxes() if each.to.alias == found.alias), None)
