@@ -30,7 +30,7 @@ IDLE = 0
 
 
 class Target(ABC):
-    """What a row is added to."""
+    """Target of a row: a connection or a session."""
 
     dialect: str
     is_async: bool = False
