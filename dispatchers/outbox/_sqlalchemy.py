@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-from dispatchers._errors import ConfigurationError
+from dispatchers._errors import ConfigurationError, MissingDependencyError
 from dispatchers._runtime.fork import renew_after_fork
 
 from ._store import Executor, Result, Store, marked
@@ -60,6 +60,10 @@ class SQLAlchemyStore(Store):
             )
         except (ArgumentError, NoSuchModuleError) as exc:
             raise ConfigurationError(f"store is no URL that SQLAlchemy takes: {exc}") from None
+        except ImportError as exc:
+            raise MissingDependencyError(
+                f"the driver that store names is not installed: pip install {exc.name!r}"
+            ) from exc
         self.dialect = dialect_of(self._engine)
         renew_after_fork(self)
 

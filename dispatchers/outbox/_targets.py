@@ -250,6 +250,10 @@ def target_of(given: Any) -> Target:
     """
     if isinstance(given, sqlite3.Connection):
         return SQLiteTarget(given)
+    for module, name, kind in DRIVERS:
+        driver = sys.modules.get(module)
+        if driver is not None and isinstance(given, getattr(driver, name)):
+            return kind(given)
     if is_sqlalchemy(given, "scoped_session", "async_scoped_session"):
         given = given()
     if is_sqlalchemy(given, "Session"):
@@ -260,10 +264,6 @@ def target_of(given: Any) -> Target:
         return AsyncSQLAlchemyTarget(given, SessionTarget(given.sync_session))
     if is_sqlalchemy(given, "AsyncConnection"):
         return AsyncSQLAlchemyTarget(given, SQLAlchemyTarget(given.sync_connection))
-    for module, name, kind in DRIVERS:
-        driver = sys.modules.get(module)
-        if driver is not None and isinstance(given, getattr(driver, name)):
-            return kind(given)
     raise RejectedError(
         ErrorCategory.INVALID,
         f"an outbox is no {type(given).__name__}: give a connection of sqlite3, psycopg or "
