@@ -1,4 +1,4 @@
-"""`OutboxRows` passes the suite of stores of held work, on SQLite and PostgreSQL."""
+"""`OutboxRows` passes the suite of stores of held work, on SQLite, PostgreSQL and MariaDB."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from dispatchers.forwarding import Source
 from dispatchers.outbox import NewRow, OutboxRows
+from dispatchers.outbox._sqlalchemy import SQLAlchemyStore
 from dispatchers.testing.sources import PutRow, SourceConformance, SourceHarness
 
 from .conftest import Place
@@ -43,6 +44,8 @@ class OutboxHarness(SourceHarness):
     def in_transaction(self, source: Source) -> bool:
         assert isinstance(source, OutboxRows)
         store: Any = source.store
+        if isinstance(store, SQLAlchemyStore):
+            return bool(store._engine.pool.checkedout())
         if store._connection is None:
             return False
         if store.dialect == "sqlite":
