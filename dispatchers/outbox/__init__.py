@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ._dispatcher import OutboxDispatcher, OutboxOptions
+from ._dispatcher import OutboxDispatcher, OutboxOptions, outboxes
+from ._errors import category_of
 from ._insert import NewRow, insertion
 from ._outbox import Outbox
 from ._results import OnResult
@@ -23,6 +24,8 @@ from ._store import CHANNEL, CursorExecutor, Executor, Result, Store
 from ._stores import ConnectionStore, PostgresStore, SQLiteStore
 from ._table import DIALECTS, LEADERS, ROWS, TABLES, Column, Index, Kind, Table, schema
 from ._tables import create_tables
+from ._target import OnEnd, Statements, Target
+from ._targets import bounded
 
 if TYPE_CHECKING:
     from ._sqlalchemy import metadata
@@ -40,6 +43,7 @@ __all__ = [
     "Index",
     "Kind",
     "NewRow",
+    "OnEnd",
     "OnResult",
     "Outbox",
     "OutboxDispatcher",
@@ -48,11 +52,16 @@ __all__ = [
     "PostgresStore",
     "Result",
     "SQLiteStore",
+    "Statements",
     "Store",
     "Table",
+    "Target",
+    "bounded",
+    "category_of",
     "create_tables",
     "insertion",
     "metadata",
+    "outboxes",
     "schema",
 ]
 

@@ -11,7 +11,7 @@ from dispatchers._config.api import get_dispatcher, state
 from dispatchers._dispatch.base import BaseDispatcher
 from dispatchers._dispatch.protocol import Item, Sent
 from dispatchers._dispatch.worker_protocol import Worker, WorkerOptions
-from dispatchers._errors import ErrorCategory
+from dispatchers._errors import ErrorCategory, RejectedError
 from dispatchers._models.dead_letter import DeadLetterStore
 from dispatchers._models.options import BackendOptions
 from dispatchers._models.paths import absolute_spec
@@ -20,14 +20,15 @@ from dispatchers._models.response import DispatchStatus
 from dispatchers._models.stats import Stats, queue_stats
 from dispatchers._stores.loading import dead_letters
 from dispatchers.backends._passing import PassingDispatcher, Unwaived, members_named
-from dispatchers.forwarding import Forwarder, Settled
+from dispatchers.forwarding import Fate, Forwarder, Settled
 
-from ._insert import NewRow, lane_of
+from ._insert import NewRow, insertion, lane_of
 from ._letters import OutboxLetters
 from ._loading import store_from
 from ._results import Results
 from ._rows import OutboxRows
 from ._store import Store
+from ._target import Target
 
 __all__ = ["OutboxDispatcher", "OutboxOptions", "outbox_to", "outboxes"]
 
@@ -93,6 +94,8 @@ class OutboxDispatcher(BaseDispatcher):
         super().__init__(given, alias=alias)
         self.store: Store = store_from(given.store, self.alias)
         """The application's database."""
+        if self.store.target() is not None:
+            self._guard = None  # the row belongs to the caller's thread
         self.results = Results()
         """What callers of this process want to be told."""
         self.rows = OutboxRows(
@@ -126,10 +129,50 @@ class OutboxDispatcher(BaseDispatcher):
         return cast("Sent", self._send_many([(request, body)], timeout=timeout)[0])
 
     def _send_many(self, items: Sequence[Item], *, timeout: float) -> Sequence[Sent | Exception]:
-        self.rows.put([self.row_of(request, body) for request, body in items], timeout=timeout)
-        self.forwarder.notice()
+        if (target := self.store.target()) is None:
+            self.rows.put([self.row_of(*each) for each in items], timeout=timeout)
+            return self._held(items, committed=True)
+        alone = target.commits_itself()
+        try:
+            target.write(self._statements(items), timeout, savepoint=False)
+        except Exception as exc:
+            if alone:
+                raise
+            # Of a transaction nothing is committed unless all of it is.
+            raise RejectedError.because(exc, self.store.category(exc)) from exc
+        return self._added(target, items, alone=alone)
+
+    async def _asend(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:
+        if self.store.target() is None:
+            return await super()._asend(request, body, timeout=timeout)
+        return cast("Sent", (await self._asend_many([(request, body)], timeout=timeout))[0])
+
+    async def _asend_many(
+        self, items: Sequence[Item], *, timeout: float
+    ) -> Sequence[Sent | Exception]:
+        if (target := self.store.target()) is None:
+            return await super()._asend_many(items, timeout=timeout)
+        return await target.acall(lambda: self._send_many(items, timeout=timeout))
+
+    def _statements(self, items: Sequence[Item]) -> list[tuple[str, list[object]]]:
+        rows = [self.row_of(*each) for each in items]
+        return list(insertion(self.store.dialect, rows, notify=self.options.notify))
+
+    def _added(self, target: Target, items: Sequence[Item], *, alone: bool) -> Sequence[Sent]:
+        """Answer for rows in a transaction of the caller's, or committed by themselves."""
+        if not alone:
+            target.follow(self._ended)
+        return self._held(items, committed=alone)
+
+    def _held(self, items: Sequence[Item], *, committed: bool) -> Sequence[Sent]:
+        if committed:
+            self.store.committed(self.forwarder)
         held = DispatchStatus.DEFERRED
-        return [Sent(each.id, held, confirmed=True, durable=True) for each, _ in items]
+        return [Sent(each.id, held, confirmed=committed, durable=committed) for each, _ in items]
+
+    def _ended(self, committed: bool) -> None:
+        if committed:
+            self.store.committed(self.forwarder)
 
     def _category(self, exc: Exception) -> ErrorCategory | None:
         return self.store.category(exc)
@@ -139,6 +182,9 @@ class OutboxDispatcher(BaseDispatcher):
 
     def _settled(self, settled: Sequence[Settled]) -> None:
         self.results.settled(settled)
+        for each in settled:
+            if each.fate is not Fate.STAYS and each.response is not None:
+                self.store.settled(each.response)
 
     def _known(self) -> list[str]:
         """Return the aliases whose rows other outboxes of this database hand over."""

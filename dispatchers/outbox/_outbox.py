@@ -21,7 +21,8 @@ from ._dispatcher import OutboxDispatcher, outbox_to
 from ._errors import category_of
 from ._insert import insertion
 from ._results import OnResult, tell
-from ._targets import Target, target_of
+from ._target import Target
+from ._targets import target_of
 
 __all__ = ["Outbox"]
 

@@ -154,6 +154,10 @@ class OutboxRows(Source):
 
     def leave(self) -> None:
         """Let another process drain it at once."""
+        self._end_lead()
+        self.store.rest()
+
+    def _end_lead(self) -> None:
         if not self._beaten or self._pid != os.getpid():
             return
         self._beaten = 0.0

@@ -9,8 +9,11 @@ from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 from dispatchers._errors import ErrorCategory
+from dispatchers._models.response import DispatchResponse
+from dispatchers.forwarding import Forwarder
 
 from ._errors import category_of
+from ._target import Target
 
 __all__ = ["CHANNEL", "CursorExecutor", "Executor", "Result", "Store", "marked"]
 
@@ -71,6 +74,25 @@ class Store(ABC):
         Runs in a thread of its own. Returns at once where the database cannot tell: the tables are
         looked at every half second anyway.
         """
+
+    def target(self) -> Target | None:
+        """Return what dispatches add rows to: a transaction of the caller's, in its thread.
+
+        None, the default, has each dispatch committed in a transaction of the store's own.
+        """
+        return None
+
+    def committed(self, forwarder: Forwarder) -> None:
+        """Have what was committed handed over; called by the thread that committed it."""
+        forwarder.notice()
+
+    def settled(  # noqa: B027 - not all have someone to tell
+        self, response: DispatchResponse
+    ) -> None:
+        """Take note of a final response, in the process and the thread that handed over."""
+
+    def rest(self) -> None:  # noqa: B027 - a connection may stay open
+        """Close what is not worth keeping while nothing waits."""
 
     def category(self, exc: Exception) -> ErrorCategory | None:
         """Return the category of what the driver raised; None leaves it to the core."""

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import sys
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -19,47 +18,12 @@ from dispatchers._runtime.importing import import_object
 from ._deadline import busy_for, cancelled_after
 from ._loading import is_sqlalchemy, sqlalchemy_part
 from ._store import marked
+from ._target import OnEnd, Statements, Target
 
-__all__ = ["Target", "target_of"]
+__all__ = ["bounded", "target_of"]
 
-Statements = Iterable[tuple[str, Sequence[object]]]
-ON_COMMIT = Callable[[bool], object]
-"""Called once it is known: true after the commit, false after a rollback."""
 IDLE = 0
 """`psycopg.pq.TransactionStatus.IDLE`: no transaction is open."""
-
-
-class Target(ABC):
-    """Target of a row: a connection or a session."""
-
-    dialect: str
-    is_async: bool = False
-    """Only coroutines can use it."""
-
-    def commits_itself(self) -> bool:
-        """Tell whether each statement is committed by itself, as no transaction is open."""
-        return False
-
-    @abstractmethod
-    def write(self, statements: Statements, timeout: float, *, savepoint: bool) -> None:
-        """Run statements.
-
-        Args:
-            statements: SQL with `?`, and its values.
-
-            timeout: Seconds.
-
-            savepoint: Undo them alone where one fails, so that the transaction can go on.
-        """
-
-    async def awrite(self, statements: Statements, timeout: float, *, savepoint: bool) -> None:
-        """The same for a coroutine; by default without waiting."""
-        self.write(statements, timeout, savepoint=savepoint)
-
-    def follow(self, told: ON_COMMIT) -> bool:
-        """Have a function told of the transaction's end; false where that cannot be known."""
-        del told
-        return False
 
 
 class _AsyncTarget(Target):
@@ -186,7 +150,7 @@ class SessionTarget(SQLAlchemyTarget):
     def _connection(self) -> Any:
         return self._given.connection()
 
-    def follow(self, told: ON_COMMIT) -> bool:
+    def follow(self, told: OnEnd) -> bool:
         """Have a function told of the end of the session's transaction."""
         follow: Any = import_object("dispatchers.outbox._session:follow")
         follow(self._given, told)
@@ -213,7 +177,7 @@ class AsyncSQLAlchemyTarget(_AsyncTarget):
 
         await self._given.run_sync(write)
 
-    def follow(self, told: ON_COMMIT) -> bool:
+    def follow(self, told: OnEnd) -> bool:
         """Have a function told of the end of the session's transaction."""
         return self._sync.follow(told)
 
@@ -222,13 +186,19 @@ def execute(connection: Any, statements: Statements, timeout: float, *, savepoin
     """Run statements on a connection of SQLAlchemy."""
     mark = sqlalchemy_part("mark_of")(connection)
     guard = connection.begin_nested() if savepoint else nullcontext()
-    with guard, _bounded(connection, timeout):
+    with guard, bounded(connection.connection.driver_connection, timeout):
         for sql, values in statements:
             connection.exec_driver_sql(marked(sql, mark), tuple(values))
 
 
-def _bounded(connection: Any, timeout: float) -> AbstractContextManager[None]:
-    driver = connection.connection.driver_connection
+def bounded(driver: Any, timeout: float) -> AbstractContextManager[None]:
+    """Have the statements of a block on a driver's connection end in time, where it can be had.
+
+    Args:
+        driver: The connection as the driver has it: of `sqlite3` or psycopg, else nothing is done.
+
+        timeout: Seconds; of SQLite those that it waits for others.
+    """
     if isinstance(driver, sqlite3.Connection):
         return busy_for(driver, timeout)
     if type(driver).__module__.startswith("psycopg") and hasattr(driver, "cancel"):

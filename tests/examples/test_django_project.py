@@ -21,7 +21,8 @@ from uuid import uuid4
 import pytest
 
 from dispatchers.http import PATH
-from dispatchers.testing.servers import MissingServerError, free_port, redis_url
+from dispatchers.testing import processes
+from dispatchers.testing.servers import MissingServerError, RedisServer, free_port, redis_url
 
 pytestmark = pytest.mark.slow  # whole projects, processes by the dozen
 
@@ -42,6 +43,7 @@ class Site:
         self.web: str = ""
         self.worker: str = ""
         self.both = {"SHOP_QUEUE": queue, "SHOP_DATA": str(data)}
+        self.served: list[subprocess.Popen[str]] = []
 
     def variables(self, **more: str) -> dict[str, str]:
         mine = {k: v for k, v in os.environ.items() if not k.startswith(("DISPATCHERS_", "DJANGO"))}
@@ -79,6 +81,7 @@ class Site:
         bind = f"127.0.0.1:{port}"
         gunicorn = ("-m", "gunicorn", "project.wsgi", "--workers", "2", "--bind", bind)
         process = self.start(*gunicorn, **more)
+        self.served.append(process)
         url = f"http://{bind}"
         wait_until(lambda: process.poll() is not None or answers(f"{url}/orders/0"))
         assert process.poll() is None, self.logs()
@@ -247,3 +250,28 @@ def test_a_web_process_is_no_worker(site: Site) -> None:
     assert status == 404
     if site.worker:
         assert ask(f"{site.worker}{PATH}", {})[0] in {401, 415}
+
+
+def test_an_outbox_loses_no_order_while_the_broker_is_stopped(tmp_path: Path) -> None:
+    """Orders are taken all the while; a killed web process leaves its rows to the worker."""
+    with RedisServer() as redis, ExitStack() as stack:
+        site = Site("celery", tmp_path, stack)
+        site.both |= {"SHOP_OUTBOX": "1", "SHOP_BROKER": redis.url}
+        site.manage("migrate", "--verbosity", "0")
+        site.web = site.serve(free_port())
+        site.start("manage.py", "dispatchers_worker", "--concurrency", "2")
+        placed = [site.place() for _ in range(5)]
+        before = [booked(site, each["number"]) for each in placed]
+
+        redis.stop()
+        during = [site.place() for _ in range(20)]
+        waiting = [site.order(each["number"])[1]["booked"] for each in during]
+        for process in [each for each in site.served if each.poll() is None]:
+            processes.kill(processes.family(process.pid))
+        redis.start()
+        site.web = site.serve(free_port())
+        after = [booked(site, each["number"]) for each in during]
+
+    assert [each["held"] for each in [*placed, *during]] == ["deferred"] * 25
+    assert waiting == [0] * 20
+    assert [each["booked"] for each in [*before, *after]] == [1] * 25, site.logs()

@@ -15,7 +15,14 @@ import pytest
 from kombu.connection import Connection
 from redis import Redis
 
-from dispatchers.testing.servers import MissingServerError, free_port, rabbitmq_url, redis_url
+from dispatchers.testing import processes
+from dispatchers.testing.servers import (
+    MissingServerError,
+    RedisServer,
+    free_port,
+    rabbitmq_url,
+    redis_url,
+)
 
 pytestmark = pytest.mark.slow  # whole projects, processes by the dozen
 
@@ -120,3 +127,37 @@ def test_a_broker_that_is_down_is_an_answer(shop: Path) -> None:
     assert placed.returncode == 1
     assert placed.stdout.startswith("rejected no connection to the broker")
     assert "Traceback" not in placed.stderr
+
+
+def test_an_outbox_loses_nothing_while_the_broker_is_stopped(shop: Path) -> None:
+    """Orders are taken all the while, and run once it is back; who placed them is long gone."""
+    with RedisServer() as redis:
+        variables = {
+            "DISPATCHERS_TARGET": "outbox",
+            "DISPATCHERS_TARGETS__OUTBOX__BROKER__URL": redis.url,
+        }
+        before = _run(shop, variables, "shop", "order", "3")
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "dispatchers", "worker", "--concurrency", "1"],
+            cwd=shop,
+            env={**os.environ, **variables},
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            _wait_for(shop, "3 orders, 59.70 in all; 3 mails, attempt 2\n")
+            redis.stop()
+            during = [_run(shop, variables, "shop", "order", "3") for _ in range(4)]
+            redis.start()
+            _wait_for(shop, "15 orders, 298.50 in all; 15 mails, attempt 2\n")
+        finally:
+            processes.kill(processes.family(worker.pid))
+            worker.wait()
+
+    assert [each.returncode for each in [before, *during]] == [0] * 5
+    assert [each.stdout.split() for each in [before, *during]] == [["deferred"] * 3] * 5
+
+
+def _wait_for(shop: Path, report: str) -> None:
+    processes.wait_until(
+        lambda: _run(shop, {}, "shop", "report").stdout == report, f"it was never {report!r}"
+    )

@@ -9,7 +9,7 @@ from django.db.backends.signals import connection_created
 
 from dispatchers.frameworks import keep_in_process, reload
 
-__all__ = ["install", "overridden"]
+__all__ = ["in_tests", "install", "overridden"]
 
 SETTING = "DISPATCHERS_IN_TESTS"
 CONFIGURED = "configured"
@@ -26,7 +26,7 @@ class _Overrides:
 def install() -> None:
     """Keep work in the process while tests run."""
     keep_in_process(_keeps)
-    _Overrides.in_tests = _in_tests()
+    _Overrides.in_tests = in_tests()
     connection_created.connect(_follow)
 
 
@@ -40,10 +40,10 @@ def _keeps(origin: str) -> bool | None:
         return False
     if _Overrides.depth and origin.startswith("settings."):
         return False
-    return True if _in_tests() else None
+    return True if in_tests() else None
 
 
-def _in_tests() -> bool:
+def in_tests() -> bool:
     """Return whether Django's test environment is set up, or about to be by `manage.py test`."""
     mail = sys.modules.get("django.core.mail")
     return hasattr(mail, "outbox") or sys.argv[1:2] == ["test"]
@@ -52,6 +52,6 @@ def _in_tests() -> bool:
 def _follow(**_: object) -> None:
     # A runner of the project's own sets the environment up after the applications: the first
     # connection, to the tests' database, is the first that is heard of it.
-    if _Overrides.in_tests is not (found := _in_tests()):
+    if _Overrides.in_tests is not (found := in_tests()):
         _Overrides.in_tests = found
         reload()

@@ -27,6 +27,8 @@ from dispatchers.frameworks import collected, dispatcher_for, refused
 from dispatchers.held import HoldingDispatcher
 
 from ._connections import shared
+from ._outbox_results import Expected
+from .outbox import database_of
 from .signals import dispatched
 
 __all__ = ["OnCommit", "OnResult", "holding"]
@@ -94,6 +96,8 @@ class OnCommit:
         held = self._holder(request)
         if isinstance(held, DispatchResponse):
             return held
+        if isinstance(held, Beside):
+            return held.dispatch(request)
         response = held.marked(lambda: held.dispatch(request))
         return held.final.get(response.request_id, response)
 
@@ -122,14 +126,20 @@ class OnCommit:
         held = self._holder(requests[0])
         if isinstance(held, DispatchResponse):
             return [held, *(refused(self.alias, each, _cause(held)) for each in requests[1:])]
+        if isinstance(held, Beside):
+            return held.dispatch_many(requests)
         responses = held.marked(lambda: held.dispatch_many(requests))
         return [held.final.get(each.request_id, each) for each in responses]
 
-    def _holder(self, request: DispatchRequest) -> Holder | DispatchResponse:
+    def _holder(self, request: DispatchRequest) -> Holder | Beside | DispatchResponse:
         """Return the holder for the task's dispatcher, or the answer where there is none."""
         try:
             to = get_dispatcher(self._to) if self._to else dispatcher_for(_task(request))
-            return Holder(to, _open_transactions(self._using), self._report)
+            using = _open_transactions(self._using)
+            # It has a row in the very transaction: to wait would lose it between commit and row.
+            if (place := database_of(to)) and not _others(using, place):
+                return Beside(to, place, self._on_result)
+            return Holder(to, using, self._report)
         except Exception as exc:  # noqa: BLE001 - C1: no dispatcher exists yet that could answer
             return refused(self.alias, request, exc)
 
@@ -169,11 +179,70 @@ def _open_transactions(using: str | None) -> list[str]:
     return found or [DEFAULT_DB_ALIAS]
 
 
+def _others(using: Sequence[str], place: str) -> bool:
+    """Tell whether a transaction is waited for that is not in this database."""
+    return any(each != place and is_open(connections[each]) for each in using)
+
+
 def is_open(connection: Any) -> bool:
     """Return whether a transaction is open that is not a `TestCase`'s own."""
     if connection.in_atomic_block:
         return any(not block._from_testcase for block in connection.atomic_blocks)
     return connection.connection is not None and not connection.get_autocommit()
+
+
+class Beside:
+    """Dispatches to an outbox, whose row is in the transaction that is waited for.
+
+    Args:
+        outbox: The dispatcher.
+
+        place: The alias of its database.
+
+        on_result: Called with the final responses, by the thread that hands over.
+    """
+
+    def __init__(self, outbox: BaseDispatcher, place: str, on_result: OnResult | None) -> None:
+        self._outbox, self._place, self._on_result = outbox, place, on_result
+
+    def dispatch(self, request: DispatchRequest) -> DispatchResponse:
+        """Write one row."""
+        expected = self._expected([request])
+        response = self._outbox.dispatch(request)
+        self._follow([response], expected)
+        return response
+
+    def dispatch_many(self, requests: Sequence[DispatchRequest]) -> Sequence[DispatchResponse]:
+        """Write several rows."""
+        expected = self._expected(requests)
+        responses = self._outbox.dispatch_many(requests)
+        self._follow(responses, expected)
+        return responses
+
+    def _expected(self, requests: Sequence[object]) -> dict[str, Expected]:
+        # Before they are written: what is committed at once may be handed over before the answer.
+        if self._on_result is None:
+            return {}
+        asked = [each for each in requests if isinstance(each, DispatchRequest)]
+        return {each.id: Expected(each.id, self._on_result) for each in asked}
+
+    def _follow(self, responses: Sequence[DispatchResponse], expected: dict[str, Expected]) -> None:
+        """Wait for the responses as long as Django's callbacks live: a rollback drops them."""
+        for each in responses:
+            waits = expected.get(each.request_id)
+            if waits is None or not each.ok:
+                continue
+            if each.durable:
+                waits()
+            else:
+                self._keep(waits)
+
+    def _keep(self, waits: Expected) -> None:
+        connection = connections[self._place]
+        if connection.in_atomic_block:
+            connection.on_commit(waits, robust=True)
+        else:  # of a transaction that Django does not manage the end is not known
+            waits()
 
 
 class Holder(HoldingDispatcher):

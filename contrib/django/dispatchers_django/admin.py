@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from django.contrib import admin
 from django.contrib.admin.utils import quote, unquote
 from django.core.exceptions import PermissionDenied
+from django.db import transaction
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.template import engines
@@ -20,6 +22,7 @@ from dispatchers import DeadLetter as Letter
 from dispatchers.frameworks import dead_letter_stores
 
 from .models import Claim, DeadLetter, OutboxRow, TaskResult
+from .outbox import wake_all
 from .stores import digest
 
 __all__ = ["ClaimAdmin", "DeadLetterAdmin", "OutboxRowAdmin", "TaskResultAdmin"]
@@ -108,11 +111,11 @@ class TaskResultAdmin(ReadOnlyAdmin):
 class OutboxRowAdmin(ReadOnlyAdmin):
     """Read-only, without envelopes, which hold users' data; dead rows can be tried again."""
 
-    list_display = ("task", "request_id", "lane", "age", "tries", "dead", "why")
+    list_display = ("task", "request_id", "lane", "age", "tries", "dead", "reason")
     list_filter = ("dead", "alias", "task")
     search_fields = ("=request_id", "task", "lane")
-    exclude = ("body", "created_at")
-    readonly_fields = ("since",)
+    exclude = ("body", "created_at", "why")
+    readonly_fields = ("since", "reason")
     actions = ("replay",)
 
     @admin.display(ordering="created_at")
@@ -125,10 +128,21 @@ class OutboxRowAdmin(ReadOnlyAdmin):
         """Return the time of the dispatch."""
         return _instant(row)
 
+    @admin.display(description="why")
+    def reason(self, row: OutboxRow) -> str:
+        """Return the answer to the last try; a dead row has it within its dead letter."""
+        if row.dead:
+            with suppress(ValueError):
+                letter = Letter.from_json(row.why or "", body=b"")
+                return letter.error.message if letter.error else letter.reason
+        return row.why or ""
+
     @admin.action(description="Try dead rows again", permissions=["replay"])
     def replay(self, request: HttpRequest, rows: QuerySet[OutboxRow]) -> None:
         """Have dead rows handed over once more, each in its old place."""
-        count = rows.filter(dead=True).update(dead=False, why=None)
+        count = rows.filter(dead=True).update(dead=False, why=None, tries=0)
+        # What hands over is told at the commit, as of any row.
+        transaction.on_commit(wake_all, using=rows.db, robust=True)
         self.message_user(request, f"{count} rows wait to be handed over again.")
 
     def has_replay_permission(self, request: HttpRequest) -> bool:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage
+from django.db import connections, router
 from django.urls import NoReverseMatch, is_valid_path, reverse
 
-from dispatchers import ConfigurationError, get_dispatcher
+from dispatchers import BaseDispatcher, ConfigurationError, get_dispatcher
 from dispatchers.frameworks import Problem, problems
 from dispatchers.http import Endpoint
 
 from ._settings import NAME
+from .outbox import DjangoStore
 
-__all__ = ["check_deployment", "check_settings", "register"]
+__all__ = ["check_deployment", "check_outboxes", "check_settings", "register"]
 
 TAG = "dispatchers"
 
@@ -26,18 +29,32 @@ def register() -> None:
     """Add the checks."""
     checks.register(check_settings, TAG)
     checks.register(check_deployment, TAG, deploy=True)
+    checks.register(check_outboxes, TAG, checks.Tags.database)
 
 
 def check_settings(app_configs: Any, **_: object) -> list[CheckMessage]:
-    """Return every problem of every dispatcher: `dispatchers.E001`, `dispatchers.W001`."""
+    """Return every problem of every dispatcher: `dispatchers.E001`, `.E005`, `.W001`."""
     del app_configs
-    return [_message(each, "001") for each in problems()]
+    kept_away = [_message(each, "005") for each in _without_tables()]
+    return [*(_message(each, "001") for each in problems()), *kept_away]
 
 
 def check_deployment(app_configs: Any, **_: object) -> list[CheckMessage]:
     """Return what is fine for development only: `dispatchers.E002`, `dispatchers.W002`."""
     del app_configs
     return [_message(each, "002") for each in [*_of_endpoint(), *_of_dispatchers()]]
+
+
+def check_outboxes(
+    app_configs: Any, databases: Iterable[str] | None = None, **_: object
+) -> list[CheckMessage]:
+    """Return the databases whose outbox has no tables yet: `dispatchers.W005`.
+
+    With `check --database ALIAS`, and by `migrate`, which must not be kept from making them.
+    """
+    del app_configs
+    wanted = {place: alias for alias, place in _outboxes().items() if place in (databases or ())}
+    return [_message(_not_migrated(*each), "005") for each in wanted.items() if _lacks(each[0])]
 
 
 def _message(problem: Problem, number: str) -> CheckMessage:
@@ -91,8 +108,8 @@ def _warning(message: str) -> Problem:
     return Problem("", "", "warning", f"endpoint: {message}")
 
 
-def _of_dispatchers() -> Iterable[Problem]:
-    """Yield dispatchers whose work is lost with the process."""
+def _configured(backend: str | None = None) -> Iterable[tuple[str, BaseDispatcher]]:
+    """Yield the dispatchers of the settings, or of one backend, that can be built, by alias."""
     from ._settings import source
 
     try:
@@ -101,11 +118,53 @@ def _of_dispatchers() -> Iterable[Problem]:
         # Said by `check_settings`: each problem is shown once.
         return
     targets: Any = found.get("targets", {})
-    for alias in next(iter(targets.values()), {}):
-        try:
-            dispatcher = get_dispatcher(alias)
-        except ConfigurationError:
-            continue
+    for alias, table in next(iter(targets.values()), {}).items():
+        if backend in (None, table["backend"]):
+            with suppress(ConfigurationError):
+                yield alias, get_dispatcher(alias)
+
+
+def _outboxes() -> dict[str, str]:
+    """Return the database of each outbox in one of Django's, by the dispatcher's alias."""
+    found = {alias: getattr(each, "store", None) for alias, each in _configured("outbox")}
+    return {alias: each.alias for alias, each in found.items() if isinstance(each, DjangoStore)}
+
+
+def _without_tables() -> Iterable[Problem]:
+    """Yield outboxes in databases in which no migration may make their tables."""
+    from .models import OutboxRow
+
+    for alias, place in _outboxes().items():
+        if not router.allow_migrate_model(place, OutboxRow):
+            yield Problem(
+                alias,
+                "outbox",
+                "error",
+                f"settings.{NAME}[{alias!r}]: store 'django:{place}' gets no tables, as a router "
+                "of DATABASE_ROUTERS forbids the migrations of 'dispatchers' there: allow them, "
+                "or name another database",
+            )
+
+
+def _lacks(place: str) -> bool:
+    from .models import OutboxRow
+
+    return OutboxRow._meta.db_table not in connections[place].introspection.table_names()
+
+
+def _not_migrated(place: str, alias: str) -> Problem:
+    return Problem(
+        alias,
+        "outbox",
+        "warning",
+        f"settings.{NAME}[{alias!r}]: database {place!r} has no tables for an outbox, and each "
+        f"dispatch is rejected: `manage.py migrate dispatchers --database {place}` makes them",
+    )
+
+
+def _of_dispatchers() -> Iterable[Problem]:
+    """Yield dispatchers whose work is lost with the process."""
+    for alias, dispatcher in _configured():
         if not dispatcher.capabilities.durable:
             yield Problem(
                 alias,

@@ -1,4 +1,4 @@
-"""Settings. `SHOP_QUEUE` alone says how work gets to a worker."""
+"""Settings. `SHOP_QUEUE` alone says how work gets to a worker, `SHOP_OUTBOX` what survives."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,12 @@ QUEUES = {
 CLAIMS = {"idempotency": "dispatchers_django.stores:IdempotencyStore"}
 CHOSEN = QUEUES[os.environ.get("SHOP_QUEUE", "inline")]
 
-DISPATCHERS = {"default": {**CHOSEN, "OPTIONS": {**CHOSEN.get("OPTIONS", {}), **CLAIMS}}}
+QUEUE = {**CHOSEN, "OPTIONS": {**CHOSEN.get("OPTIONS", {}), **CLAIMS}}
+# A row beside the order, and no commit without it; it leaves when the queue takes it.
+OUTBOX = {"BACKEND": "outbox", "OPTIONS": {"to": "queue", "store": "django:default"}}
+
+HAS_OUTBOX = os.environ.get("SHOP_OUTBOX") == "1"
+DISPATCHERS = {"default": OUTBOX, "queue": QUEUE} if HAS_OUTBOX else {"default": QUEUE}
 DISPATCHERS_SETTINGS = {"endpoint": CLAIMS}
 
 INSTALLED_APPS = [

@@ -24,6 +24,8 @@ def main() -> int:
 
 def place(number: int) -> int:
     """Place so many orders; each answer is looked at, and none is an exception."""
+    with books.books():
+        pass  # the file is there, and an outbox has its tables in it
     batch = tasks.order.batch()
     for each in range(number):
         batch.add(uuid4(), f"customer{each}", Decimal("19.90"))

@@ -8,6 +8,8 @@ from contextlib import closing, contextmanager
 from decimal import Decimal
 from uuid import UUID
 
+from dispatchers.outbox import schema
+
 TABLES = """
 CREATE TABLE IF NOT EXISTS orders (id TEXT PRIMARY KEY, customer TEXT, amount TEXT);
 CREATE TABLE IF NOT EXISTS mails (order_id TEXT PRIMARY KEY, address TEXT, attempt INTEGER);
@@ -19,6 +21,7 @@ def books() -> Iterator[sqlite3.Connection]:
     """An open transaction on the books."""
     with closing(sqlite3.connect("shop.sqlite3", timeout=30)) as connection:
         connection.executescript(TABLES)
+        connection.executescript(";".join(schema("sqlite")))  # for the target `outbox`
         with connection:
             yield connection
 

@@ -19,6 +19,11 @@ PARTS = (
         "django.db.backends.base.base:BaseDatabaseWrapper.close_if_unusable_or_obsolete", "self"
     ),
     Canary("django.utils.connection:BaseConnectionHandler.all", "self", "initialized_only"),
+    Canary("django.utils.connection:BaseConnectionHandler.create_connection", "self", "alias"),
+    Canary("django.db.backends.base.base:BaseDatabaseWrapper.inc_thread_sharing", "self"),
+    Canary("django.db.backends.base.base:BaseDatabaseWrapper.autocommit"),
+    Canary("django.db.backends.base.base:BaseDatabaseWrapper.run_on_commit"),
+    Canary("django.db.transaction:mark_for_rollback_on_error", "using"),
 )
 
 

@@ -1,0 +1,52 @@
+"""Transactions of callers, to which rows are added: the protocol."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+__all__ = ["OnEnd", "Statements", "Target"]
+
+T = TypeVar("T")
+Statements = Iterable[tuple[str, Sequence[object]]]
+"""SQL with `?` for values, and the values."""
+OnEnd = Callable[[bool], object]
+"""Called once it is known: true after the commit, false after a rollback."""
+
+
+class Target(ABC):
+    """Target of a row: a connection or a session."""
+
+    dialect: str
+    is_async: bool = False
+    """Only coroutines can use it."""
+
+    def commits_itself(self) -> bool:
+        """Tell whether each statement is committed by itself, as no transaction is open."""
+        return False
+
+    @abstractmethod
+    def write(self, statements: Statements, timeout: float, *, savepoint: bool) -> None:
+        """Run statements.
+
+        Args:
+            statements: SQL with `?`, and its values.
+
+            timeout: Seconds.
+
+            savepoint: Undo them alone where one fails, so that the transaction can go on.
+        """
+
+    async def awrite(self, statements: Statements, timeout: float, *, savepoint: bool) -> None:
+        """The same for a coroutine; by default without waiting."""
+        self.write(statements, timeout, savepoint=savepoint)
+
+    async def acall(self, function: Callable[[], T]) -> T:
+        """Call a function in the thread to which the transaction of a coroutine belongs."""
+        return function()
+
+    def follow(self, told: OnEnd) -> bool:
+        """Have a function told of the transaction's end; false where that cannot be known."""
+        del told
+        return False
