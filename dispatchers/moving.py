@@ -99,6 +99,16 @@ class Claims(ABC):
         Their ids and idempotency keys are free again, so that work can be moved back.
         """
 
+    @abstractmethod
+    def recover(self, known: Sequence[Claimed]) -> None:
+        """Give back what this process has claimed and does not know of.
+
+        Called where `claim` has raised: its answer may have been lost.
+
+        Args:
+            known: All that it does know of.
+        """
+
     def renew(self) -> bool:
         """Tell that this process lives; false where what was claimed has gone back.
 
@@ -233,7 +243,7 @@ class Move(Source):
         self._gone: list[Claimed] = []
         self._back: list[Claimed] = []
         self._refused: list[Claimed] = []
-        self._lost = self._is_empty = False
+        self._lost = self._is_empty = self._is_unclear = False
         self._renewed = -inf
         self._forwarder = Forwarder(self, to, in_lanes=False, batch=BATCH, never=NEVER)
 
@@ -285,9 +295,14 @@ class Move(Source):
         return rows
 
     def _claimed(self, limit: int) -> Sequence[Claimed]:
+        if self._is_unclear:
+            held = [claimed for _, claimed in self._held.values()]
+            self._claims.recover([*held, *self._gone, *self._back, *self._refused])
+            self._is_unclear = False
         try:
             return self._claims.claim(limit)
         except BaseException:
+            self._is_unclear = True
             self._renewed = -inf  # the lease may be lost: it is renewed before the next try
             raise
 

@@ -86,6 +86,11 @@ class SQLiteClaims(Claims):
         finished += [Finish.give_back(each.handle, counted=False) for each in back]
         self._store.exchange(finished, owner=self._owner, queues=(), limit=0, timeout=self._timeout)
 
+    def recover(self, known: Sequence[Claimed]) -> None:
+        """Give back what an answer that was lost has claimed."""
+        fences = [each.handle.fence for each in known]
+        self._store.owners.release_all_but(self._owner, fences, timeout=self._timeout)
+
     @property
     def expects(self) -> bool:
         """Tell whether the lease of another move is not renewed."""

@@ -23,6 +23,7 @@ from dispatchers._config.registry import load_backend
 from dispatchers.backends.sqlite import SQLiteDispatcher
 from dispatchers.moving import BATCH, Move
 from dispatchers.testing import Journal, RecordingDispatcher, processes
+from dispatchers.testing.servers import RedisServer
 
 from .workflow_backends import WINDOW, Backend, opened
 
@@ -283,6 +284,49 @@ def test_killed_at_random_while_both_workers_run_it_loses_nothing(hasty: Site) -
     assert (found["code"], kills > 0) == (0, True)
     assert ran.keys() == missing
     assert ran.total() - len(requests) <= kills * BATCH
+
+
+def test_claims_without_an_answer_are_given_back(site: Site) -> None:
+    """As after a connection that was cut: what is known stays claimed, the rest is where it was."""
+    requests = site.put(4) + site.put(2, delay=timedelta(hours=1))
+    claims: Any = site.old._moving(None)
+    claims.renew()
+    known = claims.claim(2)
+    while claims.claim(10):
+        pass
+
+    claims.recover(known)
+    alive = claims.renew()
+    again = [*claims.claim(10), *claims.claim(10)]
+
+    assert alive
+    bodies = [DispatchRequest.model_validate_json(each.body) for each in [*known, *again]]
+    assert sorted(ids(bodies[:4])) == sorted(ids(requests[:4]))
+    assert bodies[:2] == requests[:2]
+    assert sorted(ids(bodies[4:])) == sorted(ids(requests[4:]))
+    claims.settle((), [*known, *again])
+    claims.close()
+
+
+@pytest.mark.parametrize("backend", ["celery/redis", "dramatiq/redis", "rq"])
+def test_a_broker_that_is_killed_costs_nothing(
+    private_redis: RedisServer, tmp_path: Path, backend: str
+) -> None:
+    """The old broker is killed in the midst, and comes back: the same run goes on to the end."""
+    with opened(backend, tmp_path, lambda _: private_redis.url) as found:
+        site = Site(tmp_path, found)
+        requests = site.put(3000)
+        with site.program("move", "--from", "old", "--to", "new", "--json") as move:
+            processes.wait_until(site.has_moved, "nothing is moved")
+            private_redis.kill()
+            private_redis.start()
+            out, _ = move.communicate(timeout=180)
+
+        said = json.loads(out)
+        assert (move.returncode, said["ended"], said["refused"]) == (0, True, {})
+        assert Counter(ids(site.arrived())) == Counter(ids(requests))
+        assert site.waiting(site.old) == 0
+        site.close()
 
 
 def test_what_goes_back_is_where_it_was(site: Site) -> None:

@@ -157,6 +157,9 @@ class Failing(Claims):
             raise OSError("no answer")
         self.inner.settle(gone, back)
 
+    def recover(self, known: Sequence[Claimed]) -> None:
+        self.inner.recover(known)
+
     def close(self) -> None:
         self.inner.close()
 
@@ -170,6 +173,27 @@ def test_what_could_not_be_settled_is_not_handed_over_again(old: SQLiteDispatche
 
     assert moved(new) == ids
     assert (move.counts.moved, states(old)) == (3, (0, 0))
+
+
+class Losing(Failing):
+    """The claims of a file whose answer to a claim is lost once."""
+
+    def claim(self, limit: int) -> Sequence[Claimed]:
+        found = self.inner.claim(limit)
+        if self.fails:
+            self.fails = 0
+            raise OSError("no answer")
+        return found
+
+
+def test_what_was_claimed_without_an_answer_is_moved_too(old: SQLiteDispatcher) -> None:
+    """It is given back and claimed again by the same run, whose lease would keep it for ever."""
+    ids, new = put(old, 3), RecordingDispatcher()
+
+    Move(Losing(old._moving(None)), new).run(never)
+
+    assert moved(new) == ids
+    assert states(old) == (0, 0)
 
 
 def test_a_lost_lease_costs_nothing_but_a_repeat(old: SQLiteDispatcher) -> None:
@@ -230,6 +254,9 @@ class Letters(ListClaims[str]):
         return Window(claimed, len(found) - len(ours), len(found) < limit)
 
     def settle(self, gone: Sequence[Claimed], back: Sequence[Claimed]) -> None:
+        pass
+
+    def recover(self, known: Sequence[Claimed]) -> None:
         pass
 
 

@@ -176,6 +176,18 @@ class RedisClaims(ListClaims[str]):
             keys = self._keys(connection)[:3]
             connection.evaluate(SETTLE, keys, (fate, token, *tags), self._timeout)
 
+    def recover(self, known: Sequence[Claimed]) -> None:
+        """Give back what an answer that was lost has claimed."""
+        with self._lock, self._publisher.lent(self._timeout) as connection:
+            own = self._claimed_by(connection, self._token)
+            self._held = {each.handle for each in known}
+            lost = [tag for tag in own if tag not in self._held]
+            self._settle(connection, "back", self._token, lost[::-1])
+
+    def _claimed_by(self, connection: KombuConnection, token: str) -> list[str]:
+        found = connection.command("HGETALL", self._keys(connection)[2], timeout=self._timeout)
+        return [tag for tag, claim in _pairs(found) if claim.startswith(token)]
+
     def renew(self) -> bool:
         """Renew the claims, and give back those of dead moves."""
         with self._lock, self._publisher.lent(self._timeout) as connection:
@@ -196,11 +208,9 @@ class RedisClaims(ListClaims[str]):
                 self._give_back(connection, token)
 
     def _give_back(self, connection: KombuConnection, token: str) -> None:
-        _, _, claims, signs = self._keys(connection)
-        found = connection.command("HGETALL", claims, timeout=self._timeout)
-        tags = [tag for tag, claim in _pairs(found) if claim.startswith(token)]
+        tags = self._claimed_by(connection, token)
         self._settle(connection, "back", token, tags[::-1])
-        connection.command("HDEL", signs, token, timeout=self._timeout)
+        connection.command("HDEL", self._keys(connection)[3], token, timeout=self._timeout)
         self._watch.forget(token)
 
     def _others(self, connection: KombuConnection) -> Mapping[str, str]:

@@ -124,6 +124,16 @@ class RedisClaims(ListClaims[str]):
             _raised(reply)
             self._held.difference_update(own)
 
+    def recover(self, known: Sequence[Claimed]) -> None:
+        """Give back what an answer that was lost has fetched."""
+        with self._lock, within(self._timeout):
+            own = {
+                Handle(queue, _text(key))
+                for queue in self._queues
+                for key in self._client.smembers(self._fetched(queue, self._name))
+            }
+            self._settle("back", sorted(own - {each.handle for each in known}))
+
     def renew(self) -> bool:
         """Give a sign of life, and have Dramatiq's script give back what dead workers had."""
         with self._lock, within(self._timeout):

@@ -84,6 +84,24 @@ class RQClaims(ListClaims[Part]):
             self._run(LEAVE, [(*handle, self._token, fate) for handle, fate in fates])
             self._held -= {handle for handle, _ in fates}
 
+    def recover(self, known: Sequence[Claimed]) -> None:
+        """Give back what an answer that was lost has claimed."""
+        with self._lock:
+            own = {
+                (queue, id_.decode())
+                for queue in self._queues()
+                for id_, held in self._leased(queue).items()
+                if held.decode().startswith(self._token)
+            }
+            self._held = {each.handle for each in known}
+            lost = sorted(own - self._held)
+            self._run(LEAVE, [(*handle, self._token, "back") for handle in lost])
+
+    def _leased(self, queue: str) -> dict[bytes, bytes]:
+        with within(self._timeout):
+            found: dict[bytes, bytes] = self._client.hgetall(leases_key(queue))
+        return found
+
     def renew(self) -> bool:
         """Renew every lease, and look after those of others."""
         with self._lock:
@@ -101,9 +119,8 @@ class RQClaims(ListClaims[Part]):
         """Tell whether the leases of another move are not renewed."""
         signs: dict[str, bytes] = {}
         for queue in self._queues():
-            with within(self._timeout):
-                leases = self._client.hgetall(leases_key(queue))
-            signs |= {f"{v.decode()[: len(self._token)]}{k}": v for k, v in leases.items()}
+            leases = self._leased(queue)
+            signs |= {f"{v.decode()[: len(self._token)]}{k!r}": v for k, v in leases.items()}
         others = {name: v for name, v in signs.items() if not name.startswith(self._token)}
         return self._signs.is_missing(others)
 
