@@ -50,7 +50,9 @@ def foreign_message_of_celery(old: Any) -> None:
 def foreign_message_of_dramatiq(old: Any) -> None:
     import dramatiq
 
-    message = dramatiq.Message(old.options.queue, "native", (1,), {}, {})
+    # Of a converted task's former life: it has plain arguments, and Dramatiq's own options.
+    name = "dispatchers.testing.note"
+    message = dramatiq.Message(old.options.queue, name, ("nowhere", "text"), {}, {})
     old.broker.dramatiq.enqueue(message)
 
 
