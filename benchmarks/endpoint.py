@@ -70,7 +70,7 @@ def _oidc() -> Figure:
         served = Endpoint(scene.settings())
         headers = dict(scene.headers(issuer.token()))
         call = Request("POST", PATH, {k.lower(): v for k, v in headers.items()}, b"")
-        oidc = served._ready.verifiers[-1]
+        oidc = served._parts.verifiers[-1]
         assert oidc.verify(call).granted
         times = sorted(once(lambda: oidc.verify(call), 200) for _ in range(15))
     milliseconds = times[len(times) // 2] * 1e3

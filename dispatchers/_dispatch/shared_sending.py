@@ -5,7 +5,8 @@ it would cost without this. Those that come meanwhile wait in a queue; the calle
 the first of them, which sends all that has gathered, in one call. None waits for company.
 
 Callers on event loops do not send: one thread of ours sends for all of them while there is
-something, and wakes each loop once for all answers of one call.
+something, and wakes each loop once for all answers of one call. What makes messages should leave
+a loop its time: the longer it takes there, the fewer messages gather for one call.
 
 No lock is held while other code runs, so that a signal handler may dispatch, and a fork leaves
 none locked. A call that hangs holds up the others for `LOOK` seconds: then the next one sends.
