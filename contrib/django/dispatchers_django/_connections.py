@@ -15,7 +15,7 @@ from django.db import connections
 
 from dispatchers import DispatchRequest, DispatchResponse, Outcome, Run, hooks
 
-__all__ = ["after_rollback", "install", "restored", "shared"]
+__all__ = ["after_rollback", "close_stale", "install", "restored", "shared"]
 
 MOST = 10_000
 """Ids that are remembered of dispatches that never came to an answer, as Ctrl-C ended them."""
@@ -96,7 +96,13 @@ def _after(run: Run, outcome: Outcome) -> None:
 
 def _close_stale(run: Run) -> None:
     """Close broken and old connections, unless a transaction is open or the caller uses them."""
-    if _thread.shared or run.envelope["id"] in _thread.dispatching:
+    if run.envelope["id"] not in _thread.dispatching:
+        close_stale()
+
+
+def close_stale() -> None:
+    """Close what of this thread's is broken or old, unless others look after its connections."""
+    if _thread.shared:
         return
     for connection in connections.all(initialized_only=True):
         if not connection.in_atomic_block:

@@ -37,6 +37,7 @@ from ._task_api import (
 )
 from ._task_results import FAILED, Seen, WorkLostError, error_of
 from ._task_run import QUEUE, carried, found, row_of, run
+from .outbox import database_of
 
 if TYPE_CHECKING:
     from .models import TaskResult as Row
@@ -121,7 +122,7 @@ class DispatcherBackend(BaseTaskBackend):
             _task_results.purge(self.chosen.keep)
         result = cast("TaskResult[P, R]", self.result_of(row, task))
         hand_over = partial(self._hand_over, request, result)
-        if self.chosen.on_commit:
+        if self.chosen.on_commit and not self._is_beside():
             # Robust, as an error in here must not stop the application's other callbacks.
             transaction.on_commit(hand_over, using=_task_results.database(), robust=True)
         else:
@@ -198,6 +199,11 @@ class DispatcherBackend(BaseTaskBackend):
         return work.request(
             self.alias, task.module_path, task.queue_name, task.priority, args, kwargs
         )
+
+    def _is_beside(self) -> bool:
+        """Tell whether the work is a row in the transaction of the result, and needs no wait."""
+        dispatcher = get_dispatcher(self.chosen.dispatcher)
+        return database_of(dispatcher) == _task_results.database()
 
     def _hand_over(self, request: DispatchRequest, result: TaskResult[..., Any]) -> None:
         dispatcher = get_dispatcher(self.chosen.dispatcher)

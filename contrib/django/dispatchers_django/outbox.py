@@ -30,7 +30,7 @@ from dispatchers.outbox import (
 )
 
 from . import _outbox_results
-from ._connections import shared
+from ._connections import close_stale, shared
 from ._isolation import in_tests
 from ._outbox_target import DjangoTarget
 from ._outbox_watch import watch
@@ -132,6 +132,7 @@ class DjangoStore(ConnectionStore):
                 self._connection.close_if_unusable_or_obsolete()
             if self._connection is not None and self._connection.connection is None:
                 self._connection = None
+        close_stale()  # a dispatcher that got the work may have used this thread's
 
     def watch(self, changed: Callable[[], None], stopping: Callable[[], bool]) -> None:
         """Call `changed` whenever rows may have been committed, until `stopping()`."""

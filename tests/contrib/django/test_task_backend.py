@@ -771,3 +771,19 @@ def test_a_missing_library_is_told_where_it_is_used(settings: Any, said: str) ->
 
     assert said in done.stdout, done.stderr
     assert ('pip install "dispatchers[django-tasks]"' in done.stdout) is (said != "fine")
+
+
+def test_over_an_outbox_result_and_work_are_rows_of_one_transaction(configured, use):
+    """`on_commit` waits for nothing there: to write the row later would lose it in between."""
+    from dispatchers_django.models import OutboxRow
+
+    configured("null", on_commit=True)
+    use(work={"backend": "outbox", "to": "broker", "store": "django:default"}, broker="null")
+
+    with pytest.raises(LookupError), transaction.atomic():
+        add.enqueue(1, 2)
+        written = OutboxRow.objects.count(), Row.objects.count()
+        raise LookupError
+
+    assert written == (1, 1)
+    assert (OutboxRow.objects.count(), Row.objects.count()) == (0, 0)
