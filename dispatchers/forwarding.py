@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import threading
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from enum import StrEnum
@@ -381,26 +382,20 @@ class Forwarder:
         return self.source.take(limit, but_lanes=lanes, but_rows=() if lanes else waiting)
 
     def _handed_over(self, rows: Sequence[HeldRow], goes_on: Callable[[], bool]) -> list[Settled]:
-        settled: list[Settled] = []
-        left = list(rows)
-        while left and goes_on():
-            now, left = self._next_round(left)
-            answered = self._round(now)
-            settled += answered
-            stuck = {s.row.lane for s in answered if s.fate is Fate.STAYS}
-            if self._in_lanes:
-                left = [row for row in left if row.lane not in stuck]
-        return settled
-
-    def _next_round(self, rows: list[HeldRow]) -> tuple[list[HeldRow], list[HeldRow]]:
-        """Return what goes out together, and the rest: the first of each lane, if lanes count."""
         if not self._in_lanes:
-            return rows, []
-        first: dict[str, HeldRow] = {}
+            return self._round(rows) if goes_on() else []
+        settled: list[Settled] = []
+        lanes: dict[str, deque[HeldRow]] = {}
         for row in rows:
-            first.setdefault(row.lane, row)
-        taken = {row.seq for row in first.values()}
-        return list(first.values()), [row for row in rows if row.seq not in taken]
+            lanes.setdefault(row.lane, deque()).append(row)
+        while lanes and goes_on():
+            # The first of each lane together: a later one waits until it is settled.
+            answered = self._round([lane.popleft() for lane in lanes.values()])
+            settled += answered
+            for each in answered:
+                if each.fate is Fate.STAYS or not lanes[each.row.lane]:
+                    del lanes[each.row.lane]
+        return settled
 
     def _round(self, rows: Sequence[HeldRow]) -> list[Settled]:
         read = [(row, _read(row)) for row in rows]
