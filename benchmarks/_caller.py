@@ -14,6 +14,8 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
+from . import _caller_django as _others
+
 Call = Callable[[], str]
 
 
@@ -67,8 +69,9 @@ def ours(backend: str, url: str, queue: str) -> Call:
     from dispatchers._config.registry import load_backend
     from dispatchers.testing import tasks
 
+    options = _others.options_of_ours(backend, url, queue)
     kind: Any = load_backend(backend)
-    bound = tasks.note.options(dispatcher=kind(url=url, queue=queue, deadline=1.0, breaker=False))
+    bound = tasks.note.options(dispatcher=kind(**options, deadline=1.0, breaker=False))
 
     def call() -> str:
         response = bound.dispatch("/nowhere")
@@ -77,7 +80,28 @@ def ours(backend: str, url: str, queue: str) -> Call:
     return call
 
 
-RAW: dict[str, Callable[[str, str], Call]] = {"celery": celery, "rq": rq, "dramatiq": dramatiq}
+def _returning(make: Callable[[str, str], _others.Call]) -> Callable[[str, str], Call]:
+    def made(url: str, queue: str) -> Call:
+        call = make(url, queue)
+
+        def called() -> str:
+            call()
+            return "returned"
+
+        return called
+
+    return made
+
+
+RAW: dict[str, Callable[[str, str], Call]] = {
+    "celery": celery,
+    "rq": rq,
+    "dramatiq": dramatiq,
+    "django_q": _returning(_others.django_q),
+    "django_rq": _returning(_others.django_rq),
+    "django_tasks": _returning(_others.django_tasks),
+    "sqs": _returning(_others.sqs),
+}
 
 
 def main() -> None:
@@ -88,6 +112,7 @@ def main() -> None:
 
         silent_names(10.0)
     who, _, backend = side.partition(":")
+    _others.credentials()
     call = ours(backend, url, queue) if who == "ours" else RAW[backend](url, queue)
     if "invalid" not in url:
         call()

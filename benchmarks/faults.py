@@ -31,7 +31,22 @@ ADAPTERS = {
     "rq": ("rq", "redis"),
     "dramatiq/redis": ("dramatiq", "redis"),
     "dramatiq/rabbitmq": ("dramatiq", "rabbitmq"),
+    "django_rq": ("django_rq", "redis"),
+    "django_q/redis": ("django_q", "redis"),
+    "django_tasks/django-tasks-rq": ("django_tasks", "redis"),
+    "sqs": ("sqs", "sqs"),
 }
+KEYS = {
+    "celery": "{}",
+    "rq": "rq:queue:{}",
+    "dramatiq": "dramatiq:{}",
+    "django_rq": "rq:queue:{}",
+    "django_q": "django_q:{}:q",
+    "django_tasks": "rq:queue:{}",
+}
+"""The list in Redis that a queue is."""
+KEEPS_NOTHING = ("down", "restarted")
+"""Faults after which the stand-in for SQS has nothing that could be counted."""
 OF_NAMES = ("no such name", "silent name server")
 REPORT = Path(__file__).parents[1] / "docs" / "faults.md"
 BEGIN, END = "<!-- measured -->", "<!-- end of measured -->"
@@ -100,6 +115,10 @@ class Caller:
 def answer(scene: Scene, side: str, fault: str) -> Answer:
     """Both calls of one client in one fault."""
     name = f"faults-{uuid4().hex}"
+    uncounted = OF_NAMES
+    if scene.kind == "sqs":
+        name, uncounted = "faults", OF_NAMES + KEEPS_NOTHING
+    before = length(scene, side, name) if scene.kind == "sqs" else 0
     caller = Caller(side, scene.url_for(fault), name)
     scene.begin(fault)
     calls = [caller.call()]
@@ -108,7 +127,7 @@ def answer(scene: Scene, side: str, fault: str) -> Answer:
     scene.end()
     time.sleep(SETTLE)
     caller.end()
-    there = None if fault in OF_NAMES else length(scene, side, name) - 1
+    there = None if fault in uncounted else length(scene, side, name) - before - 1
     return Answer([took for took, _ in calls], [said for _, said in calls], there)
 
 
@@ -116,11 +135,12 @@ def length(scene: Scene, side: str, name: str) -> int:
     """How much is in the queue."""
     if scene.kind == "rabbitmq":
         return _messages(scene.server.url, name)
+    if scene.kind == "sqs":
+        return len(scene.server.held(name))
     import redis
 
-    prefix = {"celery": "", "rq": "rq:queue:", "dramatiq": "dramatiq:"}[side.partition(":")[2]]
     client: Any = redis.Redis.from_url(scene.server.url)
-    return int(client.llen(f"{prefix}{name}"))
+    return int(client.llen(KEYS[side.partition(":")[2]].format(name)))
 
 
 def _messages(url: str, name: str) -> int:
@@ -136,13 +156,22 @@ def rows(adapter: str) -> list[str]:
     backend, kind = ADAPTERS[adapter]
     found = [f"\n### {adapter}\n", "| fault | the client alone | this adapter |", "|---|---|---|"]
     print("\n".join(found), flush=True)
-    with Scene(kind) as scene:
+    with _scene(kind) as scene:
         for fault, meant in FAULTS.items():
-            if kind in meant.kinds:
+            if kind in meant.kinds or (kind == "sqs" and len(meant.kinds) > 1):
                 raw, own = (answer(scene, f"{who}:{backend}", fault) for who in ("raw", "ours"))
                 found.append(f"| {meant.text} | {raw.cell()} | {own.cell()} |")
                 print(found[-1], flush=True)
     return found
+
+
+def _scene(kind: str) -> Scene:
+    if kind != "sqs":
+        return Scene(kind)
+    # Late: of the tests, with what they need.
+    from tests.adapters.sqs.service import Service
+
+    return Scene(kind, server=Service("faults"))
 
 
 def main() -> None:
