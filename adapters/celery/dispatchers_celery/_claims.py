@@ -219,9 +219,13 @@ class RedisClaims(ListClaims[str]):
 
     @property
     def expects(self) -> bool:
-        """Tell whether another move gives no sign of life."""
+        """Tell whether another move that has claimed messages gives no sign of life."""
         with self._publisher.lent(self._timeout) as connection:
-            return self._signs.is_missing(self._others(connection))
+            key = self._keys(connection)[2]
+            found = connection.command("HVALS", key, timeout=self._timeout)
+            holding = {_text(claim).partition("\n")[0] for claim in found}
+            others = self._others(connection)
+        return self._signs.is_missing({t: others[t] for t in others.keys() & holding})
 
     def close(self) -> None:
         """Leave no sign of life behind."""
