@@ -7,6 +7,7 @@ import os
 import sqlite3
 import threading
 import time
+import weakref
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ LOOK = 0.01
 """Seconds between two looks whether a file of SQLite has changed: a look takes microseconds."""
 SLICE = 0.25
 """Seconds until it is noticed that nobody wants to know any more."""
+FORK_WAIT = 2.0
+"""Seconds that a fork waits for transactions that run."""
 AGAIN = 1.0
 """Seconds until a connection that was lost is made again."""
 
@@ -103,7 +106,30 @@ class SQLiteStore(ConnectionStore):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
+        self._watching: sqlite3.Connection | None = None
+        self._look = threading.Lock()
         super().__init__()
+        _files.add(self)
+
+    def _after_fork(self) -> None:
+        super()._after_fork()
+        _parents.append(self._watching)
+        self._watching, self._look = None, threading.Lock()
+
+    def part(self, seconds: float) -> list[threading.Lock]:
+        """Close what is open before a fork, and hold the locks; what is in use too long stays."""
+        until = time.monotonic() + seconds
+        held = [
+            lock
+            for lock in (self._lock, self._look)
+            if lock.acquire(timeout=max(0.0, until - time.monotonic()))
+        ]
+        if self._lock in held:
+            self._discard()
+        if self._look in held and self._watching is not None:
+            self._watching.close()
+            self._watching = None
+        return held
 
     def _connect(self, timeout: float) -> sqlite3.Connection:
         if not os.path.exists(self.path):  # noqa: PTH110 - else SQLite makes an empty one
@@ -124,19 +150,50 @@ class SQLiteStore(ConnectionStore):
 
     def watch(self, changed: Callable[[], None], stopping: Callable[[], bool]) -> None:
         """Look at the counter that each commit of another connection raises."""
-        connection, seen = None, None
+        seen: object = self
         while not stopping():
-            try:
-                connection = connection or self._connect(SLICE)
-                (now,) = connection.execute("PRAGMA data_version").fetchone()
-            except (OSError, sqlite3.Error):
-                connection, now = None, None
+            now = self._counter()
             if now != seen:
                 seen = now
                 changed()
-            time.sleep(LOOK if connection else AGAIN)
-        if connection is not None:
-            connection.close()
+            time.sleep(AGAIN if now is None else LOOK)
+        with self._look:
+            if self._watching is not None:
+                self._watching.close()
+                self._watching = None
+
+    def _counter(self) -> object:
+        with self._look:
+            try:
+                if self._watching is None:
+                    self._watching = self._connect(SLICE)
+                (found,) = self._watching.execute("PRAGMA data_version").fetchone()
+            except (OSError, sqlite3.Error):
+                self._watching = None
+                return None
+        return id(self._watching), found
+
+
+_files: weakref.WeakSet[SQLiteStore] = weakref.WeakSet()
+_parted: list[threading.Lock] = []
+
+
+def _before_fork() -> None:
+    """Close every file: a child that inherits one believes it holds the locks of its parent."""
+    until = time.monotonic() + FORK_WAIT
+    for store in tuple(_files):
+        _parted.extend(store.part(until - time.monotonic()))
+
+
+def _after_in_parent() -> None:
+    while _parted:
+        _parted.pop().release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_parted.clear
+    )
 
 
 class PostgresStore(ConnectionStore):

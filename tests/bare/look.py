@@ -172,9 +172,18 @@ def imports() -> None:
             assert not is_here(name), name
         else:
             assert is_here(name) or name in LATE, name
-    for room in ("redis", "rabbitmq", "http", "stores", "net", "native", "delivery", "held"):
+    for room in ("redis", "rabbitmq", "http", "stores", "net", "native", "delivery", "outbox"):
         if importlib.util.find_spec(f"dispatchers.{room}"):
             importlib.import_module(f"dispatchers.{room}")
+    importlib.import_module("dispatchers.held")
+    outbox = importlib.import_module("dispatchers.outbox")
+    try:
+        said = "" if outbox.metadata is not None else "no tables"
+    except ImportError as exc:
+        said = str(exc)
+    library = importlib.util.find_spec("sqlalchemy") is not None
+    assert library is (said == ""), said
+    assert library or "dispatchers[sqlalchemy]" in said, said
 
 
 def commands() -> None:

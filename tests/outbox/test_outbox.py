@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -14,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from dispatchers import DispatchResponse, override
-from dispatchers.outbox import Outbox, create_tables
+from dispatchers.outbox import ROWS, Outbox, create_tables, metadata
 from dispatchers.testing import RecordingDispatcher, processes
 
 from .conftest import Place, configured, note, sqlalchemy_url
@@ -474,3 +476,53 @@ def test_tables_cannot_be_made_in_other_things():
     """The error says in which."""
     with pytest.raises(TypeError, match="give an engine or a connection"):
         create_tables("postgresql://")
+
+
+def test_sqlalchemy_is_imported_by_those_who_ask(tmp_path):
+    """Without it the error names the extra, and everything else works."""
+    script = """
+import sqlite3, sys
+sys.modules["sqlalchemy"] = None
+import dispatchers.outbox as outbox
+outbox.create_tables(sqlite3.connect(":memory:"))
+for ask in (lambda: outbox.metadata, lambda: outbox.OutboxDispatcher(to="a", store="mysql://h/d")):
+    try:
+        ask()
+    except ImportError as exc:
+        assert "dispatchers[sqlalchemy]" in str(exc), exc
+    except Exception as exc:
+        assert "'a'" in str(exc), exc  # there is no such dispatcher
+    else:
+        raise AssertionError("it was not missed")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, check=False, capture_output=True, text=True
+    )
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_tables_of_sqlalchemy_are_those_of_the_sql(place):
+    """For Alembic: one definition."""
+    engine = sa.create_engine(sqlalchemy_url(place))
+    found = sa.inspect(engine)
+    for table in metadata.tables.values():
+        made = {each["name"]: each["nullable"] for each in found.get_columns(table.name)}
+        made["seq" if "seq" in made else "alias"] = False  # SQLite: a key may be null by its words
+        assert made == {each.name: each.nullable for each in table.columns}
+    indexes = {each["name"]: each["column_names"] for each in found.get_indexes(ROWS.name)}
+    assert indexes["dispatchers_outbox_due"] == ["dead", "alias", "seq"]
+    engine.dispose()
+
+
+def test_the_tables_of_sqlalchemy_serve(sqlite_place, broker):
+    """Made by `metadata.create_all`, as a migration does."""
+    sqlite_place.query("DROP TABLE dispatchers_outbox")
+    sqlite_place.query("DROP TABLE dispatchers_outbox_leader")
+    engine = sa.create_engine(sqlalchemy_url(sqlite_place))
+    metadata.create_all(engine)
+    with configured(sqlite_place, broker):
+        with Session(engine) as session, session.begin():
+            note.options(dispatcher=Outbox(session)).dispatch(n=1)
+        processes.wait_until(lambda: broker.requests, "it stays")
+    engine.dispose()
