@@ -149,6 +149,8 @@ DEFECTS = [
            "self._again(work, 0.0, work.attempt, deliveries)", BACK_LATER),
     Defect("gives back as another attempt", "table", GIVE,
            "self._again(work, after, work.attempt + 1, deliveries)", GRACE),
+    Defect("gives back as the first attempt", "table", GIVE,
+           "self._again(work, after, 1, deliveries)", AGAIN),
     Defect("gives back as a delivery", "table", GIVE,
            "self._again(work, after, work.attempt, work.deliveries)", STOPS),
     Defect("gives back as not delivered", "table", GIVE,

@@ -90,11 +90,13 @@ class Settles:
             worker._give_back(work, 0.0, work.deliveries - 1 + count)
             work = taken(worker)
         worker._retry(work, 0.0, 2)
+        worker._give_back(retried := taken(worker), 0.0, 0)
         last = taken(worker)
         worker._complete(last)
 
         assert seen == [(1, 1), (1, 1), (1, 1), (1, 1), (1, 2)]
         assert (work.attempt, work.deliveries) == (1, 2)
+        assert (retried.attempt, retried.deliveries) == (2, 1)
         assert (last.attempt, last.deliveries) == (2, 1)
         assert request.id.encode() in last.body
         assert last.body == work.body
