@@ -212,6 +212,7 @@ class Forwarder:
         self.moved = 0
         """Rows that the last step settled."""
         self._woken = threading.Event()
+        self._put = False
         self._stopping = False
         self._thread: threading.Thread | None = None
         self._pause = 0.0
@@ -245,9 +246,11 @@ class Forwarder:
 
     def notice(self) -> None:
         """Hand over what was put into the store, without trying a backend that is away sooner."""
+        # First, for the thread may be about to end: it looks at this last.
+        self._put = True
+        self._noticed()
         if self._thread is None:
             self.start()
-        self._noticed()
 
     def _noticed(self) -> None:
         if not self._pause:
@@ -273,6 +276,7 @@ class Forwarder:
     def _run(self) -> None:
         empty_since: float | None = None
         while not self._stopping:
+            self._put = False
             step = self._survived()
             empty_since = (empty_since or monotonic()) if step is Step.EMPTY else None
             if empty_since is not None and monotonic() - empty_since > LINGER and self._ends():
@@ -286,7 +290,7 @@ class Forwarder:
     def _ends(self) -> bool:
         """End the thread, unless it was woken meanwhile."""
         with self._lock:
-            if self._woken.is_set():
+            if self._woken.is_set() or self._put:
                 return False
             self._thread = None
         self._left()

@@ -368,6 +368,16 @@ def test_the_thread_ends_while_another_process_drains():
     assert forwarder.step() is Step.EMPTY
 
 
+def test_the_thread_does_not_end_over_what_was_put():
+    """F10: also while the backend is away, which is not tried sooner for it."""
+    forwarder = Forwarder(Rows(), Broker())
+    forwarder._thread = threading.current_thread()
+    forwarder._pause = 1.0
+    forwarder.notice()
+
+    assert not forwarder._ends()
+
+
 def test_it_leaves_the_store_when_it_ends():
     """O11: another process need not wait for the lease."""
     rows = Rows("a")
