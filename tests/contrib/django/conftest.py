@@ -25,6 +25,7 @@ from django.db import connections  # noqa: E402
 
 from dispatchers import hooks, task  # noqa: E402
 from dispatchers.frameworks import use_settings  # noqa: E402
+from dispatchers.outbox import outboxes  # noqa: E402
 
 APPS = [
     "django.contrib.contenttypes",
@@ -135,5 +136,7 @@ def use() -> Iterator[Callable[..., None]]:
         entered.append(override)
 
     yield choose
+    for each in outboxes():
+        each.close(30)  # else its thread may take the next test's rows
     for override in reversed(entered):
         override.__exit__(None, None, None)

@@ -144,16 +144,16 @@ def test_the_leaders_are_not_for_people():
     assert not admin.site.is_registered(OutboxLeader)
 
 
-def test_a_row_that_is_tried_again_leaves(send):
+def test_a_row_that_is_tried_again_leaves(send, use):
     """By itself, once the action is committed; the reason was shown in words."""
-    from dispatchers import override
     from dispatchers.testing import RecordingDispatcher
     from dispatchers.testing.processes import wait_until
 
     broker = RecordingDispatcher(alias="broker")
     broker.fail_next(category="too_large")
     outbox = {"backend": "outbox", "to": "broker", "store": "django:default"}
-    with override(default=outbox, broker=broker), admin_client() as client:
+    use(default=outbox, broker=broker)
+    with admin_client() as client:
         send.dispatch(1)
         wait_until(OutboxRow.objects.filter(dead=True).exists, "it never died")
         (row,) = OutboxRow.objects.all()
@@ -162,5 +162,5 @@ def test_a_row_that_is_tried_again_leaves(send):
         client.post("/admin/dispatchers/outboxrow/", chosen)
         wait_until(lambda: broker.requests != [], "it never left")
 
-    assert b">rejected, too_large: a test asked for this failure<" in listed.content
+    assert b">rejected (too_large): a test asked for this failure<" in listed.content
     assert broker.requests[0].id == row.request_id
