@@ -266,7 +266,7 @@ def _several(dispatcher: BaseDispatcher, journal: Journal, number: int) -> str:
     return " ".join(["ok", *(answer.request_id for answer in answers)])
 
 
-def interrupted(dispatcher: BaseDispatcher, journal: Journal) -> str:
+def interrupted(dispatcher: BaseDispatcher, journal: Journal, share: float = 0.5) -> str:
     """Dispatch until a signal handler has dispatched in the midst of it a few times."""
     answers: list[DispatchResponse] = []
     nested: list[DispatchResponse] = []
@@ -281,7 +281,7 @@ def interrupted(dispatcher: BaseDispatcher, journal: Journal) -> str:
 
     signal.signal(signal.SIGUSR1, handle)
     threading.Thread(target=_signalling, args=(nested,), daemon=True).start()
-    until = monotonic() + _tools.PATIENCE / 2
+    until = monotonic() + _tools.PATIENCE * share
     while len(nested) < INTERRUPTIONS and monotonic() < until:
         answers.append(send(dispatcher, journal))
     bad = [answer for answer in answers if not answer and not is_full(answer)]

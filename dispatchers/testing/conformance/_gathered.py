@@ -258,7 +258,9 @@ DISPATCH: dict[str, Callable[[BaseDispatcher, DispatchRequest], DispatchResponse
 
 
 @contextmanager
-def _at_work(way: str, dispatcher: BaseDispatcher, journal: Journal) -> Generator[None]:
+def _at_work(
+    way: str, dispatcher: BaseDispatcher, journal: Journal, *, callers: int = BUSY
+) -> Generator[None]:
     """Callers that dispatch before the block begins, and go on until it ends."""
     stop, sent = threading.Event(), threading.Semaphore(0)
 
@@ -274,14 +276,14 @@ def _at_work(way: str, dispatcher: BaseDispatcher, journal: Journal) -> Generato
             await asyncio.sleep(0)  # where an answer needs no turn of the loop
 
     async def loop() -> None:
-        await asyncio.gather(*(coroutine() for _ in range(BUSY)))
+        await asyncio.gather(*(coroutine() for _ in range(callers)))
 
-    work = [caller] * BUSY if way == "threads" else [lambda: alone(loop())]
+    work = [caller] * callers if way == "threads" else [lambda: alone(loop())]
     threads = [threading.Thread(target=each, daemon=True) for each in work]
     for thread in threads:
         thread.start()
     try:
-        assert all(sent.acquire(timeout=_tools.PATIENCE) for _ in range(2 * BUSY))
+        assert all(sent.acquire(timeout=_tools.PATIENCE) for _ in range(2 * callers))
         yield
     finally:
         stop.set()
@@ -329,8 +331,8 @@ def _accepted(dispatcher: BaseDispatcher, journal: Journal) -> str:
 
 
 def _interrupted_beside_others(dispatcher: BaseDispatcher, journal: Journal) -> str:
-    with _at_work("threads", dispatcher, journal):
-        return interrupted(dispatcher, journal)
+    with _at_work("threads", dispatcher, journal, callers=2):
+        return interrupted(dispatcher, journal, 0.2)
 
 
 def _last_words(dispatcher: BaseDispatcher, journal: Journal) -> str:
