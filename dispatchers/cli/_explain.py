@@ -235,6 +235,8 @@ def _places_of(found: Explanation) -> str:
     names = ", ".join(map(repr, found.may_lie))
     if path := found.files.get("path"):
         return f"{names}, or the file {path} until that takes it"
+    if found.backend == "outbox":
+        return f"{names}, or the database until the first of them takes it"
     return f"{names}: the first of them that certainly takes it"
 
 

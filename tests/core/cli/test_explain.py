@@ -167,3 +167,19 @@ def test_the_way_through_several_is_drawn(shop: Shop) -> None:
     flat = " ".join(said.split())
     assert "default (failover): main (memory), else backup (memory), else [kept (spill)" in flat
     assert "until that takes it]" in flat
+
+
+def test_the_way_of_an_outbox_is_drawn(shop: Shop) -> None:
+    """F5: beside the data first, then with the brokers behind it."""
+    shop.configure(
+        f'{REST}default = {{ backend = "outbox", to = "both", store = "sqlite:shop.db" }}\n'
+        'both = { backend = "failover", to = ["main", "backup"] }\n'
+        'main = "memory"\nbackup = "memory"\n'
+    )
+
+    found, said = explained(shop, "shop.welcome"), shop("explain", "shop.welcome").out
+
+    assert found["may_lie"] == ["both", "main", "backup"]
+    flat = " ".join(said.split())
+    assert "default (outbox): a row beside the data, then [both (failover): main (memory)" in flat
+    assert "or the database until the first of them takes it" in flat
