@@ -125,6 +125,12 @@ def send(ran: list[int]) -> Any:
     return send
 
 
+@pytest.fixture(autouse=True)
+def _no_mail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the outbox of mails, which each `TestCase` leaves behind, Django's tests are known."""
+    monkeypatch.delattr("django.core.mail.outbox", raising=False)
+
+
 @pytest.fixture
 def use() -> Iterator[Callable[..., None]]:
     """Choose dispatchers for the rest of a test."""
