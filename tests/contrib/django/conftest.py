@@ -96,13 +96,14 @@ def installed(tables: None, isolation: None) -> Iterator[None]:
     yield
 
     use_settings(None, "")
-    from dispatchers_django.models import Claim, TaskResult
+    from dispatchers_django.models import Claim, OutboxRow, TaskResult
     from django.contrib.auth.models import User
 
     if connections["default"].in_atomic_block:
         return  # of a TestCase, which rolls back
     for alias in ("default", "other"):
         Claim.objects.using(alias).all().delete()
+        OutboxRow.objects.using(alias).all().delete()
         TaskResult.objects.using(alias).all().delete()
         User.objects.using(alias).all().delete()
     connections.close_all()

@@ -101,12 +101,6 @@ def rows() -> list[OutboxRow]:
     return made
 
 
-@pytest.fixture(autouse=True)
-def no_rows(installed: None) -> Any:
-    yield
-    OutboxRow.objects.all().delete()
-
-
 def test_the_admin_lists_rows_without_their_envelopes(rows):
     """By lane, age, tries and reason."""
     with admin_client() as client:

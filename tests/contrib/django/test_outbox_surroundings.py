@@ -10,7 +10,7 @@ import pytest
 from dispatchers_django import DispatchInTransactionWarning, OnCommit, dispatched
 from dispatchers_django.models import OutboxRow
 from django.contrib.auth.models import User
-from django.db import connections, transaction
+from django.db import transaction
 from django.http import HttpResponse
 from django.test import Client, TestCase, override_settings
 from django.urls import path
@@ -30,14 +30,6 @@ class RollbackError(Exception):
 
 def outbox(store: str = "django:default", to: str = "broker") -> dict[str, str]:
     return {"backend": "outbox", "to": to, "store": store}
-
-
-@pytest.fixture(autouse=True)
-def no_rows(installed: None) -> Iterator[None]:
-    yield
-    for alias in ("default", "other"):
-        if not connections[alias].in_atomic_block:
-            OutboxRow.objects.using(alias).all().delete()
 
 
 @pytest.fixture
