@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from dispatchers._config.api import current, get_dispatcher
-from dispatchers._config.layers import DEFAULT
 from dispatchers._dispatch.base import BaseDispatcher
 from dispatchers._dispatch.worker_protocol import Worker, WorkerOptions
 from dispatchers._errors import ConfigurationError
@@ -257,9 +256,6 @@ def chosen(alias: str | None) -> tuple[BaseDispatcher, list[str]]:
     able = {name: each for name, each in found.items() if each.capabilities.worker}
     if not able:
         raise ConfigurationError(_none(found))
-    default = found.get(DEFAULT)
-    if default is not None and _elsewhere(default):
-        raise ConfigurationError(_not_the_default(default, able))
     # The worker of a dispatcher that stands on others runs their work too.
     under = {name for each in able.values() for name in each.stands_on(each.options)}
     able = {name: each for name, each in able.items() if name not in under} or able
@@ -278,12 +274,6 @@ def _tell_of_others(tell: Callable[[str], None]) -> None:
 def _elsewhere(dispatcher: BaseDispatcher) -> bool:
     """Tell whether the work is run by a program that is not started here."""
     return not dispatcher.capabilities.worker and dispatcher.run_by is not None
-
-
-def _not_the_default(default: BaseDispatcher, able: Mapping[str, BaseDispatcher]) -> str:
-    # A worker of another dispatcher would look as if it ran the work of the default one.
-    options = "; ".join(f"dispatchers worker {name}  ({each.name})" for name, each in able.items())
-    return f"{_story(DEFAULT, default)}; for other work: {options}"
 
 
 def _none(found: Mapping[str, BaseDispatcher]) -> str:

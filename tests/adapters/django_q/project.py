@@ -75,7 +75,7 @@ class Project:
             check=False,
         )
         assert done.returncode == code, done.stdout + done.stderr
-        return done.stderr if code else done.stdout
+        return done.stdout + done.stderr
 
     def dispatch(self, *calls: str) -> None:
         """Dispatch from a process of the project."""

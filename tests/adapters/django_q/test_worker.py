@@ -87,11 +87,12 @@ def test_work_that_always_kills_its_process_is_given_up(project: Callable[..., P
 def test_the_command_of_ours_names_qcluster(
     project: Callable[..., Project], command: tuple[str, ...]
 ) -> None:
-    """Another alias that has a worker of ours is not taken for the default."""
+    """A worker of another alias says what it does not run; for this one alone there is none."""
     site = project(orm="default")
+    alone = site.manage(*command, code=2)
     site.configure(audit={"BACKEND": "sqlite", "OPTIONS": {"path": str(site.folder / "audit.db")}})
+    beside = site.manage(*command, "--drain")
 
-    said = site.manage(*command, code=2)
-
-    assert "'default' (django_q) is run by django-q2's own command" in said
-    assert "manage.py qcluster; for other work: dispatchers worker audit  (sqlite)" in said
+    words = "'default' (django_q) is run by django-q2's own command: manage.py qcluster"
+    assert f"no worker can be started here: {words}" in alone
+    assert f"not here: {words}" in beside

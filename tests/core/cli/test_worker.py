@@ -177,26 +177,22 @@ def test_a_target_that_needs_no_worker_is_an_error(shop: Shop) -> None:
 
 
 def test_work_that_another_program_runs_is_refused_with_its_command(shop: Shop) -> None:
-    """A worker of another alias would look as if it ran the work of `default`."""
-    with override(default=Foreign(), tracking=Broker()):
-        beside, named = shop("worker"), shop("worker", "default")
+    """There is nothing that could be started for it here."""
     with override(default=Foreign()):
-        alone = shop("worker")
+        alone, named = shop("worker"), shop("worker", "default")
 
-    assert beside.code == named.code == alone.code == 2
-    assert "'default' (foreign) is run by acme's own: acme run; for other work" in beside.err
-    assert "dispatchers worker tracking  (broker)" in beside.err
+    assert named.code == alone.code == 2
     assert "no worker can be started here: 'default' (foreign) is run by" in alone.err
     assert "(foreign) is run by acme's own: acme run" in named.err
 
 
 def test_a_worker_says_what_other_programs_run(shop: Shop) -> None:
     """Work of other aliases is not mistaken for work of this worker; `doctor` says so as well."""
-    with override(default=Broker(), tracking=Foreign()):
-        said, named, checked = shop("worker"), shop("worker", "default"), shop("doctor")
+    with override(default=Foreign(), tracking=Broker()):
+        said, named, checked = shop("worker"), shop("worker", "tracking"), shop("doctor")
 
     assert said.code == named.code == 0
-    assert "not here: 'tracking' (foreign) is run by acme's own: acme run" in said.err
+    assert "not here: 'default' (foreign) is run by acme's own: acme run" in said.err
     assert "not here" not in named.err
     assert "run by acme's own: acme run" in checked.out
 
