@@ -4,8 +4,9 @@ import os
 
 from celery import Celery
 from dispatchers_celery import register
+from django.conf import settings
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "project.settings")
-app = Celery("shop", broker=os.environ.get("SHOP_BROKER", "redis://localhost:6379/0"))
-app.conf.task_default_queue = os.environ.get("SHOP_BROKER_QUEUE", "shop")
+app = Celery("shop", broker=settings.BROKER)
+app.conf.task_default_queue = settings.BROKER_QUEUE
 register(app)

@@ -6,14 +6,27 @@ from pathlib import Path
 BASE = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("SHOP_DATA", BASE))
 
+NAME = os.environ.get("SHOP_QUEUE", "inline")
+BROKER = os.environ.get("SHOP_BROKER", "redis://localhost:6379/0")
+BROKER_QUEUE = os.environ.get("SHOP_BROKER_QUEUE", "shop")
+
 QUEUES = {
     "inline": {"BACKEND": "inline", "OPTIONS": {"retries": "immediate"}},
     "sqlite": {"BACKEND": "sqlite", "OPTIONS": {"path": str(DATA / "queue.sqlite3")}},
     "celery": {"BACKEND": "celery", "OPTIONS": {"app": "project.celery:app"}},
     "cloud_tasks": {"BACKEND": "cloud_tasks"},  # `dispatchers dev cloud_tasks` prints the rest
+    "django_rq": {"BACKEND": "django_rq", "OPTIONS": {"queue": BROKER_QUEUE}},
+    "django_q": {"BACKEND": "django_q"},
+    "django_tasks": {"BACKEND": "django_tasks"},
 }
+# Applications and settings of the queues that are Django's own.
+APPS = {"django_rq": "django_rq", "django_q": "django_q", "django_tasks": "django_tasks_db"}
+RQ_QUEUES = {BROKER_QUEUE: {"URL": BROKER}}
+Q_CLUSTER = {"name": "shop", "orm": "default", "timeout": 60, "retry": 120}
+TASKS = {"default": {"BACKEND": "django_tasks_db.DatabaseBackend"}}
+
 CLAIMS = {"idempotency": "dispatchers_django.stores:IdempotencyStore"}
-CHOSEN = QUEUES[os.environ.get("SHOP_QUEUE", "inline")]
+CHOSEN = QUEUES[NAME]
 
 QUEUE = {**CHOSEN, "OPTIONS": {**CHOSEN.get("OPTIONS", {}), **CLAIMS}}
 # A row beside the order, and no commit without it; it leaves when the queue takes it.
@@ -28,6 +41,7 @@ INSTALLED_APPS = [
     "django.contrib.auth",
     "dispatchers_django",
     "shop",
+    *([APPS[NAME]] if NAME in APPS else []),
 ]
 DATABASES = {
     "default": {
