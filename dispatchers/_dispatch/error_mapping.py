@@ -273,9 +273,9 @@ def readable(text: str) -> str:
 
 
 def safe_text(exc: BaseException, secrets: tuple[str, ...], longest: int = LONGEST) -> str:
-    """Return an exception's words, short and without secrets; never raises."""
+    """Return an exception's words and notes, short and without secrets; never raises."""
     try:
-        text = str(exc)
+        text = "; ".join([str(exc), *map(str, getattr(exc, "__notes__", ()))])
     except Exception:  # noqa: BLE001 - a broken __str__ must not raise (C1)
         return ""
     return _cut(readable(without_secrets(text, secrets)), longest)

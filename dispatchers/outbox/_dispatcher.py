@@ -22,6 +22,7 @@ from dispatchers._stores.loading import dead_letters
 from dispatchers.backends._passing import PassingDispatcher, Unwaived, members_named
 from dispatchers.forwarding import Fate, Forwarder, Settled
 
+from ._errors import plainly
 from ._insert import NewRow, insertion, lane_of
 from ._letters import OutboxLetters
 from ._loading import store_from
@@ -130,11 +131,13 @@ class OutboxDispatcher(BaseDispatcher):
 
     def _send_many(self, items: Sequence[Item], *, timeout: float) -> Sequence[Sent | Exception]:
         if (target := self.store.target()) is None:
-            self.rows.put([self.row_of(*each) for each in items], timeout=timeout)
+            with plainly():
+                self.rows.put([self.row_of(*each) for each in items], timeout=timeout)
             return self._held(items, committed=True)
         alone = target.commits_itself()
         try:
-            target.write(self._statements(items), timeout, savepoint=False)
+            with plainly():
+                target.write(self._statements(items), timeout, savepoint=False)
         except Exception as exc:
             if alone:
                 raise
@@ -197,7 +200,7 @@ class OutboxDispatcher(BaseDispatcher):
     # The rest of a backend.
 
     def _probe(self, *, timeout: float) -> Sequence[str]:
-        waiting = self.rows.by_lane(timeout=timeout)
+        waiting = self._waiting(timeout)
         oldest = max((age for _, age in waiting.values()), default=0.0)
         if oldest <= STALE:
             return ()
@@ -210,7 +213,7 @@ class OutboxDispatcher(BaseDispatcher):
 
     def _stats(self, *, timeout: float) -> Sequence[Stats]:
         """Count what waits here, by lane, together with what the dispatcher behind it counts."""
-        held = self.rows.by_lane(timeout=timeout)
+        held = self._waiting(timeout)
         found = {each.queue: each for each in self.to.stats(timeout=timeout)}
         found |= {each.queue: each for each in queue_stats(queues=held.keys() - found.keys())}
         return [
@@ -220,6 +223,10 @@ class OutboxDispatcher(BaseDispatcher):
             )
             for name, each in sorted(found.items())
         ]
+
+    def _waiting(self, timeout: float) -> dict[str, tuple[int, float]]:
+        with plainly():
+            return self.rows.by_lane(timeout=timeout)
 
     @property
     def run_by(self) -> str | None:

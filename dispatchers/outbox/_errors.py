@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Generator
+from contextlib import contextmanager
 
 from dispatchers._errors import ErrorCategory
 
-__all__ = ["category_of"]
+__all__ = ["category_of", "plainly"]
+
+NO_TABLES = "make the tables by dispatchers.outbox.create_tables, or by manage.py migrate"
 
 OF_SQLSTATE = {
     "08": ErrorCategory.UNAVAILABLE,
@@ -61,13 +65,43 @@ LOST = ("OperationalError", "InterfaceError")
 """Exceptions of any driver for a connection that is gone."""
 
 
+@contextmanager
+def plainly() -> Generator[None]:
+    """Raise what the driver raised: what SQLAlchemy makes of it has the SQL and the values in it.
+
+    For want of the tables it says how they are made.
+    """
+    try:
+        yield
+    except Exception as exc:
+        own = getattr(exc, "orig", None)
+        found = own if isinstance(own, Exception) else exc
+        if any(map(_lacks_table, _drivers(found))):
+            found.add_note(NO_TABLES)
+        if found is exc:
+            raise
+        raise found from None
+
+
 def category_of(exc: BaseException) -> ErrorCategory | None:
     """Return the category of what a driver raised, or SQLAlchemy for it; None knows none."""
-    # SQLAlchemy's error has the driver's as `orig`, Django's as its cause.
-    for each in (getattr(exc, "orig", None), exc.__cause__, exc):
-        if isinstance(each, BaseException) and (found := _own(each)) is not None:
+    for each in _drivers(exc):
+        if (found := _own(each)) is not None:
             return found
     return None
+
+
+def _drivers(exc: BaseException) -> list[BaseException]:
+    # SQLAlchemy's error has the driver's as `orig`, Django's as its cause.
+    found = (getattr(exc, "orig", None), exc.__cause__, exc)
+    return [each for each in found if isinstance(each, BaseException)]
+
+
+def _lacks_table(exc: BaseException) -> bool:
+    if isinstance(exc, sqlite3.Error):  # which has no code of its own for it
+        return str(exc).startswith("no such table")
+    state = getattr(exc, "sqlstate", None) or getattr(exc, "pgcode", None)
+    return state == "42P01" or exc.args[:1] == (1146,)
 
 
 def _own(exc: BaseException) -> ErrorCategory | None:

@@ -18,7 +18,7 @@ from dispatchers.frameworks import collected, dispatcher_for, refused
 from dispatchers.held import HoldingDispatcher
 
 from ._dispatcher import OutboxDispatcher, outbox_to
-from ._errors import category_of
+from ._errors import category_of, plainly
 from ._insert import insertion
 from ._results import OnResult, tell
 from ._target import Target
@@ -210,7 +210,8 @@ class Writer(HoldingDispatcher):
 
     def _send_many(self, items: Sequence[Item], *, timeout: float) -> Sequence[Sent | Exception]:
         alone = self._target.commits_itself()
-        self._target.write(self._statements(items), timeout, savepoint=self._savepoint)
+        with plainly():
+            self._target.write(self._statements(items), timeout, savepoint=self._savepoint)
         return self._written(items, alone=alone)
 
     async def _asend(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:
@@ -223,8 +224,9 @@ class Writer(HoldingDispatcher):
     ) -> Sequence[Sent | Exception]:
         alone = self._target.commits_itself()
         work = self._target.awrite(self._statements(items), timeout, savepoint=self._savepoint)
-        async with asyncio.timeout(timeout):
-            await work
+        with plainly():
+            async with asyncio.timeout(timeout):
+                await work
         return self._written(items, alone=alone)
 
     def _statements(self, items: Sequence[Item]) -> list[tuple[str, list[object]]]:

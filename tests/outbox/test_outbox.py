@@ -15,7 +15,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from dispatchers import DispatchResponse, override
+from dispatchers import ConfigurationError, DispatchResponse, override
 from dispatchers.outbox import ROWS, Outbox, create_tables, metadata
 from dispatchers.testing import RecordingDispatcher, processes
 
@@ -218,12 +218,19 @@ def test_what_the_broker_cannot_do_is_refused_at_once(way, outbox):
 
 
 def test_without_tables_the_answer_says_so(way, outbox):
-    """C1: the call does not raise."""
+    """C1: the call does not raise; it, and the check, name the cure."""
     way.place.query("DROP TABLE dispatchers_outbox")
     with pytest.raises(Undone), way.begin() as opened:
         response = note.options(dispatcher=Outbox(opened.handle)).dispatch(n=1)
         assert (response.status, response.error.category) == ("rejected", "not_found")
         raise Undone
+    alone = note.dispatch(n=2)
+
+    assert (alone.status, alone.error.category) == ("rejected", "not_found")
+    for said in (response, alone):
+        assert "make the tables by dispatchers.outbox.create_tables" in said.error.message
+    with pytest.raises(ConfigurationError, match="dispatchers.outbox.create_tables"):
+        outbox.check(contact=True)
 
 
 def test_with_a_savepoint_the_transaction_can_go_on(way, outbox):

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from dispatchers._errors import ErrorCategory
 from dispatchers._models.envelope import decode, encode
 from dispatchers.forwarding import BATCH, Fate, HeldRow, Settled
 from dispatchers.sqlite import Database, SQLiteDeadLetters
@@ -300,14 +301,17 @@ class DropsTheDoubtful(OfFile):
         super().settle([judged(each) for each in settled])
 
 
+def forbidden(settled: Settled) -> bool:
+    """Tell whether the backend does not permit it."""
+    error = settled.response and settled.response.error
+    return error is not None and error.category is ErrorCategory.PERMISSION
+
+
 class DropsWhatIsForbidden(OfFile):
     """Takes what the backend does not permit for settled."""
 
     def settle(self, settled: Sequence[Settled]) -> None:
-        forbidden = "rejected, permission"
-        super().settle(
-            [s._replace(fate=Fate.GONE) if s.why.startswith(forbidden) else s for s in settled]
-        )
+        super().settle([s._replace(fate=Fate.GONE) if forbidden(s) else s for s in settled])
 
 
 class RenewsIds(OfFile):
