@@ -229,7 +229,7 @@ def test_without_tables_the_answer_says_so(way, outbox):
     assert (alone.status, alone.error.category) == ("rejected", "not_found")
     for said in (response, alone):
         assert "make the tables by dispatchers.outbox.create_tables" in said.error.message
-    with pytest.raises(ConfigurationError, match="dispatchers.outbox.create_tables"):
+    with pytest.raises(ConfigurationError, match=r"outbox\.create_tables"):
         outbox.check(contact=True)
 
 
