@@ -157,7 +157,7 @@ def _routed(
         way=way,
         may_lie=places(way),
         queue=dispatcher.queue_of(request),
-        answer="executed" if can.runs_here else "accepted",
+        answer=_status(dispatcher),
         durable=can.durable,
         # A run in the call has no bound here: a deadline limits handing over only.
         longest_wait=None if can.runs_here else options.deadline + GRACE,
@@ -176,6 +176,13 @@ def _routed(
         problems=wrong,
         workflow=facts_of(task),
     )
+
+
+def _status(dispatcher: BaseDispatcher) -> str:
+    """Return the status of a dispatch that goes well."""
+    if dispatcher.name == "outbox":
+        return "deferred"
+    return "executed" if dispatcher.capabilities.runs_here else "accepted"
 
 
 def _letters_kept(dispatcher: BaseDispatcher) -> str | None:
@@ -243,8 +250,11 @@ def _places_of(found: Explanation) -> str:
 def _answer(found: Explanation) -> str:
     if found.answer == "executed":
         return "executed, or failed: the task runs in the call"
+    if found.answer == "deferred":
+        return "deferred, as a row of the transaction; once committed it survives every process"
     kept = "survives the death of every process" if found.durable else "is lost with its process"
-    return f"accepted, once the backend has it; what is accepted {kept}"
+    held = "; deferred, while it waits in the file" if found.backend == "spill" else ""
+    return f"accepted, once the backend has it{held}; what is accepted {kept}"
 
 
 def _wait(found: Explanation) -> str:

@@ -145,6 +145,7 @@ def test_a_spill_says_where_work_may_lie(shop: Shop) -> None:
     said = shop("explain", "shop.welcome").out
 
     assert "'main', or the file" in said
+    assert "deferred, while it waits in the file" in said
     assert str(shop.folder / "spill.db") in said
 
 
@@ -179,7 +180,9 @@ def test_the_way_of_an_outbox_is_drawn(shop: Shop) -> None:
 
     found, said = explained(shop, "shop.welcome"), shop("explain", "shop.welcome").out
 
-    assert found["may_lie"] == ["both", "main", "backup"]
+    assert (found["answer"], found["may_lie"]) == ("deferred", ["both", "main", "backup"])
+    assert "dispatch says:" in said
+    assert "deferred, as a row of the transaction" in said
     flat = " ".join(said.split())
     assert "default (outbox): a row beside the data, then [both (failover): main (memory)" in flat
     assert "or the database until the first of them takes it" in flat
