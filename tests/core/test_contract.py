@@ -321,6 +321,18 @@ def test_secrets_never_reach_messages_or_log(adapter, request_, log, secret, mak
     assert "hush" not in f"{answer!r} {log()}"
 
 
+def test_what_was_noted_of_an_error_is_told_with_it(adapter, request_, log):
+    """PEP 678: a note may be the cure; it is scrubbed as the words are."""
+    error = ConnectionError("nobody listens")
+    error.add_note("as t0ken-hush says, start it")
+    made = adapter(error, members={"Options": SecretOptions})
+
+    answer = made.dispatch(request_)
+
+    assert answer.error.message.endswith("ConnectionError: nobody listens; as *** says, start it")
+    assert "hush" not in f"{answer!r} {log()}"
+
+
 def test_a_payload_never_reaches_messages_or_log(adapter, log):
     """C4: an error nobody classified is told by type and place, not in its own words."""
     request = DispatchRequest(task="t", payload={"password": "s3cret"})
