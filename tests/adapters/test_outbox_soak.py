@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import subprocess
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -83,6 +84,9 @@ class PostgresServer(PrivateServer):
     def make(self) -> None:
         """Make its folder."""
         if os.geteuid() == 0:
+            # Not below TMPDIR, which may be root's alone.
+            self.folder.rmdir()
+            self.folder = Path(tempfile.mkdtemp(prefix="dispatchers-postgresql-", dir="/tmp"))
             shutil.chown(self.folder, "postgres")
         command = [self._beside("initdb"), "-D", self._data, "-A", "trust", "-U", "postgres"]
         subprocess.run(

@@ -247,6 +247,7 @@ def site(
 
 
 def booked(site: Site, number: int) -> Any:
+    assert site.order(number)[0] == 200, site.logs()
     wait_until(lambda: site.order(number)[1]["booked"])
     return site.order(number)[1]
 
@@ -291,6 +292,7 @@ def test_an_outbox_loses_no_order_while_the_broker_is_stopped(tmp_path: Path) ->
         site.web = site.serve(free_port())
         site.start("manage.py", "dispatchers_worker", "--concurrency", "2")
         placed = [site.place() for _ in range(5)]
+        assert [each["held"] for each in placed] == ["deferred"] * 5, site.logs()
         before = [booked(site, each["number"]) for each in placed]
 
         redis.stop()

@@ -9,10 +9,11 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
+from time import sleep
 from typing import Any, Self
 
 from dispatchers._models.request import DispatchRequest
-from dispatchers.forwarding import Forwarder, Source, Step
+from dispatchers.forwarding import FIRST_PAUSE, Forwarder, Source, Step
 
 from ._tools import PATIENCE, FileBackend, refusing_once
 from ._trap import Trap, watched
@@ -148,8 +149,9 @@ def _die_at(opener: Callable[[], Source], number: int, notes: Path) -> None:
         source = opener()
         forwarder = Forwarder(source, FileBackend(notes, refusing_once()))
         with Trap(watched(source), number, lambda: os.kill(os.getpid(), signal.SIGKILL)):
-            while forwarder.step() is not Step.EMPTY:
-                pass
+            while (step := forwarder.step()) is not Step.EMPTY:
+                if step is not Step.MOVED:  # else it passes lines without end until a row is due
+                    sleep(FIRST_PAUSE)
             source.leave()
         code = 0
     finally:

@@ -93,6 +93,8 @@ def test_the_command_of_ours_names_qcluster(
     site.configure(audit={"BACKEND": "sqlite", "OPTIONS": {"path": str(site.folder / "audit.db")}})
     beside = site.manage(*command, "--drain")
 
-    words = "'default' (django_q) is run by django-q2's own command: manage.py qcluster"
+    words = "'default' (django_q) is run by django-q2's own command"
     assert f"no worker can be started here: {words}" in alone
     assert f"not here: {words}" in beside
+    assert "manage.py qcluster" in alone
+    assert "manage.py qcluster" in beside
