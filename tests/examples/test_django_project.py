@@ -93,8 +93,10 @@ class Site:
     def place(self, **form: str) -> Any:
         return ask(f"{self.web}/orders", {"customer": "ada", **form})[1]
 
-    def order(self, number: int) -> tuple[int, Any]:
-        return ask(f"{self.web}/orders/{number}")
+    def order(self, number: int) -> Any:
+        status, said = ask(f"{self.web}/orders/{number}")
+        assert status == 200, f"{status} for order {number}: {said!r}\n{self.logs()}"
+        return said
 
 
 def stop(process: subprocess.Popen[str]) -> None:
@@ -247,9 +249,8 @@ def site(
 
 
 def booked(site: Site, number: int) -> Any:
-    assert site.order(number)[0] == 200, site.logs()
-    wait_until(lambda: site.order(number)[1]["booked"])
-    return site.order(number)[1]
+    wait_until(lambda: site.order(number)["booked"])
+    return site.order(number)
 
 
 def test_orders_are_placed_in_one_process_and_booked_where_the_variable_says(site: Site) -> None:
@@ -297,7 +298,7 @@ def test_an_outbox_loses_no_order_while_the_broker_is_stopped(tmp_path: Path) ->
 
         redis.stop()
         during = [site.place() for _ in range(20)]
-        waiting = [site.order(each["number"])[1]["booked"] for each in during]
+        waiting = [site.order(each["number"])["booked"] for each in during]
         for process in [each for each in site.served if each.poll() is None]:
             processes.kill(processes.family(process.pid))
         redis.start()
