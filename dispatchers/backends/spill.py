@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 
 from dispatchers._dispatch.base import BaseDispatcher
 from dispatchers._dispatch.batch import is_hurried
@@ -22,15 +22,15 @@ from dispatchers._errors import ConfigurationError, ErrorCategory, RejectedError
 from dispatchers._models.base import build
 from dispatchers._models.capabilities import Capabilities
 from dispatchers._models.dead_letter import DeadLetterStore
-from dispatchers._models.fields import NO_HEADERS
 from dispatchers._models.options import BackendOptions
 from dispatchers._models.paths import FilePath
 from dispatchers._models.request import DispatchRequest
 from dispatchers._models.response import DispatchStatus
-from dispatchers._models.stats import Stats, queue_stats
+from dispatchers._models.stats import Stats
 from dispatchers._runtime.platform import passing_filesystem
 from dispatchers._runtime.to_thread import off_loop
 from dispatchers._stores.loading import dead_letters
+from dispatchers.backends._held_work import Behind, counted, lane_of, stale
 from dispatchers.backends._passage import Member, Passage
 from dispatchers.backends._passing import (
     MOVES,
@@ -56,12 +56,6 @@ UNITS = {
     "mb": 10**6,
     "gb": 10**9,
 }
-LANE = "lane"
-"""The header that names a request's lane, in place of its queue."""
-NONE = (0, 0.0)
-"""Pieces of work of a lane, and the age of the oldest."""
-STALE = 60.0
-"""Seconds after which work that nothing hands over is worth a warning."""
 
 
 Lane = Callable[[DispatchRequest], str]
@@ -78,16 +72,10 @@ def _as_bytes(value: object) -> object:
     return int(float(number) * UNITS[unit])
 
 
-def _member(given: object) -> object:
-    if not isinstance(given, str | BaseDispatcher):
-        raise ValueError(f"is an alias, not {type(given).__name__}")  # noqa: TRY004 - of a field
-    return given
-
-
 class SpillOptions(BackendOptions):
     """Options of `spill`; what workers need stands at the dispatcher that it is before."""
 
-    to: Annotated[object, AfterValidator(_member)]
+    to: Behind
     """The alias of the dispatcher that gets the work; in code the dispatcher itself, too."""
     waive: Unwaived = ()
     """Nothing: it stands at the dispatcher behind it."""
@@ -195,8 +183,7 @@ class SpillDispatcher(PassingDispatcher):
 
     def lane_of(self, request: DispatchRequest) -> str:
         """Return the lane of a request: its header `lane`, else its queue."""
-        named = request.headers.get(LANE) if request.headers != NO_HEADERS else None
-        return named or request.queue or self.to.options.queue or ""
+        return lane_of(request, self.to.options.queue)
 
     # Handing over.
 
@@ -268,28 +255,12 @@ class SpillDispatcher(PassingDispatcher):
                 f"{self.options.path} is on {kind}: what it holds is gone with the container; "
                 "mount a volume there"
             )
-        waiting = self.held.by_lane(timeout=timeout)
-        oldest = max((age for _, age in waiting.values()), default=0.0)
-        if oldest > STALE:
-            count = sum(number for number, _ in waiting.values())
-            warnings.append(
-                f"{count} pieces of work wait in {self.options.path}, the oldest for "
-                f"{oldest:.0f} s: `dispatchers relay {self.alias}` hands them over"
-            )
-        return warnings
+        held = self.held.by_lane(timeout=timeout)
+        return [*warnings, *stale(held, self.options.path, self.alias)]
 
     def _stats(self, *, timeout: float) -> Sequence[Stats]:
         """Count what is held, by lane, together with what the dispatcher behind it counts."""
-        held = self.held.by_lane(timeout=timeout)
-        found = {each.queue: each for each in self.to.stats(timeout=timeout)}
-        found |= {each.queue: each for each in queue_stats(queues=held.keys() - found.keys())}
-        return [
-            each._replace(
-                waiting=(each.waiting or 0) + held.get(name, NONE)[0],
-                oldest=max(each.oldest or 0.0, held.get(name, NONE)[1]),
-            )
-            for name, each in sorted(found.items())
-        ]
+        return counted(self.held.by_lane(timeout=timeout), self.to.stats(timeout=timeout))
 
     @property
     def run_by(self) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import BeforeValidator, Field
 
 from dispatchers._config.api import get_dispatcher, state
 from dispatchers._dispatch.base import BaseDispatcher
@@ -17,13 +17,14 @@ from dispatchers._models.options import BackendOptions
 from dispatchers._models.paths import absolute_spec
 from dispatchers._models.request import DispatchRequest
 from dispatchers._models.response import DispatchStatus
-from dispatchers._models.stats import Stats, queue_stats
+from dispatchers._models.stats import Stats
 from dispatchers._stores.loading import dead_letters
+from dispatchers.backends._held_work import Behind, counted, stale
 from dispatchers.backends._passing import PassingDispatcher, Unwaived, members_named
 from dispatchers.forwarding import Fate, Forwarder, Settled
 
 from ._errors import plainly
-from ._insert import NewRow, insertion, lane_of
+from ._insert import NewRow, insertion, row_lane
 from ._letters import OutboxLetters
 from ._loading import store_from
 from ._results import Results
@@ -33,24 +34,14 @@ from ._target import Target
 
 __all__ = ["OutboxDispatcher", "OutboxOptions", "outbox_to", "outboxes"]
 
-NONE = (0, 0.0)
-"""Pieces of work of a lane, and the age of the oldest."""
-STALE = 60.0
-"""Seconds after which work that nothing hands over is worth a warning."""
 DOUBT = (None, ErrorCategory.UNAVAILABLE, ErrorCategory.INTERNAL)
 """Categories of errors that may come after the commit: the connection was lost."""
-
-
-def _member(given: object) -> object:
-    if not isinstance(given, str | BaseDispatcher):
-        raise ValueError(f"is an alias, not {type(given).__name__}")  # noqa: TRY004 - of a field
-    return given
 
 
 class OutboxOptions(BackendOptions):
     """Options of `outbox`; what workers need stands at the dispatcher behind it."""
 
-    to: Annotated[object, AfterValidator(_member)]
+    to: Behind
     """The alias of the dispatcher that gets the work; in code the dispatcher itself, too."""
     store: Annotated[object, BeforeValidator(absolute_spec)]
     """The application's database: `sqlite:PATH`, `postgresql://...`, another URL of SQLAlchemy
@@ -121,7 +112,7 @@ class OutboxDispatcher(BaseDispatcher):
 
     def row_of(self, request: DispatchRequest, body: bytes) -> NewRow:
         """Return the row of a request."""
-        lane = lane_of(request, self.to.options.queue)
+        lane = row_lane(request, self.to.options.queue)
         return NewRow.of(request, body, self.to.alias, lane)
 
     # Handing over.
@@ -200,29 +191,11 @@ class OutboxDispatcher(BaseDispatcher):
     # The rest of a backend.
 
     def _probe(self, *, timeout: float) -> Sequence[str]:
-        waiting = self._waiting(timeout)
-        oldest = max((age for _, age in waiting.values()), default=0.0)
-        if oldest <= STALE:
-            return ()
-        count = sum(number for number, _ in waiting.values())
-        words = (
-            f"{count} pieces of work wait in the outbox, the oldest for {oldest:.0f} s: "
-            f"`dispatchers relay {self.alias}` hands them over"
-        )
-        return (words,)
+        return stale(self._waiting(timeout), "the outbox", self.alias)
 
     def _stats(self, *, timeout: float) -> Sequence[Stats]:
         """Count what waits here, by lane, together with what the dispatcher behind it counts."""
-        held = self._waiting(timeout)
-        found = {each.queue: each for each in self.to.stats(timeout=timeout)}
-        found |= {each.queue: each for each in queue_stats(queues=held.keys() - found.keys())}
-        return [
-            each._replace(
-                waiting=(each.waiting or 0) + held.get(name, NONE)[0],
-                oldest=max(each.oldest or 0.0, held.get(name, NONE)[1]),
-            )
-            for name, each in sorted(found.items())
-        ]
+        return counted(self._waiting(timeout), self.to.stats(timeout=timeout))
 
     def _waiting(self, timeout: float) -> dict[str, tuple[int, float]]:
         with plainly():

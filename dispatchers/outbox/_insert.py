@@ -8,15 +8,13 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from dispatchers._models.fields import NO_HEADERS
 from dispatchers._models.request import DispatchRequest
+from dispatchers.backends._held_work import lane_of
 
 from ._store import CHANNEL
 
-__all__ = ["LANE", "NewRow", "insertion", "lane_of"]
+__all__ = ["NewRow", "insertion", "row_lane"]
 
-LANE = "lane"
-"""The header that names a request's lane, in place of its queue."""
 AT_ONCE = 1000
 """Rows of one statement: with nine values each, below what SQLite takes."""
 COLUMNS = (
@@ -45,10 +43,9 @@ class NewRow(NamedTuple):
         return cls(request.id, alias, lane, request.task, request.deduplicate, body)
 
 
-def lane_of(request: DispatchRequest, queue: str | None) -> str:
-    """Return the lane of a request: its header `lane`, else its queue, else the one given."""
-    named = request.headers.get(LANE) if request.headers != NO_HEADERS else None
-    lane = named or request.queue or queue or ""
+def row_lane(request: DispatchRequest, queue: str | None) -> str:
+    """Return the lane of a request as a column takes it."""
+    lane = lane_of(request, queue)
     if len(lane) <= LONGEST and "\0" not in lane and lane.isprintable():
         return lane
     # No column takes it: the same lane under another name.

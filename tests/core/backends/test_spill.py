@@ -462,7 +462,7 @@ def test_a_path_that_goes_with_the_container_is_known(tmp_path, path, kind):
 def test_doctor_warns_of_what_waits_and_of_the_disk(made, broker, monkeypatch):
     """O12: `check` with contact says both."""
     monkeypatch.setattr("dispatchers.backends.spill.passing_filesystem", lambda path: "tmpfs")
-    monkeypatch.setattr("dispatchers.backends.spill.STALE", -1.0)
+    monkeypatch.setattr("dispatchers.backends._held_work.STALE", -1.0)
     with broker.down():
         made.dispatch(request())
     made.check(contact=True)
