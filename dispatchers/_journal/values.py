@@ -243,6 +243,9 @@ class Turn(NamedTuple):
     lost: int | None = None
     """Turns that ended with their workers since the last commit: taken, and neither committed nor
     released. None where the journal has not recorded that this turn is taken, and cannot know."""
+    follows: str | None = None
+    """The owner of the turn that was recorded last. None where the fence tells it, as each turn is
+    recorded when it is taken: of those that are only read, several have the same fence."""
 
 
 class Commit(NamedTuple):

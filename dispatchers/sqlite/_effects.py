@@ -35,6 +35,8 @@ class Effects(NamedTuple):
     execution: str
     number: int
     """Of the command that is answered; for a commit the fence of its turn."""
+    owner: str
+    """For a commit that of its turn."""
     change: Answer | Commit
     sent: Sequence[int]
     """Commands of the commit whose jobs are among those that follow."""
@@ -45,15 +47,17 @@ class Effects(NamedTuple):
         change = self.change
         plain = _plain_answer(change) if isinstance(change, Answer) else _plain_commit(change)
         follow = [(tuple(job), wakes) for job, wakes in self.follow]
-        return marshal.dumps((self.execution, self.number, plain, tuple(self.sent), follow))
+        sent = tuple(self.sent)
+        return marshal.dumps((self.execution, self.number, self.owner, plain, sent, follow))
 
     @classmethod
     def unpacked(cls, data: bytes) -> Effects:
         """Return what was packed."""
-        execution, number, plain, sent, follow = marshal.loads(data)  # noqa: S302 - our own child
+        packed = marshal.loads(data)  # noqa: S302 - our own child
+        execution, number, owner, plain, sent, follow = packed
         change = _answer(plain) if len(plain) == len(Answer._fields) else _commit(plain)
         jobs = [FollowUp(NewJob(*job), wakes) for job, wakes in follow]
-        return cls(execution, number, change, sent, jobs)
+        return cls(execution, number, owner, change, sent, jobs)
 
 
 def _plain_answer(answer: Answer) -> tuple[Any, ...]:
@@ -93,7 +97,7 @@ class Collector:
         self.path = path
         self.puts = False
         self.way: WakeUp | None = None
-        self._change: tuple[str, int, Answer | Commit] | None = None
+        self._change: tuple[str, int, str, Answer | Commit] | None = None
         self._sent: list[int] = []
         self._follow: list[FollowUp] = []
 
@@ -102,9 +106,9 @@ class Collector:
         """Tell whether there is a change, from which jobs may follow."""
         return self._change is not None
 
-    def record(self, execution: str, number: int, change: Answer | Commit) -> None:
-        """Collect the change of the run."""
-        self._change = (execution, number, change)
+    def record(self, execution: str, number: int, change: Answer | Commit, owner: str = "") -> None:
+        """Collect the change of the run, whose fields are those of `Effects`."""
+        self._change = (execution, number, owner, change)
 
     def awaits(self, execution: str, number: int) -> bool:
         """Tell whether a command is new in the change, and was not answered."""
@@ -119,14 +123,14 @@ class Collector:
         assert commit is not None
         assert self._change is not None
         answers = [*commit.answers, (number, answer)]
-        self.record(execution, self._change[1], commit._replace(answers=answers))
+        self._change = (*self._change[:3], commit._replace(answers=answers))
         return not commit.answers
 
     def _commit(self, execution: str) -> Commit | None:
         change = self._change
-        if change is None or change[0] != execution or not isinstance(change[2], Commit):
+        if change is None or change[0] != execution or not isinstance(change[3], Commit):
             return None
-        return change[2]
+        return change[3]
 
     def note_sent(self, numbers: Sequence[int]) -> None:
         """Collect which commands have jobs among those that follow."""

@@ -12,7 +12,7 @@ from dispatchers._worker.waking import tell_uncounted
 from dispatchers.sqlite._effects import Effects
 from dispatchers.sqlite._journal_entries import answer
 from dispatchers.sqlite._journal_rows import Moment, find
-from dispatchers.sqlite._journal_turns import apply, followed, sent
+from dispatchers.sqlite._journal_turns import apply, follow, sent
 from dispatchers.sqlite._records import NewJob
 
 __all__ = ["apply_effects"]
@@ -49,8 +49,8 @@ def _turned(
     connection: sqlite3.Connection, effects: Effects, change: Commit, put: Put, moment: Moment
 ) -> bool:
     """Record a turn; one that did not see all is repeated, unless another follows from it."""
-    execution, fence = effects.execution, effects.number
-    known = followed(connection, execution, fence)
+    execution = effects.execution
+    known = follow(connection, execution, effects.number, effects.owner)
     if isinstance(known, Refusal):
         # Another turn was first, or has it now: what this one found out does not count.
         return not _is_unread(connection, execution)

@@ -1,4 +1,5 @@
 """Rows of the journal, and the values that they stand for."""
+# ruff: noqa: S608 - the statements are put together from constants
 
 from __future__ import annotations
 
@@ -30,12 +31,17 @@ _KINDS = {kind.value: kind for kind in EntryKind}
 _STATUSES = {status.value: status for status in Status}
 
 
-RECORD = """
-SELECT id, workflow, version, status, dispatcher, queue, headers, coalesce(input, x''), output,
-    state, why, parent, parent_number, first, head, seen, wake_at, fence, generation, started_at,
-    created_at, updated_at, finished_at
-FROM executions LEFT JOIN payloads ON execution = id
+_FIELDS = """
+id, workflow, version, status, dispatcher, queue, headers, coalesce(input, x''), output, state, why,
+    parent, parent_number, first, head, seen, wake_at, fence, generation, started_at, created_at,
+    updated_at, finished_at
 """
+
+
+_TABLES = "executions LEFT JOIN payloads ON execution = id"
+
+
+RECORD = f"SELECT {_FIELDS} FROM {_TABLES}"
 """The statement for executions, to be ended by conditions."""
 
 
@@ -45,7 +51,10 @@ _STATUS = Record._fields.index("status")
 _ONE = f"{RECORD} WHERE id = ?"
 
 
-_FREE = f"{_ONE} AND owner IS NULL AND lost = 0"
+_FREE = f"""
+SELECT {_FIELDS}, coalesce(wakeup, '') FROM {_TABLES}
+WHERE id = ? AND owner IS NULL AND lost = 0
+"""
 
 
 _KNOWN = """
@@ -149,10 +158,10 @@ def record(connection: sqlite3.Connection, execution: str) -> Record | None:
     return None if row is None else record_of(row)
 
 
-def free_record(connection: sqlite3.Connection, execution: str) -> Record | None:
-    """Read an execution of which no turn is taken, or was lost."""
+def free_record(connection: sqlite3.Connection, execution: str) -> tuple[Record | None, str]:
+    """Read an execution of which no turn is taken, or was lost, and the owner of its last turn."""
     row = connection.execute(_FREE, (execution,)).fetchone()
-    return None if row is None else record_of(row)
+    return (None, "") if row is None else (record_of(row[:-1]), row[-1])
 
 
 def record_of(row: Sequence[Any]) -> Record:

@@ -8,9 +8,10 @@ __all__ = ["JOURNAL"]
 
 # Small rows, as each commit writes one; what may be large is in `payloads`. `woken_at` is when the
 # last wake-up was given that no turn has followed, 0 where a turn is wanted and none was given,
-# NULL where none is wanted. `beat` counts renewals, judged by the observers' own clocks as in
-# `owners`. `wanted` is true until a turn is committed, `lost` counts the turns that ended with
-# their workers until then, `unanswered` and `size` what has limits.
+# NULL where none is wanted. `wakeup` is that of the turn which `owner` has; where none has, the
+# owner of the turn that was recorded last. `beat` counts renewals, judged by the observers' own
+# clocks as in `owners`. `wanted` is true until a turn is committed, `lost` counts the turns that
+# ended with their workers until then, `unanswered` and `size` what has limits.
 _EXECUTIONS = """
 CREATE TABLE executions (
     id TEXT PRIMARY KEY,

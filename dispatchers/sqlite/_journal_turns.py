@@ -37,7 +37,6 @@ __all__ = [
     "apply",
     "commit",
     "follow",
-    "followed",
     "peek",
     "release",
     "renew",
@@ -92,7 +91,8 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 _COMMIT = """
 UPDATE executions SET status = :status, why = :why, head = :head, seen = :seen, wanted = 0,
     unanswered = :unanswered, size = :size, woken_at = NULL, wake_at = :wake_at, owner = :owner,
-    fence = :fence, lost = CASE :status WHEN 6 THEN lost ELSE 0 END, updated_at = :at
+    wakeup = :wakeup, fence = :fence, lost = CASE :status WHEN 6 THEN lost ELSE 0 END,
+    updated_at = :at
 WHERE id = :id
 """
 
@@ -100,7 +100,7 @@ WHERE id = :id
 # As `_COMMIT`, where nothing changes that is in an index: SQLite would write its pages anew.
 _GOES_ON = """
 UPDATE executions SET head = :head, seen = :seen, wanted = 0, unanswered = :unanswered,
-    size = :size, fence = :fence, lost = 0, updated_at = :at
+    size = :size, wakeup = :wakeup, fence = :fence, lost = 0, updated_at = :at
 WHERE id = :id
 """
 
@@ -149,7 +149,7 @@ def take(
     fired = _fire(connection, known, known.head, known.wake_at, moment)
     connection.execute(_TAKE, (owner, wakeup, known.head + len(fired), execution))
     turn = read(connection, execution, owner, after)
-    return turn._replace(lost=known.lost + (known.owner is not None))
+    return turn._replace(lost=known.lost + (known.owner is not None), follows=known.wakeup or "")
 
 
 def read(connection: sqlite3.Connection, execution: str, owner: str, after: int) -> Turn:
@@ -166,7 +166,7 @@ def peek(
 ) -> Turn | None:
     """Read a turn without taking it, as the one that is committed next; None if that is not so."""
     # Another turn may be at it.
-    found = free_record(connection, execution)
+    found, last = free_record(connection, execution)
     if found is None or found.status not in (Status.RUNNING, Status.STUCK):
         return None
     # Timers are recorded before they are read.
@@ -174,30 +174,39 @@ def peek(
         return None
     entries = entries_after(connection, execution, after)
     unsent = [each.command for each in unsent_of(connection, execution)]
-    return Turn(found, owner, found.fence + 1, entries, unsent)
+    return Turn(found, owner, found.fence + 1, entries, unsent, follows=last)
 
 
 def take_and_commit(
     connection: sqlite3.Connection, turn: Turn, wakeup: str, found: Commit, moment: Moment
 ) -> Committed | Refusal:
     """Take a turn that was only read, and record what it found out."""
-    known = follow(connection, turn.record.id, turn.fence, turn.owner, wakeup)
-    return known if isinstance(known, Refusal) else apply(connection, known, found, moment)
-
-
-def follow(
-    connection: sqlite3.Connection, execution: str, fence: int, owner: str | None, wakeup: str
-) -> Known | Refusal:
-    """Begin a turn that was read before; a refusal, if another has begun since."""
-    known = followed(connection, execution, fence)
+    execution, owner = turn.record.id, turn.owner
+    known = follow(connection, execution, turn.fence, owner)
     if isinstance(known, Refusal):
         return known
     connection.execute(_TAKE, (owner, wakeup, known.head, execution))
-    return known._replace(owner=owner, wakeup=wakeup, beat=0, woken_at=None)
+    known = known._replace(owner=owner, wakeup=wakeup, beat=0, woken_at=None)
+    return apply(connection, known, found, moment)
 
 
-def followed(connection: sqlite3.Connection, execution: str, fence: int) -> Known | Refusal:
-    """As `follow`, for a turn that ends with its commit, which writes its fence."""
+def follow(
+    connection: sqlite3.Connection, execution: str, fence: int, owner: str
+) -> Known | Refusal:
+    """Begin a turn that was read before and ends with its commit, which writes it.
+
+    Args:
+        connection: The transaction's.
+
+        execution: The id.
+
+        fence: The turn's.
+
+        owner: The turn's.
+
+    Returns:
+        The execution; a refusal, if another turn has begun since.
+    """
     known = find(connection, execution)
     if known is None:
         return Refusal.MISSING
@@ -205,7 +214,7 @@ def followed(connection: sqlite3.Connection, execution: str, fence: int) -> Know
         return Refusal.ENDED
     if known.owner is not None or known.fence != fence - 1:
         return Refusal.SUPERSEDED
-    return known._replace(fence=fence)
+    return known._replace(fence=fence, wakeup=owner)
 
 
 def _is_held(known: Known, wakeup: str, watch: Watch, lease: float) -> bool:
@@ -401,6 +410,8 @@ def _values(
         "size": counts.size,
         "wake_at": found.wake_at,
         "owner": known.owner if kept else None,
+        # Of a turn that is over its owner is known still: live code is of that turn, or of another.
+        "wakeup": known.wakeup if kept else known.owner or known.wakeup,
         "fence": known.fence,
         "at": found.at,
     }

@@ -118,7 +118,7 @@ class SettledJournal:
         goes_on = bool(commit.answers) or commit.keep
         if collector is None or goes_on or not self._stays(turn, commit, wake):
             return self._journal.take_and_commit(turn, wakeup, commit, timeout=timeout)
-        collector.record(turn.record.id, turn.fence, commit)
+        collector.record(turn.record.id, turn.fence, commit, turn.owner)
         collector.way = _way(turn.record)
         return Committed((), kept=False, wake=wake)
 

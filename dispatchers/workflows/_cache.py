@@ -7,6 +7,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 
 from dispatchers._journal.protocol import Journal
+from dispatchers._journal.values import Turn
 from dispatchers._runtime.fork import renew_after_fork
 from dispatchers.workflows._replay import Replay
 
@@ -30,6 +31,8 @@ class Live:
     """Of the entries that it was fed."""
     fence: int = -1
     """Of the turn after which it was kept: it is as recorded only if that was the last one."""
+    owner: str = ""
+    """Of the same turn."""
     seen: int = 0
     """The place of the last entry that it was fed."""
     size: int = SIZE
@@ -37,10 +40,12 @@ class Live:
     waked_at: float | None = None
     """The instant for which a wake-up is under way."""
 
-    def is_of(self, generation: int, fence: int) -> bool:
+    def is_of(self, turn: Turn) -> bool:
         """Tell whether a turn can go on with it: what it asked for is recorded, and no more."""
-        # Where the worker records a turn later, another may have been first.
-        return (self.generation, self.fence + 1) == (generation, fence)
+        # Where the worker records a turn later, another of the same fence may have been first.
+        if turn.follows not in (None, self.owner):
+            return False
+        return (self.generation, self.fence + 1) == (turn.record.generation, turn.fence)
 
 
 class LiveCache:

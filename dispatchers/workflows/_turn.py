@@ -223,7 +223,7 @@ class _Taken:
     def _loaded(self) -> Sequence[Entry]:
         """Have the code at hand, and return the entries that it was not fed."""
         record, entries = self._record, self._turn.entries
-        if self._live is not None and self._live.is_of(record.generation, self._turn.fence):
+        if self._live is not None and self._live.is_of(self._turn):
             return entries
         if self._live is not None:
             self._close()
@@ -350,7 +350,7 @@ class _Taken:
         if commit.wake_at is not None and commit.wake_at != known.waked_at:
             known.waked_at = commit.wake_at
             wake_later(self._record, commit.wake_at)
-        known.fence = self._turn.fence
+        known.fence, known.owner = self._turn.fence, self._turn.owner
         live.put(self._record.id, known)
 
     def _superseded(self, why: Refusal) -> None:

@@ -8,11 +8,11 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from dispatchers import DispatchRequest, override
+from dispatchers import DispatchRequest, override, task
 from dispatchers._models.envelope import encode
 from dispatchers.backends.sqlite import SQLiteDispatcher
 from dispatchers.journals import (
@@ -21,6 +21,7 @@ from dispatchers.journals import (
     Commit,
     Committed,
     EntryKind,
+    Journal,
     Refusal,
     Start,
     Status,
@@ -31,6 +32,9 @@ from dispatchers.journals import (
 from dispatchers.sqlite import Finish, Job, SQLiteJournal, SQLiteStore
 from dispatchers.sqlite._effects import Effects, collecting
 from dispatchers.sqlite._settled_journal import SettledJournal
+from dispatchers.workflows import _turn, workflow
+from dispatchers.workflows._cache import LiveCache
+from dispatchers.workflows._turn import take_turn
 
 T = 5.0
 WORKFLOW = "shop.checkout"
@@ -219,6 +223,68 @@ def test_a_superseded_turn_is_repeated_if_anything_is_unread(place: Place) -> No
 
     assert again.id == job.id
     assert place.kinds() == ["SIGNAL"]
+
+
+@task(name="settled.charge")
+def charge(cents: int) -> int:
+    """Charge."""
+    return cents
+
+
+@workflow(name="settled.twice")
+async def twice() -> int:
+    """Charge twice, one after the other."""
+    return await charge.step(1) + await charge.step(2)
+
+
+class Child:
+    """A worker's child of its own: its journal, and the live code that it keeps."""
+
+    def __init__(self, place: Place) -> None:
+        self.path = place.path
+        self.journal = SQLiteJournal(place.path)
+        self.seen = SettledJournal(self.journal)
+        self.cache = LiveCache()
+
+    def turned(self, execution: str) -> bytes:
+        """Take a turn; returns its effects."""
+        with collecting(self.path) as collector:
+            self.recorded(execution)
+            return collector.packed()
+
+    def recorded(self, execution: str) -> None:
+        """Take a turn, and record it here unless it is collected."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(_turn, "live", self.cache)
+            take_turn(cast("Journal", self.seen), twice.versions, execution, "w")
+
+
+@pytest.mark.parametrize("way", ["read", "taken"])
+def test_live_code_of_a_superseded_turn_is_not_gone_on_with(place: Place, way: str) -> None:
+    """Of two turns with one fence, the code of that which was not recorded has asked for more."""
+    name = "settled.twice/1"
+    envelope = encode(DispatchRequest(task="settled.twice"))
+    begun = Start(name, "settled.twice", 1, "default", None, b"{}", envelope, time.time())
+    assert place.journal.begin(begun, timeout=T).first
+    place.dispatcher.dispatch_many([turn_request(name) for _ in range(4)]).raise_for_error()
+    first, early, late, last = place.jobs()
+    one, other = Child(place), Child(place)
+    place.jobs(settled(first, other.turned(name)), limit=0)
+    seen_less = one.turned(name)
+    assert place.journal.answer(name, 1, done(), timeout=T).first
+    asked_for_more = other.turned(name)
+    assert b"settled.charge" in asked_for_more
+    place.jobs(settled(early, seen_less), settled(late, asked_for_more), limit=0)
+    assert place.kinds(name) == ["STEP", "DONE"]
+
+    if way == "read":
+        place.jobs(settled(last, other.turned(name)), limit=0)
+    else:
+        other.recorded(name)
+
+    assert place.kinds(name) == ["STEP", "DONE", "STEP"]
+    one.journal.close()
+    other.journal.close()
 
 
 def test_effects_of_a_job_that_is_others_do_not_count(place: Place) -> None:
@@ -414,7 +480,7 @@ def test_effects_travel_as_they_are(place: Place) -> None:
     )  # fmt: skip
 
     for change in (commit, done(b"\x00")):
-        effects = Effects(ID, 4, change, (1,), [])
+        effects = Effects(ID, 4, "o", change, (1,), [])
         assert Effects.unpacked(effects.packed()) == effects
 
 
