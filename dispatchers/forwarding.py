@@ -25,7 +25,7 @@ from typing import NamedTuple
 from dispatchers._dispatch import hook_registry as hooks
 from dispatchers._dispatch import reporting
 from dispatchers._dispatch.base import BaseDispatcher
-from dispatchers._dispatch.error_mapping import type_name
+from dispatchers._dispatch.error_mapping import FINAL, type_name
 from dispatchers._errors import ErrorCategory
 from dispatchers._models.envelope import EnvelopeError, decode
 from dispatchers._models.request import DispatchRequest
@@ -58,15 +58,7 @@ SLICE = 0.25
 """Seconds until it is noticed that it is to stop."""
 LINGER = 0.5
 """Seconds that the thread stays for more once nothing is held."""
-NEVER = frozenset(
-    {
-        ErrorCategory.INVALID,
-        ErrorCategory.TOO_LARGE,
-        ErrorCategory.UNSUPPORTED,
-        ErrorCategory.CONFLICT,
-        ErrorCategory.HANDLER,
-    }
-)
+NEVER = FINAL
 """What is refused for these is never taken: it becomes a dead letter, and its lane goes on."""
 AWAY = frozenset(
     {
@@ -388,6 +380,18 @@ class Forwarder:
     def _handed_over(self, rows: Sequence[HeldRow], goes_on: Callable[[], bool]) -> list[Settled]:
         if not self._in_lanes:
             return self._round(rows) if goes_on() else []
+        # All lanes together, up to the first row that stays; the rest has its turn after that.
+        settled = self._round(rows, in_order=True) if self._batches_lanes and goes_on() else []
+        if settled and _says_away(settled[-1]):
+            return settled
+        return settled + self._lane_by_lane(_after(rows, settled), goes_on)
+
+    @property
+    def _batches_lanes(self) -> bool:
+        # What the backend goes on after must be what is settled for good here.
+        return self.to.stops_at_failure and FINAL.issubset(self._never)
+
+    def _lane_by_lane(self, rows: Sequence[HeldRow], goes_on: Callable[[], bool]) -> list[Settled]:
         settled: list[Settled] = []
         lanes: dict[str, deque[HeldRow]] = {}
         for row in rows:
@@ -401,24 +405,30 @@ class Forwarder:
                     del lanes[each.row.lane]
         return settled
 
-    def _round(self, rows: Sequence[HeldRow]) -> list[Settled]:
+    def _round(self, rows: Sequence[HeldRow], *, in_order: bool = False) -> list[Settled]:
+        """Hand over rows together; in order, what comes after the first that stays is not tried."""
         read = [(row, _read(row)) for row in rows]
         readable = [(row, found) for row, found in read if isinstance(found, DispatchRequest)]
         settled = [Settled(row, Fate.DEAD, None, why) for row, why in read if isinstance(why, str)]
         if readable:
-            responses = self._dispatched([request for _, request in readable])
-            settled += [
-                self._judged(row, request, response)
-                for (row, request), response in zip(readable, responses, strict=True)
-            ]
+            requests = [request for _, request in readable]
+            responses = self._dispatched(requests, in_order=in_order)
+            for (row, request), response in zip(readable, responses, strict=True):
+                settled.append(self._judged(row, request, response))
+                if in_order and settled[-1].fate is Fate.STAYS:
+                    break
             self._learn(settled)
         return settled
 
-    def _dispatched(self, requests: Sequence[DispatchRequest]) -> Sequence[DispatchResponse]:
+    def _dispatched(
+        self, requests: Sequence[DispatchRequest], *, in_order: bool
+    ) -> Sequence[DispatchResponse]:
         # Log and hooks hear of it once it is settled for good, not of each try.
         with hooks.inner(requests):
             if len(requests) == 1:
                 return [self.to.dispatch(requests[0])]
+            if in_order:
+                return self.to._dispatch_in_order(requests)
             return self.to.dispatch_many(requests)
 
     def _judged(
@@ -480,6 +490,19 @@ def _is_away(response: DispatchResponse) -> bool:
     """Tell whether an answer says nothing of the work itself."""
     unknown = response.status is DispatchStatus.UNKNOWN
     return unknown or (response.error is not None and response.error.category in AWAY)
+
+
+def _says_away(settled: Settled) -> bool:
+    """Tell whether a row stays because the backend takes nothing for now."""
+    response = settled.response
+    return settled.fate is Fate.STAYS and response is not None and _is_away(response)
+
+
+def _after(rows: Sequence[HeldRow], settled: Sequence[Settled]) -> list[HeldRow]:
+    """Return the rows that have no answer yet, but those of lanes that are held back."""
+    answered = {each.row.seq for each in settled}
+    stuck = {each.row.lane for each in settled if each.fate is Fate.STAYS}
+    return [row for row in rows if row.seq not in answered and row.lane not in stuck]
 
 
 class _Backoff:

@@ -24,8 +24,10 @@ from dispatchers._dispatch.error_mapping import (
     ErrorMapping,
     counts_against,
     failure,
+    is_final,
     is_in_doubt,
     map_error,
+    untried,
 )
 from dispatchers._dispatch.last_resort import ALL_REJECTED, ALL_UNKNOWN, REJECTED, UNKNOWN
 from dispatchers._dispatch.protocol import Item, Sent, is_instance
@@ -69,6 +71,8 @@ class BaseDispatcher(ConfiguredBackend):
     """Run `_send` under the guard, for a client that cannot be bounded otherwise."""
     shares_sending: bool = False
     """Hand over what several callers dispatch at once in one `_send_many`, on a thread of one."""
+    stops_at_failure: bool = False
+    """`_send_in_order` hands over many at once: what is held in a lane need not go one by one."""
     required: ClassVar[tuple[str, ...]] = ("_send", "_category", "_maybe_sent")
     """What a concrete class must define."""
 
@@ -181,6 +185,25 @@ class BaseDispatcher(ConfiguredBackend):
             except Exception:  # noqa: BLE001 - C1: no stack or memory is left to answer with
                 return ALL_UNKNOWN if begun else ALL_REJECTED
 
+    @final
+    def _dispatch_in_order(self, requests: Iterable[DispatchRequest]) -> DispatchResponses:
+        """Hand over requests, and none after one that failed and may be dispatched again.
+
+        Such are those in doubt, and those rejected for a reason that may pass. What comes after the
+        first of them is not tried, and rejected.
+        """
+        try:
+            notice_fork()
+            batch = self._new_batch(in_order=True)
+            for items in batch.chunks(requests):
+                try:
+                    batch.take(self._sent_in_order(items, self._time_for(batch)))
+                except Exception as exc:  # noqa: BLE001 - C1
+                    batch.fail(exc)
+            return self._announced(batch)
+        except Exception:  # noqa: BLE001 - C1: no stack or memory is left to answer with
+            return ALL_UNKNOWN
+
     def close(self, timeout: float = 5.0) -> int:
         """Finish what is under way within `timeout` seconds, then refuse further requests.
 
@@ -218,6 +241,23 @@ class BaseDispatcher(ConfiguredBackend):
         """
         until = monotonic() + timeout
         return [self._one_of_many(request, body, until) for request, body in items]
+
+    def _send_in_order(
+        self, items: Sequence[Item], *, timeout: float
+    ) -> Sequence[Sent | Exception]:
+        """Hand over several envelopes in order, and none after one that may be tried again.
+
+        One result each, as of `_send_many`; they may end with that one. Raising says the same of
+        all of them. The default hands over one after the other: with `stops_at_failure` say that
+        yours costs less.
+        """
+        until = monotonic() + timeout
+        results: list[Sent | Exception] = []
+        for request, body in items:
+            results.append(self._one_of_many(request, body, until))
+            if self._may_be_repeated(results[-1]):
+                break
+        return results
 
     async def _asend(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:
         """Hand over one envelope on the event loop, by default on a thread."""
@@ -261,7 +301,7 @@ class BaseDispatcher(ConfiguredBackend):
             raise RejectedError(ErrorCategory.TIMEOUT, "the deadline passed before contact")
         return left
 
-    def _new_batch(self) -> Batch:
+    def _new_batch(self, *, in_order: bool = False) -> Batch:
         started = monotonic()
 
         def answer(
@@ -281,7 +321,8 @@ class BaseDispatcher(ConfiguredBackend):
                 hurried=batch.is_hurried,
             )
 
-        batch = Batch(partial(admit, self._limits), answer, refuse, self.options.deadline)
+        admits, deadline = partial(admit, self._limits), self.options.deadline
+        batch = Batch(admits, answer, refuse, deadline, in_order=in_order)
         return batch
 
     def _time_for(self, batch: Batch) -> float:
@@ -384,6 +425,23 @@ class BaseDispatcher(ConfiguredBackend):
         if self._guard is None or not native:
             return self._send_many(items, timeout=timeout)
         return self._guard.call(lambda: self._send_many(items, timeout=timeout), timeout=timeout)
+
+    def _sent_in_order(self, items: Sequence[Item], timeout: float) -> Sequence[Sent | Exception]:
+        """`_send_in_order`, with an answer for what was not tried as well."""
+        native = type(self)._send_in_order is not BaseDispatcher._send_in_order
+        if self._guard is None or not native:
+            results = self._send_in_order(items, timeout=timeout)
+        else:
+            results = self._guard.call(
+                lambda: self._send_in_order(items, timeout=timeout), timeout=timeout
+            )
+        if len(results) < len(items) and results and self._may_be_repeated(results[-1]):
+            return [*results, *[untried()] * (len(items) - len(results))]
+        return results
+
+    def _may_be_repeated(self, result: Sent | Exception) -> bool:
+        """Tell whether an item was not taken, for now or as far as is known."""
+        return isinstance(result, Exception) and not is_final(*self._mapped(result, contacted=True))
 
     async def _asend_bounded(self, request: DispatchRequest, body: bytes, timeout: float) -> Sent:
         """`_asend` as a task, cut at the deadline unless the work runs here."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from time import monotonic
 
 from dispatchers._dispatch.admission import Admitted, iterated
-from dispatchers._dispatch.error_mapping import AnswerError
+from dispatchers._dispatch.error_mapping import AnswerError, is_final
 from dispatchers._dispatch.protocol import Item, Sent
 from dispatchers._errors import ErrorCategory, RejectedError
 from dispatchers._models.request import DispatchRequest
@@ -46,10 +46,21 @@ class Batch:
         refuse: Makes the responses to requests that were not.
 
         deadline: Seconds for the whole call, unless one of its requests has a shorter one.
+
+        in_order: Nothing is sent after a request that failed and may be dispatched again.
     """
 
-    def __init__(self, admit: Admit, answer: Answer, refuse: Refuse, deadline: float) -> None:
+    def __init__(
+        self,
+        admit: Admit,
+        answer: Answer,
+        refuse: Refuse,
+        deadline: float,
+        *,
+        in_order: bool = False,
+    ) -> None:
         self._admit, self._answer, self._refuse = admit, answer, refuse
+        self._in_order = in_order
         self._responses: list[DispatchResponse | None] = []
         self._slots: list[tuple[int, DispatchRequest, tuple[str, ...]]] = []
         self._items: list[Item] = []
@@ -90,7 +101,7 @@ class Batch:
         self._begun, self._spent_before = None, self._spent
         for request in rest:
             size += self._add(request)
-            if len(self._items) >= CHUNK_ITEMS or size >= CHUNK_BYTES:
+            if self._stopped or len(self._items) >= CHUNK_ITEMS or size >= CHUNK_BYTES:
                 break
         return bool(self._items)
 
@@ -98,7 +109,9 @@ class Batch:
         try:
             admitted, body, waived = self._admit(request)
         except Exception as exc:  # noqa: BLE001 - C1
-            self._responses += self._refuse([request], exc, False, False)
+            refused = self._refuse([request], exc, False, False)
+            self._responses += refused
+            self._stop_after(refused[0], exc)
             return 0
         self._slots.append((len(self._responses), admitted, waived))
         # A slot now, filled later, keeps the order although refusals are answered at once.
@@ -144,6 +157,10 @@ class Batch:
             # One failed call is one failure to the breaker, however many causes its items had.
             counted = False
 
+    def _stop_after(self, response: DispatchResponse, exc: Exception) -> None:
+        if self._in_order and not is_final(response.status, response.error):
+            self._stopped = self._stopped or self._untried(exc)
+
     def _taken(
         self, place: int, request: DispatchRequest, waived: tuple[str, ...], result: object
     ) -> Exception | None:
@@ -167,6 +184,7 @@ class Batch:
         refused = self._refuse([request for _, request in places], exc, contacted, counted)
         for (place, _), response in zip(places, refused, strict=True):
             self._responses[place] = response
+            self._stop_after(response, exc)
 
     def fail(self, exc: Exception) -> None:
         """Say `exc` of each request of the chunk, and refuse those after it untried."""

@@ -41,6 +41,18 @@ OURS = 4000
 # The categories that say the backend itself is ill; all others are the caller's or permanent.
 COUNTED = frozenset({ErrorCategory.UNAVAILABLE, ErrorCategory.TIMEOUT})
 
+FINAL = frozenset(
+    {
+        ErrorCategory.INVALID,
+        ErrorCategory.TOO_LARGE,
+        ErrorCategory.UNSUPPORTED,
+        ErrorCategory.CONFLICT,
+        ErrorCategory.HANDLER,
+    }
+)
+"""What is rejected for these is never taken: to dispatch it again cannot help."""
+
+
 EXHAUSTED = frozenset({"RecursionError", "MemoryError"})
 """Exceptions that say nothing of a backend: this process lacks stack or memory."""
 
@@ -96,6 +108,11 @@ class ErrorMapping(NamedTuple):
     maybe_sent: Callable[[Exception], bool]
 
 
+def is_final(status: DispatchStatus, error: DispatchFailure | None) -> bool:
+    """Tell whether a request was taken, or can never be: false where it may be dispatched again."""
+    return error is None or (status is not DispatchStatus.UNKNOWN and error.category in FINAL)
+
+
 def map_error(mapping: ErrorMapping, exc: Exception, *, contacted: bool) -> Mapped:
     """Map an exception of the dispatch path to status and failure; never raises."""
     try:
@@ -142,6 +159,11 @@ def before_contact(exc: Exception) -> Rejected:
     rejected = Rejected(error.category, error.message, retryable=error.retryable)
     rejected.__cause__ = exc
     return rejected
+
+
+def untried() -> Rejected:
+    """Return the error for what is not tried, as something before it failed."""
+    return Rejected(ErrorCategory.UNAVAILABLE, "the batch failed before its turn")
 
 
 def _refused(exc: Rejected, secrets: tuple[str, ...]) -> Mapped:

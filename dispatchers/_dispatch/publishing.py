@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from time import monotonic
 from typing import ClassVar, Generic, TypeVar, final
 
 from dispatchers._dispatch.base import BaseDispatcher
-from dispatchers._dispatch.error_mapping import AnswerError, before_contact, is_in_doubt
+from dispatchers._dispatch.error_mapping import AnswerError, before_contact, is_in_doubt, untried
 from dispatchers._dispatch.protocol import Item, Sent
 from dispatchers._errors import ErrorCategory, RejectedError
 from dispatchers._models.request import DispatchRequest
@@ -44,6 +44,16 @@ class PublishingDispatcher(BaseDispatcher, Generic[M]):
         Raising says the same of all of them, and of none of another batch.
         """
 
+    def _publish_in_order(
+        self, messages: Sequence[M], timeout: float
+    ) -> Sequence[Sent | Exception]:
+        """Hand over messages, and none after one that failed and may be tried again.
+
+        For `stops_at_failure`; the answers may end with that one. The default is `_publish`, for a
+        client that takes all of them or none.
+        """
+        return self._publish(messages, timeout)
+
     def _size_of(self, message: M) -> int:
         """Return the bytes that a message takes of `batch_bytes`."""
         return 0
@@ -71,6 +81,47 @@ class PublishingDispatcher(BaseDispatcher, Generic[M]):
         good = [each for each in prepared if not isinstance(each, RejectedError)]
         answers = iter(self._packed_and_published(good, until) if good else ())
         return [each if isinstance(each, RejectedError) else next(answers) for each in prepared]
+
+    @final
+    def _send_in_order(
+        self, items: Sequence[Item], *, timeout: float
+    ) -> Sequence[Sent | Exception]:
+        if not self.stops_at_failure:
+            return super()._send_in_order(items, timeout=timeout)
+        until, results = monotonic() + timeout, list[Sent | Exception]()
+        for part in self._parts(items):
+            prepared = self._prepared_in_order(part)
+            good = [each for each in prepared if not isinstance(each, RejectedError)]
+            answers = iter(self._answers_in_order(good, until) if good else ())
+            for each in prepared:
+                results.append(
+                    each if isinstance(each, RejectedError) else next(answers, untried())
+                )
+            if any(map(self._may_be_repeated, results[-len(prepared) :])):
+                break
+        return results
+
+    def _parts(self, items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+        size = self.batch_size or len(items)
+        return (items[start : start + size] for start in range(0, len(items), size))
+
+    def _prepared_in_order(self, items: Sequence[Item]) -> list[M | RejectedError]:
+        """Return messages; what cannot be made now is the last."""
+        prepared: list[M | RejectedError] = []
+        for request, body in items:
+            prepared.append(self._prepared(request, body))
+            last = prepared[-1]
+            if isinstance(last, RejectedError) and self._may_be_repeated(last):
+                break
+        return prepared
+
+    def _answers_in_order(self, messages: Sequence[M], until: float) -> Sequence[Sent | Exception]:
+        if self._is_late(until):
+            return [RejectedError(ErrorCategory.TIMEOUT, "the deadline passed before its turn")]
+        try:
+            return self._publish_in_order(messages, until - monotonic())
+        except Exception as exc:  # noqa: BLE001 - C3: other calls have answers of their own
+            return [exc] * len(messages)
 
     def _packed_and_published(
         self, messages: Sequence[M], until: float
@@ -114,7 +165,7 @@ class PublishingDispatcher(BaseDispatcher, Generic[M]):
             return RejectedError(ErrorCategory.TIMEOUT, "the deadline passed before its turn")
         # What is in doubt was cut half-way: more of it on a new connection helps no one.
         if isinstance(last, Exception) and is_in_doubt(last, self._maybe_sent):
-            return RejectedError(ErrorCategory.UNAVAILABLE, "the batch failed before its turn")
+            return untried()
         return None
 
     @property

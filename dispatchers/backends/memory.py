@@ -85,6 +85,8 @@ class MemoryDispatcher(InProcessDispatcher):
         dead_letters=True,
         stats=True,
     )
+    # One after the other, which costs nothing here.
+    stops_at_failure = True
     Options = MemoryOptions
     options: MemoryOptions
 

@@ -89,6 +89,8 @@ class SQLiteDispatcher(PublishingDispatcher[NewJob | Sent]):
         stats=True,
         max_size=LARGEST,
     )
+    # The file takes all of a batch or none; what is in conflict is never taken.
+    stops_at_failure = True
     posix_worker = True
     Options = SQLiteOptions
     options: SQLiteOptions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -103,6 +104,22 @@ class Broker(BaseDispatcher):
 
     def _maybe_sent(self, exc: Exception) -> bool:
         return True
+
+
+class Ordered(Broker):
+    """The same, which stops at the first that it does not take."""
+
+    stops_at_failure = True
+
+    def _send_in_order(self, items: Any, *, timeout: float) -> list[Sent | Exception]:
+        self.calls.append([])
+        results: list[Sent | Exception] = []
+        for request, _ in items:
+            self.calls[-1].append(request.id)
+            results.append(self._one(request))
+            if self._may_be_repeated(results[-1]):
+                break
+        return results
 
 
 def refusing(
@@ -398,3 +415,101 @@ def test_the_thread_ends_and_begins_again():
     forwarder.stop(5)
 
     assert broker.ids == ["r0", "r1"]
+
+
+# A backend whose batches stop at their first failure.
+
+
+def test_a_lane_leaves_in_one_batch_that_stops_at_failures():
+    """F8: one call for all of a lane, where nothing of it is taken after what is not."""
+    broker = Ordered()
+    rows = Rows(*"aaba")
+    assert Forwarder(rows, broker).step() is Step.MOVED
+    assert broker.calls == [["r0", "r1", "r2", "r3"]]
+    assert not rows.rows
+
+
+def test_others_go_on_after_a_row_that_stops_the_batch():
+    """F8: the lane of the row waits, and the rows of others that were not tried have their turn."""
+    broker = Ordered(refusing("r1", category=ErrorCategory.THROTTLED))
+    rows = Rows(*"aaabb")
+    Forwarder(rows, broker).step()
+    assert broker.calls == [["r0", "r1"], ["r3"], ["r4"]]
+    assert sorted(rows.rows) == [1, 2]
+    assert rows.settled == [[(0, "gone"), (1, "stays"), (3, "gone"), (4, "gone")]]
+
+
+@pytest.mark.dispatchers_unchecked
+def test_a_dead_row_stops_no_batch():
+    """F8, O8: what is never taken holds up nothing of its lane."""
+    broker = Ordered(refusing("r1", category=ErrorCategory.CONFLICT))
+    rows = Rows(*"aaa")
+    Forwarder(rows, broker).step()
+    assert broker.calls == [["r0", "r1", "r2"]]
+    assert (rows.dead, rows.rows) == ([1], {})
+
+
+def test_a_batch_in_doubt_is_repeated_in_order():
+    """F7, F8: what was in a batch that broke off goes again, in order, under the same ids."""
+
+    def answer(request: DispatchRequest) -> None:
+        if broken[0] and request.id >= "r2":
+            raise ConnectionResetError("cut")
+
+    class Cut(Ordered):
+        def _send_in_order(self, items: Any, *, timeout: float) -> list[Sent | Exception]:
+            self.calls.append([request.id for request, _ in items])
+            return [self._one(request) for request, _ in items]  # the rest is in doubt as well
+
+    broken = [True]
+    broker = Cut(answer)
+    rows = Rows(*"aaaaab")
+    forwarder = Forwarder(rows, broker)
+    forwarder.step()
+    assert sorted(rows.rows) == [2, 3, 4, 5]
+    assert rows.settled == [[(0, "gone"), (1, "gone"), (2, "stays")]]
+
+    broken[0] = False
+    while forwarder.step() is not Step.EMPTY:
+        pass
+    lane = [each for each in broker.ids[6:] if each != "r5"]
+    assert lane == ["r2", "r3", "r4"]
+
+
+def test_a_backend_that_is_away_costs_one_batch():
+    """O5: it is not tried lane by lane, which would cost a deadline each."""
+    broker = Ordered(refusing(*(f"r{n}" for n in range(4))))
+    forwarder = Forwarder(Rows(*"abcd"), broker)
+    assert forwarder.step() is Step.WAITING
+    assert broker.calls == [["r0"]]
+    assert forwarder.is_pausing
+
+
+def test_a_forwarder_that_keeps_more_sends_lanes_one_by_one():
+    """F8: where a conflict stays, the backend would go on after it."""
+    broker = Ordered(refusing("r0", category=ErrorCategory.CONFLICT))
+    Forwarder(Rows(*"aa"), broker, never=[ErrorCategory.INVALID]).step()
+    assert broker.ids == ["r0"]
+
+
+def test_lanes_keep_their_order_in_batches(monkeypatch):
+    """F8: whatever is refused, and in doubt, on the way."""
+    monkeypatch.setattr("dispatchers.forwarding.LONGEST_BACKOFF", 0.01)
+    monkeypatch.setattr("dispatchers.forwarding.LONGEST_PAUSE", 0.01)
+    chance = random.Random(8)
+    took: list[str] = []
+
+    def answer(request: DispatchRequest) -> None:
+        if chance.random() < 0.1:
+            raise RejectedError(ErrorCategory.THROTTLED, "not now")
+        if chance.random() < 0.1:
+            raise ConnectionResetError("cut")
+        took.append(request.id)
+
+    lanes = [chance.choice("abc") for _ in range(200)]
+    forwarder = Forwarder(Rows(*lanes), Ordered(answer), batch=50)
+    while forwarder.step() is not Step.EMPTY:
+        pass
+    for lane in "abc":
+        wanted = [f"r{n}" for n, each in enumerate(lanes) if each == lane]
+        assert [each for each in took if each in wanted] == wanted

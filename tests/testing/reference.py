@@ -251,6 +251,7 @@ class SocketDispatcher(BaseDispatcher):
     capabilities = MemoryDispatcher.capabilities.model_copy(update={"durable": True})
     Options = SocketOptions
     options: SocketOptions
+    stops_at_failure = True
 
     def _send(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:
         until = monotonic() + timeout

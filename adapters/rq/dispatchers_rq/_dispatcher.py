@@ -27,7 +27,7 @@ from ._broker import Broker
 from ._message import id_of, script_args
 from ._native import run_in_the_call
 from ._options import RQOptions
-from ._scripts import DISPATCH
+from ._scripts import DISPATCH, DISPATCH_IN_ORDER
 
 if TYPE_CHECKING:
     from dispatchers.moving import Claims
@@ -81,6 +81,7 @@ class RQDispatcher(PublishingDispatcher["Job | Eager"]):
         stats=True,
     )
     batch_size = BATCH_SIZE
+    stops_at_failure = True
     Options: type[BackendOptions] = RQOptions
     options: RQOptions
 
@@ -112,6 +113,23 @@ class RQDispatcher(PublishingDispatcher["Job | Eager"]):
         return [
             self._result(job.request, reply, durable)
             for job, reply in zip(jobs, replies, strict=True)
+        ]
+
+    def _publish_in_order(
+        self, messages: Sequence[Job | Eager], timeout: float
+    ) -> Sequence[Sent | Exception]:
+        jobs = [each for each in messages if isinstance(each, Job)]
+        if not jobs:
+            return self._publish(messages, timeout)  # each runs to its end
+        flat = [part for job in jobs for part in (len(job.args), *job.args)]
+        with within(timeout):
+            replies = DISPATCH_IN_ORDER.run_many(self.broker.client, [flat])[0]
+            if isinstance(replies, Exception):
+                return [replies] * len(jobs)
+            durable = self.broker.durability.durable()
+        return [
+            self._result(job.request, reply, durable)
+            for job, reply in zip(jobs, replies, strict=False)
         ]
 
     def _args(self, request: DispatchRequest, body: bytes) -> tuple[Any, ...]:

@@ -4,57 +4,80 @@ from __future__ import annotations
 
 from dispatchers.redis import Script
 
-DISPATCH = Script("""
+_DISPATCH = """
 -- id, queue, is it declared, due in seconds since the epoch or '', key or '', digest or '',
 -- seconds until RQ forgets it or 0, field, value ...
-local id, queue, due, key, digest = ARGV[1], ARGV[2], ARGV[4], ARGV[5], ARGV[6]
-local ttl = tonumber(ARGV[7])
-local job, list = 'rq:job:' .. id, 'rq:queue:' .. queue
 local over = {failed = true, stopped = true, canceled = true}
-if ARGV[3] == '0' and redis.call('SISMEMBER', 'rq:queues', list) == 0 then
-    return -1
-end
-local function same(holder)
-    local its = redis.call('HGET', 'rq:job:' .. holder, 'dispatchers_digest')
-    return (digest == '' or not its or its == digest) and holder or -2
-end
-local status = redis.call('HGET', job, 'status')
-if status and not over[status] then
-    return same(id)
-end
-if key ~= '' then
-    local holder = redis.call('GET', key)
-    if holder and holder ~= id then
-        local its = redis.call('HGET', 'rq:job:' .. holder, 'status')
-        if its and not over[its] then
-            return same(holder)
+local function dispatch(id, queue, declared, due, key, digest, ttl, ...)
+    local job, list = 'rq:job:' .. id, 'rq:queue:' .. queue
+    if declared == '0' and redis.call('SISMEMBER', 'rq:queues', list) == 0 then
+        return -1
+    end
+    local function same(holder)
+        local its = redis.call('HGET', 'rq:job:' .. holder, 'dispatchers_digest')
+        return (digest == '' or not its or its == digest) and holder or -2
+    end
+    local status = redis.call('HGET', job, 'status')
+    if status and not over[status] then
+        return same(id)
+    end
+    if key ~= '' then
+        local holder = redis.call('GET', key)
+        if holder and holder ~= id then
+            local its = redis.call('HGET', 'rq:job:' .. holder, 'status')
+            if its and not over[its] then
+                return same(holder)
+            end
         end
     end
+    if due ~= '' then
+        redis.call('ZADD', 'rq:scheduled:' .. queue, due, id)
+    else
+        redis.call('RPUSH', list, id)
+    end
+    if status then
+        local origin = redis.call('HGET', job, 'origin') or queue
+        redis.call('ZREM', 'rq:failed:' .. origin, id)
+        redis.call('ZREM', 'rq:canceled:' .. origin, id)
+        redis.call('DEL', job)
+    end
+    redis.call('HSET', job, ...)
+    if tonumber(ttl) > 0 then
+        redis.call('EXPIRE', job, ttl)
+    end
+    redis.call('SADD', 'rq:queues', list)
+    if key ~= '' then
+        redis.call('SET', key, id)
+    end
+    return 1
 end
-if due ~= '' then
-    redis.call('ZADD', 'rq:scheduled:' .. queue, due, id)
-else
-    redis.call('RPUSH', list, id)
-end
-if status then
-    local origin = redis.call('HGET', job, 'origin') or queue
-    redis.call('ZREM', 'rq:failed:' .. origin, id)
-    redis.call('ZREM', 'rq:canceled:' .. origin, id)
-    redis.call('DEL', job)
-end
-redis.call('HSET', job, unpack(ARGV, 8))
-if ttl > 0 then
-    redis.call('EXPIRE', job, ttl)
-end
-redis.call('SADD', 'rq:queues', list)
-if key ~= '' then
-    redis.call('SET', key, id)
-end
-return 1
-""")
+"""
+DISPATCH = Script(_DISPATCH + "return dispatch(unpack(ARGV))")
 """Writes a job and pushes it: 1; -1 where there is no such queue; the id of the job that is the
 same work already; -2 where that has another payload. The push comes first: where a queue's key is
 no list, nothing was written."""
+
+DISPATCH_IN_ORDER = Script(
+    _DISPATCH
+    + """
+-- number of a job's arguments, its arguments ...
+local replies, n = {}, 1
+while n <= #ARGV do
+    local last = n + ARGV[n]
+    local done, reply = pcall(dispatch, unpack(ARGV, n + 1, last))
+    if not done and type(reply) == 'string' then
+        reply = {err = reply}
+    end
+    replies[#replies + 1] = reply
+    if not done or reply == -1 then
+        break
+    end
+    n = last + 1
+end
+return replies
+"""
+)
+"""The same for several jobs, up to the first that is refused and may be pushed later."""
 
 TAKE = Script("""
 -- token, worker, the time as RQ writes it, are pickled jobs taken, queue ...

@@ -181,6 +181,24 @@ class AnswersEach:
 
         assert journal.texts[ORDERED:] == texts
 
+    def test_a_batch_in_order_stops_at_a_failure(self, harness: Harness, journal: Journal) -> None:
+        """C3, C9: nothing leaves after what may be dispatched again; what never can, stops none."""
+        dispatcher = harness.dispatcher(queues=["mail"])
+        note = tasks.note.request(journal.path)
+        unknown = tasks.note.options(queue="mial").request(journal.path)
+        never: Any = "no request"
+        requests = [never, *_notes(journal, 2), unknown, *_notes(journal, 2)]
+
+        answers = dispatcher._dispatch_in_order([*requests, never, note])
+
+        assert [each.ok for each in answers] == [False, True, True, *[False] * 5]
+        refused_with(answers[3], ErrorCategory.NOT_FOUND)
+        for answer in answers[4:]:
+            refused_with(answer, ErrorCategory.UNAVAILABLE)
+        if harness.has("received") or harness.has("worker"):
+            taken = [each.id for each in requests[1:3]]
+            assert sorted(arrived(harness, dispatcher, journal, *taken)) == sorted(taken)
+
     def test_sync_and_async_answers_agree(self, harness: Harness, journal: Journal) -> None:
         """C8: whichever way a request is dispatched, the answer is the same."""
         dispatcher = harness.dispatcher()
@@ -193,6 +211,10 @@ class AnswersEach:
         for exc in (RuntimeError("boom"), TimeoutError("boom"), ConnectionResetError("boom")):
             with harness.broken(dispatcher, exc):
                 _agree(every_way(harness, dispatcher, tasks.note.request(journal.path)))
+
+
+def _notes(journal: Journal, count: int, text: str = "") -> list[DispatchRequest]:
+    return [tasks.note.request(journal.path, text) for _ in range(count)]
 
 
 def _agree(answers: dict[str, DispatchResponse]) -> None:

@@ -28,6 +28,9 @@ OK = {
 CUTS = (0, 1, 16, 64, 128)
 """Bytes of a request that pass before the connection is cut: none, a part, perhaps all."""
 
+BATCH_CUTS = (3000, 12_000, 30_000)
+"""The same of a batch whose second and eighth item have 20,000 bytes."""
+
 
 class SaysWhatIsKnown:
     """C3, from outside."""
@@ -98,6 +101,28 @@ class SaysWhatIsKnown:
             _wait_for_the_cut(proxy)
 
         _is_true(harness, journal, response)
+
+    @pytest.mark.parametrize("after", BATCH_CUTS)
+    def test_a_cut_batch_in_order_leaves_its_beginning(
+        self, harness: Harness, journal: Journal, after: int
+    ) -> None:
+        """C3, C9: wherever a batch in order breaks off, nothing is there without all before it."""
+        with proxied(harness, deadline=1.0) as (proxy, dispatcher):
+            if not dispatcher.stops_at_failure:
+                pytest.skip(f"{dispatcher.name} hands over one after the other")
+            proxy.cut(after=after, direction="request")
+
+            texts = ["", "long" * 5000, *[""] * 5] * 2
+            requests = [tasks.note.request(journal.path, text) for text in texts]
+            answers = dispatcher._dispatch_in_order(requests)
+            _wait_for_the_cut(proxy, after)
+
+        ids = [each.id for each in requests]
+        there = {*arrived(harness, harness.dispatcher(), journal)} & {*ids}
+        assert there == {*ids[: len(there)]}
+        for number, answer in enumerate(answers):
+            if answer.status is not DispatchStatus.UNKNOWN:
+                assert answer.ok is (number < len(there)), answer
 
     def test_status_ok_and_error_agree(self, harness: Harness, journal: Journal) -> None:
         """C3: `ok` is true for four statuses, and exactly then there is no error."""
@@ -185,8 +210,8 @@ def _is_true(harness: Harness, journal: Journal, response: DispatchResponse) -> 
         assert not response.ok, "it is not there, and said to be"
 
 
-def _wait_for_the_cut(proxy: FaultProxy) -> None:
+def _wait_for_the_cut(proxy: FaultProxy, after: int = max(CUTS)) -> None:
     """The proxy has cut a connection of ours, so it has cut those before it."""
     with suppress(ConnectionError), socket.create_connection(proxy.address, PATIENCE) as ours:
-        ours.sendall(bytes(max(CUTS) + 1))
+        ours.sendall(bytes(after + 1))
         ours.recv(1)

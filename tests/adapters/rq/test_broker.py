@@ -586,3 +586,49 @@ def test_names_of_callers_cannot_collide_with_rqs_fields(
 
     assert outcome.ok
     assert len(journal.entries) == 1
+
+
+# Batches in order.
+
+
+def _in_order(dispatcher: RQDispatcher, *changes: dict[str, Any]) -> list[str]:
+    """Hand over a request for each of these changes, in order; the words of their answers."""
+    base = DispatchRequest(task="shop.mail", payload={"n": 1})
+    requests = [
+        DispatchRequest(**{"task": base.task, "payload": base.payload, **each}) for each in changes
+    ]
+    answers = dispatcher._dispatch_in_order(requests)
+    return [each.status if each.error is None else each.error.category for each in answers]
+
+
+def test_a_batch_in_order_stops_where_there_is_no_queue(shared_redis):
+    """F8: nothing is pushed after a job that may be pushed later; what never can be, stops none."""
+    dispatcher = dispatcher_of(shared_redis)
+    key = {"idempotency_key": uuid4().hex}
+    said = _in_order(
+        dispatcher, {}, key, {**key, "payload": {"n": 2}}, {"queue": f"no-{uuid4().hex}"}, {}, {}
+    )
+    assert said == ["accepted", "accepted", "conflict", "not_found", "unavailable", "unavailable"]
+    assert dispatcher.broker.client.llen(f"rq:queue:{dispatcher.options.queue}") == 2
+
+
+def test_a_batch_in_order_stops_at_an_error_of_the_server(shared_redis):
+    """F8: also where the server stumbles over one job of many."""
+    dispatcher = dispatcher_of(shared_redis, queues=[f"text-{uuid4().hex}"])
+    (wrong,) = dispatcher.options.queues
+    dispatcher.broker.client.set(f"rq:queue:{wrong}", "no list")
+    try:
+        assert _in_order(dispatcher, {}, {"queue": wrong}, {}) == [
+            *("accepted", "unavailable", "unavailable")
+        ]
+    finally:
+        dispatcher.broker.client.delete(f"rq:queue:{wrong}")
+    assert dispatcher.broker.client.llen(f"rq:queue:{dispatcher.options.queue}") == 1
+
+
+def test_a_long_batch_in_order_stops_as_a_whole(shared_redis):
+    """F8: what is sent in several calls ends with the call that fails."""
+    dispatcher = dispatcher_of(shared_redis)
+    said = _in_order(dispatcher, *[{}] * 150, {"queue": f"no-{uuid4().hex}"}, *[{}] * 100)
+    assert said == [*["accepted"] * 150, "not_found", *["unavailable"] * 100]
+    assert dispatcher.broker.client.llen(f"rq:queue:{dispatcher.options.queue}") == 150
