@@ -10,7 +10,6 @@ import inspect
 from abc import abstractmethod
 from collections.abc import Coroutine, Iterable, Sequence
 from functools import cached_property, partial
-from os import getpid
 from time import monotonic
 from typing import Any, ClassVar, final
 
@@ -45,7 +44,7 @@ from dispatchers._models.response import (
 )
 from dispatchers._runtime.awaited_call import AwaitedCall, running_loop
 from dispatchers._runtime.cancellation import CUT, shielded, within
-from dispatchers._runtime.fork import notice_fork, process
+from dispatchers._runtime.fork import generation, notice_fork
 from dispatchers._runtime.guard import Guard
 from dispatchers._runtime.loop_thread import Ended
 from dispatchers._runtime.to_thread import begin_on_thread, on_thread
@@ -100,7 +99,7 @@ class BaseDispatcher(ConfiguredBackend):
         """Hand over one request. Never raises an `Exception`, never outlasts its deadline."""
         contacted, started = False, 0.0
         try:
-            if process.pid != getpid():  # asked here: a call for it would cost every dispatch
+            if not generation[0]:  # asked here: a call for it would cost every dispatch
                 notice_fork()
             started = monotonic()
             if self._breaker is not None and not self._breaker.allow():
@@ -131,7 +130,7 @@ class BaseDispatcher(ConfiguredBackend):
             if self._hands_over_at_once:
                 running_loop()  # what is refused elsewhere is refused here
                 return self.dispatch(request)
-            if process.pid != getpid():
+            if not generation[0]:
                 notice_fork()
             started = monotonic()
             call: AwaitedCall[Sent] = AwaitedCall()

@@ -11,7 +11,7 @@ from typing import Annotated, cast
 from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, PlainSerializer
 
 from dispatchers._models.json_object import EMPTY, JsonObject
-from dispatchers._runtime.fork import renew_after_fork
+from dispatchers._runtime.fork import new_generation, renew_after_fork
 
 
 def new_id() -> str:
@@ -37,17 +37,19 @@ class _Chance:
     """Ids of one fetch."""
 
     def __init__(self) -> None:
+        self._generation = new_generation()
         self._after_fork()
         renew_after_fork(self)
 
     def _after_fork(self) -> None:
         """Forget what a parent has: its ids must not be a child's."""
-        self._process = os.getpid()
         self._parts: list[bytes] = []
+        # Last, and its own: no thread of a child may find it set and the parent's bytes there.
+        self._generation[0] = 1
 
     def take(self) -> bytes:
         """Return bytes that no other caller gets."""
-        if self._process != os.getpid():  # forked by a program that is not Python
+        if not self._generation[0]:  # forked by a program that is not Python
             self._after_fork()
         try:
             return self._parts.pop()

@@ -12,9 +12,17 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
+from mmap import PAGESIZE, mmap
 from typing import Any, Protocol
 
-__all__ = ["Forked", "notice_fork", "renew_after_fork"]
+__all__ = [
+    "Forked",
+    "Generation",
+    "generation",
+    "new_generation",
+    "notice_fork",
+    "renew_after_fork",
+]
 
 
 class Forked(Protocol):
@@ -36,7 +44,8 @@ def renew_after_fork(forked: Forked) -> None:
 def renew_all() -> None:
     """Do what a forked child needs; for forks that Python's hooks do not see, too."""
     # First, so that an error below does not repeat all of this on every dispatch.
-    process.pid = os.getpid()
+    _depth.forks += 1
+    generation[0] = _depth.forks % 255 + 1
     for repair in (_free_imports, _free_models):
         with contextlib.suppress(Exception):  # private parts of Python and pydantic
             repair()
@@ -47,17 +56,75 @@ def renew_all() -> None:
 
 def notice_fork() -> None:
     """Renew everything if this process was forked by a program that is not Python, as uWSGI is."""
-    if process.pid != os.getpid():
+    if not generation[0]:
         renew_all()
 
 
-class _State:
-    """The process for which everything was renewed last."""
+class Generation(Protocol):
+    """A byte, by index 0, that is zero in a forked child until it is set there."""
 
-    pid = os.getpid()
+    def __getitem__(self, index: int, /) -> int: ...
+    def __setitem__(self, index: int, value: int, /) -> None: ...
 
 
-process = _State()
+class _AskedGeneration:
+    """A generation that asks the system for the process each time."""
+
+    def __getitem__(self, index: int, /) -> int:
+        return self._value if self._pid == os.getpid() else 0
+
+    def __setitem__(self, index: int, value: int, /) -> None:
+        self._pid, self._value = os.getpid(), value
+
+
+WIPE_ON_FORK = 18
+"""`MADV_WIPEONFORK` of Linux 4.14 and later, which Python's `mmap` has no name for."""
+
+NO_ADVICE = -1
+"""What no kernel takes; emulators that accept any advice do, and wipe nothing."""
+
+
+def new_generation() -> Generation:
+    """Return a generation, set to 1.
+
+    Where the kernel wipes it in a child by itself, for each way to fork, it takes no system call:
+    20 ns instead of the 180 of `getpid`.
+    """
+    made = _wiped_on_fork() or _AskedGeneration()
+    made[0] = 1
+    return made
+
+
+def _wiped_on_fork() -> Generation | None:
+    if sys.platform != "linux":
+        return None
+    from mmap import MAP_ANONYMOUS, MAP_PRIVATE  # not on every system
+
+    try:
+        page = mmap(-1, PAGESIZE, flags=MAP_PRIVATE | MAP_ANONYMOUS)
+    except OSError:
+        return None
+    return page if _takes(page, WIPE_ON_FORK) and not _takes(page, NO_ADVICE) else None
+
+
+def _takes(page: mmap, advice: int) -> bool:
+    try:
+        page.madvise(advice)
+    except OSError:
+        return False
+    return True
+
+
+class _Depth:
+    """Forks between the first process and this one."""
+
+    forks = 0
+
+
+_depth = _Depth()
+
+generation = new_generation()
+"""The generation of this process: another in a child than in its parent, zero until renewed."""
 
 
 def _free_imports() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import os
 from collections.abc import Callable, Coroutine
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,6 +18,7 @@ from dispatchers._runtime.cancellation import (
     is_cancelled,
     limited,
 )
+from dispatchers._runtime.fork import generation, notice_fork
 from dispatchers._runtime.heartbeat import Heartbeat
 from dispatchers._runtime.log import is_said
 from dispatchers._runtime.loop_thread import ended, run_coroutine
@@ -229,7 +229,7 @@ def _executed(run: Run, settings: RunSettings) -> Outcome | None:
     current.set(run)
     outcome: Outcome | None = None
     # Taken before the handler: one that forks returns here twice, and the child must not settle.
-    pid = os.getpid()
+    own = _own_generation()
     try:
         if hooks.hooks.before_run:
             hooks.tell("before_run", run, shielded=not settings.quiet)
@@ -241,12 +241,12 @@ def _executed(run: Run, settings: RunSettings) -> Outcome | None:
         elif run.is_interrupted:
             raise TimeLimitError("the run went on beyond its time limit")  # noqa: TRY301
     except BaseException as exc:  # what is raised again ends the worker, or is its caller's
-        if pid != os.getpid():
+        if own != generation[0]:
             leave(exc, settings)
         if not _ends_run(exc, settings):
             raise
         outcome = after_failure(run, exc, settings)
-    if pid != os.getpid():
+    if own != generation[0]:
         leave(None, settings)
     return _ended(run, outcome, settings)
 
@@ -254,7 +254,7 @@ def _executed(run: Run, settings: RunSettings) -> Outcome | None:
 async def _aexecuted(run: Run, settings: RunSettings) -> Outcome | None:
     current.set(run)
     outcome: Outcome | None = None
-    pid = os.getpid()
+    own = _own_generation()
     try:
         if hooks.hooks.before_run:
             hooks.tell("before_run", run, shielded=not settings.quiet)
@@ -263,15 +263,22 @@ async def _aexecuted(run: Run, settings: RunSettings) -> Outcome | None:
             work = await (work if run.until is None else limited(work, run.time_left))
         run.result = work
     except BaseException as exc:  # what is raised again ends the worker, or is its caller's
-        if pid != os.getpid():
+        if own != generation[0]:
             leave(exc, settings)
         # A cancellation of this very task is the worker's: its run is not over, and comes back.
         if is_cancelled(exc) or not _ends_run(exc, settings):
             raise
         outcome = after_failure(run, exc, settings)
-    if pid != os.getpid():
+    if own != generation[0]:
         leave(None, settings)
     return _ended(run, outcome, settings)
+
+
+def _own_generation() -> int:
+    """Return the generation of this process, which must not change in a child by and by."""
+    if not generation[0]:
+        notice_fork()
+    return generation[0]
 
 
 def _ends_run(exc: BaseException, settings: RunSettings) -> bool:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
+import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 
 import pytest
+
+from dispatchers._runtime.fork import Generation, _AskedGeneration, new_generation
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="cannot fork")
 BEGIN = """
@@ -203,6 +209,86 @@ def test_each_kind_of_thread_notices_a_fork_that_python_did_not_see(used: str) -
             except BaseException:
                 os._exit(1)
             os._exit(7)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    """
+
+    assert ran(script) == "7\n"
+
+
+@pytest.fixture(params=["wiped", "asked"])
+def generation(request: pytest.FixtureRequest) -> Generation:
+    """A generation of each kind; the kernel's own where there is one."""
+    return new_generation() if request.param == "wiped" else _AskedGeneration()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("way", ["python", "native"])
+def test_a_generation_is_zero_in_a_child(generation: Generation, way: str) -> None:
+    """C8: also in the child of a child, and with any way to fork."""
+    fork: Callable[[], int] = os.fork if way == "python" else ctypes.PyDLL(None).fork
+    generation[0] = 1
+
+    def child_sees(then: Callable[[], int]) -> int:
+        if not (child := fork()):
+            os._exit(then())
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    def in_child() -> int:
+        was, generation[0] = generation[0], 2
+        return 10 * was + generation[0] + 100 * child_sees(lambda: generation[0])
+
+    assert child_sees(in_child) == 2
+    assert generation[0] == 1
+
+
+def test_a_child_is_of_another_generation_than_its_parent() -> None:
+    """C8: the run that forks tells by it which of the two it is."""
+    script = """
+        from dispatchers._runtime.fork import generation
+
+        def child_is_another(depth):
+            before = generation[0]
+            if not (child := os.fork()):
+                other = generation[0] not in (0, before)
+                os._exit(7 if other and (not depth or child_is_another(depth - 1)) else 1)
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+        print(child_is_another(2))
+    """
+
+    assert ran(script) == "True\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the system")
+def test_a_system_that_takes_any_advice_is_not_relied_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """C8: emulators answer that they wipe in a child, and do not."""
+
+    class Emulated(mmap.mmap):
+        def madvise(self, *_: int) -> None:
+            """Take any."""
+
+    monkeypatch.setattr("dispatchers._runtime.fork.mmap", Emulated)
+
+    assert isinstance(new_generation(), _AskedGeneration)
+
+
+def test_a_handler_that_notices_a_fork_has_not_forked() -> None:
+    """C8: a worker that a C program forked goes on after its first run, which dispatched."""
+    script = """
+        import ctypes
+        from dispatchers._models.envelope import encode
+        from dispatchers._worker.runner import run_envelope
+
+        @dispatchers.task
+        def inner() -> None: ...
+
+        @dispatchers.task
+        def outer() -> None: assert inner.dispatch().ok
+
+        body = encode(outer.request())
+        if (child := ctypes.PyDLL(None).fork()) == 0:
+            outcome = run_envelope(body)
+            os._exit(7 if outcome.action == "done" else 1)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     """
 
