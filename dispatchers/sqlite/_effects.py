@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from dispatchers._journal.values import Answer, Command, Commit, EntryKind, Status, WakeUp
 from dispatchers._models.request import DispatchRequest
+from dispatchers._worker.steps import PARENT, Step
 from dispatchers._worker.waking import TURN
 from dispatchers.sqlite._collecting import current
 from dispatchers.sqlite._records import NewJob
@@ -27,6 +28,8 @@ class FollowUp(NamedTuple):
     job: NewJob
     wakes: str | None
     """The execution that it wakes: put only if that wants to be woken. None is put in any case."""
+    number: int | None = None
+    """Of the command that it carries out, where its key may be another's."""
 
 
 class Effects(NamedTuple):
@@ -46,7 +49,7 @@ class Effects(NamedTuple):
         """Return them as bytes, for a process of the same program."""
         change = self.change
         plain = _plain_answer(change) if isinstance(change, Answer) else _plain_commit(change)
-        follow = [(tuple(job), wakes) for job, wakes in self.follow]
+        follow = [(tuple(each.job), *each[1:]) for each in self.follow]
         sent = tuple(self.sent)
         return marshal.dumps((self.execution, self.number, self.owner, plain, sent, follow))
 
@@ -56,7 +59,7 @@ class Effects(NamedTuple):
         packed = marshal.loads(data)  # noqa: S302 - our own child
         execution, number, owner, plain, sent, follow = packed
         change = _answer(plain) if len(plain) == len(Answer._fields) else _commit(plain)
-        jobs = [FollowUp(NewJob(*job), wakes) for job, wakes in follow]
+        jobs = [FollowUp(NewJob(*job), *rest) for job, *rest in follow]
         return cls(execution, number, owner, change, sent, jobs)
 
 
@@ -84,6 +87,13 @@ def _commit(plain: Sequence[Any]) -> Commit:
     given: Sequence[Any] = found.answers
     answers = [(number, _answer(row)) for number, row in given]
     return found._replace(commands=commands, answers=answers, status=Status(found.status))
+
+
+def _number(job: NewJob, request: DispatchRequest) -> int | None:
+    if job.key is None:
+        return None
+    step = Step.named(request.headers) or Step.named(request.headers, PARENT)
+    return step and step.number
 
 
 class Collector:
@@ -141,7 +151,7 @@ class Collector:
         wakes = None
         if request.task.endswith(TURN) and job.run_at is None:
             wakes = str(request.payload["execution"])
-        self._follow.append(FollowUp(job, wakes))
+        self._follow.append(FollowUp(job, wakes, _number(job, request)))
 
     def clear(self) -> None:
         """Forget all: the run has failed."""

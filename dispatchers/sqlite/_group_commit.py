@@ -105,12 +105,12 @@ class Puts:
         rows = [self._row(job, now) for job in jobs]
         return self._join(rows, deadline) if rows else []
 
-    def put_within(self, connection: sqlite3.Connection, jobs: Sequence[NewJob]) -> None:
+    def put_within(self, connection: sqlite3.Connection, jobs: Sequence[NewJob]) -> list[Stored]:
         """Write jobs within a transaction of the caller's."""
         now = time.time()
         rows = [self._row(job, now) for job in jobs]
-        for start in range(0, len(rows), _ROWS):
-            _put_rows(connection, rows[start : start + _ROWS])
+        starts = range(0, len(rows), _ROWS)
+        return [each for n in starts for each in _put_rows(connection, rows[n : n + _ROWS])]
 
     def _row(self, job: NewJob, now: float) -> Row:
         run_at = now if job.run_at is None else job.run_at

@@ -77,6 +77,8 @@ def resume(
     gone = forgotten(Status(known.status), entries, number)
     connection.executemany(_FORGET, [(execution, each) for each in gone])
     connection.execute(_NO_OUTPUT, (execution,))
+    # A turn that was only read, before this, is to be refused.
+    known = known._replace(fence=known.fence + 1)
     _begin_anew(connection, known, after_resume(entries, gone), known.first, at, moment)
     return Answered(first=True, wake=known.wake())
 

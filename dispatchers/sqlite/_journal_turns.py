@@ -37,6 +37,7 @@ __all__ = [
     "apply",
     "commit",
     "follow",
+    "leave",
     "peek",
     "release",
     "renew",
@@ -330,13 +331,21 @@ def _record(
     rows += [(name, e.seq, e.kind.value, e.number, None, None, e.body, e.at) for e in own]
     if rows:
         connection.executemany(_ENTRY, rows)
-    leaving = [
-        (name, each.number, each.kind.value, each.name, each.digest, each.body, each.route,
-         at + UNREAD_AFTER)
-        for each in found.commands if each.kind in LEAVING and each.number not in left
+    leaving = [e for e in found.commands if e.kind in LEAVING and e.number not in left]
+    leave(connection, name, leaving, at + UNREAD_AFTER)
+
+
+def leave(
+    connection: sqlite3.Connection, execution: str, commands: Sequence[Command], next_try: float
+) -> None:
+    """Keep commands that are to leave, from an instant on."""
+    rows = [
+        (execution, each.number, each.kind.value, each.name, each.digest, each.body, each.route,
+         next_try)
+        for each in commands
     ]  # fmt: skip
-    if leaving:
-        connection.executemany(_LEAVE, leaving)
+    if rows:
+        connection.executemany(_LEAVE, rows)
 
 
 def _with_first_answers(connection: sqlite3.Connection, known: Known, found: Commit) -> Commit:

@@ -110,9 +110,18 @@ class SettledJournal:
 
     def commit(self, turn: Turn, commit: Commit, *, timeout: float) -> Committed | Refusal:
         """Collect what a turn found out, or record it where it goes on."""
-        wakeup = self._peeked.pop(turn.owner, None)
+        wakeup = self._peeked.get(turn.owner)
         if wakeup is None:
             return self._journal.commit(turn, commit, timeout=timeout)
+        try:
+            return self._first_commit(turn, wakeup, commit, timeout)
+        finally:
+            # Not before: until it is taken its lease is that of its job.
+            del self._peeked[turn.owner]
+
+    def _first_commit(
+        self, turn: Turn, wakeup: str, commit: Commit, timeout: float
+    ) -> Committed | Refusal:
         collector = self._collector()
         wake = self._wake(turn, commit, timeout)
         goes_on = bool(commit.answers) or commit.keep
@@ -177,7 +186,8 @@ class SettledJournal:
         way = None if collector is None else collector.way
         if collector is None or way is None or way.execution != execution:
             return self._journal.answer(execution, number, answer, timeout=timeout)
-        if collector.is_open or not self._is_shared(way.dispatcher):
+        # A run has one change, and that of a turn is yet to come.
+        if self._peeked or collector.is_open or not self._is_shared(way.dispatcher):
             return self._journal.answer(execution, number, answer, timeout=timeout)
         collector.record(execution, number, answer)
         return Answered(first=True, wake=way)

@@ -1,0 +1,185 @@
+"""Journal and queue in one file: runs as a worker's child has them, settled as its worker does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dispatchers import DispatchRequest, override, task
+from dispatchers._journal.loading import as_seen_by_run, in_place
+from dispatchers._worker.runner import RunSettings, run_envelope
+from dispatchers.backends.sqlite import SQLiteDispatcher
+from dispatchers.journals import Commit, EntryKind, Refusal, Turn
+from dispatchers.sqlite import Finish, Job, SQLiteJournal, SQLiteStore
+from dispatchers.sqlite._effects import collecting
+from dispatchers.sqlite._settled_journal import SettledJournal
+from dispatchers.sqlite._worker.settlement import settlement
+from dispatchers.workflows import Signal, workflow
+from dispatchers.workflows._cache import live
+
+T = 5.0
+LONG = 3600.0
+"""Seconds for which no sweep has to help."""
+
+go = Signal("go", int)
+
+
+@task(name="runs.charge")
+def charge(cents: int) -> int:
+    """Charge."""
+    return cents
+
+
+@workflow(name="runs.part")
+async def part(number: int) -> int:
+    """Return a number."""
+    return number
+
+
+@workflow(name="runs.whole")
+async def whole(number: int) -> int:
+    """Await an execution under a key that others may have."""
+    return await part.options(idempotency_key="p").step(number)
+
+
+@workflow(name="runs.keyed")
+async def keyed(number: int) -> int:
+    """Charge under a key that others may have."""
+    return await charge.options(idempotency_key="c").step(number)
+
+
+@workflow(name="runs.two")
+async def two() -> int:
+    """Await a signal, and then a step."""
+    return await charge.step(await go.receive())
+
+
+class Runs:
+    """A file, whose jobs run one at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.dispatcher = SQLiteDispatcher(path=path, alias="default", breaker=False)
+        self.store = SQLiteStore(path)
+        self.journal = SQLiteJournal(path)
+        self.seen = SettledJournal(self.journal)
+        self.owner = self.store.owners.register(timeout=T)
+
+    def exchange(self, *finished: Finish, limit: int = 1) -> list[Job]:
+        """Settle, and claim the next."""
+        return self.store.exchange(
+            finished, owner=self.owner, queues=None, limit=limit, timeout=T
+        ).jobs
+
+    def ran(self, job: Job) -> Finish:
+        """Run a job; its settlement."""
+        with collecting(self.dispatcher._store.path) as collector:
+            outcome = run_envelope(
+                job.body, attempt=job.attempt, deliveries=job.deliveries, settings=RunSettings()
+            )
+            return settlement(job, outcome, None)._replace(effects=collector.packed())
+
+    def all(self) -> None:
+        """Run all jobs that are due."""
+        jobs = self.exchange()
+        while jobs:
+            jobs = self.exchange(self.ran(jobs[0]))
+
+    def close(self) -> None:
+        live.clear()
+        for each in (self.dispatcher, self.store, self.journal):
+            each.close()
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Iterator[Runs]:
+    runs = Runs(tmp_path / "work.db")
+    token = as_seen_by_run.set(lambda _: runs.seen)  # type: ignore[arg-type,return-value]
+    with override(default=runs.dispatcher), in_place(runs.journal):
+        yield runs
+    as_seen_by_run.reset(token)
+    runs.close()
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_child_whose_key_is_known_is_answered_for(runs: Runs, number: int) -> None:
+    """D14: of equal and of other arguments; its job is not put, and its end answers others."""
+    part.options(idempotency_key="p").dispatch(1).raise_for_error()
+    runs.all()
+
+    whole.options(idempotency_key="w").dispatch(number).raise_for_error()
+    runs.all()
+
+    record = runs.journal.look("runs.whole/w", timeout=T)
+    assert record is not None
+    assert (record.status.name, b"conflict" in (record.output or b"")) == ("FAILED", True)
+    assert runs.journal.unsent(record.id, timeout=T) == []
+
+
+def test_a_step_that_is_refused_for_its_key_fails(runs: Runs) -> None:
+    """C10: the key stands for other arguments."""
+    charge.options(idempotency_key="c").dispatch(1).raise_for_error()
+
+    keyed.options(idempotency_key="k").dispatch(2).raise_for_error()
+    runs.all()
+
+    record = runs.journal.look("runs.keyed/k", timeout=T)
+    assert record is not None
+    assert (record.status.name, b"conflict" in (record.output or b"")) == ("FAILED", True)
+
+
+def test_the_start_whose_turn_did_not_see_all_takes_another(runs: Runs) -> None:
+    """T6: a signal that comes in the first turn is read by the job that began the execution."""
+    two.options(idempotency_key="t").dispatch().raise_for_error()
+    (job,) = runs.exchange()
+    finish = runs.ran(job)
+    signal = (runs_id := "runs.two/t", "runs.two", EntryKind.SIGNAL, "go", b"3")
+    told = runs.journal.deliver(*signal, source="s", at=time.time(), timeout=T)
+    assert told.wake is None
+
+    (again,) = runs.exchange(finish)
+    assert again.id == job.id
+    (step,) = runs.exchange(runs.ran(again))
+
+    assert step.task == "runs.charge"
+    assert runs.journal.look(runs_id, timeout=T) is not None
+
+
+def test_a_turn_that_was_read_before_a_resume_has_no_effect(runs: Runs) -> None:
+    """D9: what it found out is of entries that are gone."""
+    two.options(idempotency_key="t").dispatch().raise_for_error()
+    runs.all()
+    go.send(two, "t", 3).raise_for_error()
+    (job,) = runs.exchange()
+    finish = runs.ran(job)
+    runs.journal.terminate("runs.two/t", "by hand", at=time.time(), timeout=T)
+    assert runs.journal.resume("runs.two/t", number=None, at=time.time(), timeout=T).first
+
+    runs.exchange(finish, limit=0)
+
+    kinds = [each.kind.name for each in runs.journal.entries("runs.two/t", timeout=T)]
+    assert kinds == ["SIGNAL"]
+
+
+def test_a_turn_is_held_while_it_is_being_taken(runs: Runs) -> None:
+    """D9: a heartbeat in that moment does not take the lease for lost."""
+    two.options(idempotency_key="t").dispatch().raise_for_error()
+    runs.all()
+    real: Callable[..., Any] = runs.journal.take_and_commit
+    renewed: list[bool] = []
+
+    def slow(turn: Turn, *args: Any, **values: Any) -> Any:
+        renewed.append(runs.seen.renew(turn, timeout=T))
+        return real(turn, *args, **values)
+
+    runs.journal.take_and_commit = slow  # type: ignore[method-assign]
+    with collecting(runs.dispatcher._store.path):
+        turn = runs.seen.take("runs.two/t", "o", wakeup="w", after=0, timeout=T)
+        assert not isinstance(turn, Refusal)
+        runs.seen.commit(turn, Commit(time.time(), 0, keep=True), timeout=T)
+
+    assert renewed == [True]
+    assert runs.seen.renew(turn, timeout=T)
