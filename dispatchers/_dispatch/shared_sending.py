@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import contextvars
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from threading import get_ident
 from time import monotonic, sleep
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dispatchers._dispatch.error_mapping import AnswerError
 from dispatchers._dispatch.protocol import Sent
@@ -28,12 +28,10 @@ from dispatchers._errors import ErrorCategory, RejectedError
 from dispatchers._runtime.awaited_call import AwaitedCall
 from dispatchers._runtime.fork import renew_after_fork
 from dispatchers._runtime.guard import GuardTimeoutError
+from dispatchers._runtime.loop_side import LoopSide
 from dispatchers._runtime.loop_thread import Ended
 from dispatchers._runtime.to_thread import SLACK, submitted
 from dispatchers._runtime.waiting import Waiting
-
-if TYPE_CHECKING:
-    import asyncio
 
 LOOK = 0.05
 """Seconds after which a caller no longer waits for the call that is under way."""
@@ -279,8 +277,8 @@ class SharedSending:
 
     def _help(self) -> None:
         """Start a thread that sends, unless one does and does not hang."""
-        now, helping = monotonic(), tuple(self._helping.values())
-        if any(now - since < LOOK for since in helping) or len(helping) >= THREADS:
+        now = monotonic()
+        if self._helping and self._is_helped(now):
             return
         try:
             helper = self._resting.pop()
@@ -289,6 +287,10 @@ class SharedSending:
         else:
             self._helping[helper] = now
             helper.wake()
+
+    def _is_helped(self, now: float) -> bool:
+        helping = tuple(self._helping.values())
+        return any(now - since < LOOK for since in helping) or len(helping) >= THREADS
 
     def _start(self, helper: Waiting, now: float) -> None:
         self._helping[helper] = now
@@ -320,6 +322,8 @@ class SharedSending:
             self._resting.append(me)
             if not self._waiting:
                 me.sleep(LOOK)
+            if me not in self._resting:  # asked first: an exception costs more
+                return True
             self._resting.remove(me)
         except ValueError:  # it was taken from there by a caller that wakes it
             return True
@@ -331,9 +335,9 @@ class SharedSending:
 
     def _gathered(self, most: int) -> list[_Place]:
         """Take the next of the queue, in the order of arrival; the urgent first."""
-        places = list(self._taken(len(self._waiting) if self._has_priorities else most))
         if not self._has_priorities:
-            return places
+            return self._taken(most)
+        places = self._taken(len(self._waiting))
         self._has_priorities = False
         places.sort(key=lambda place: -place.priority)
         for place in reversed(places[most:]):
@@ -342,20 +346,21 @@ class SharedSending:
             self._has_priorities = True
         return places[:most]
 
-    def _taken(self, most: int) -> Iterator[_Place]:
-        while most > 0:
+    def _taken(self, most: int) -> list[_Place]:
+        taken: list[_Place] = []
+        while self._waiting and len(taken) < most:
             try:
                 place = self._waiting.popleft()
-            except IndexError:
-                return
+            except IndexError:  # another thread took the last
+                break
             if place.take():
-                most -= 1
-                yield place
+                taken.append(place)
+        return taken
 
     def _send_group(self, places: list[_Place], until: float) -> None:
         group, context = _Group(), places[0].context
-        # The urgent first, where the broker serves in the order of arrival.
-        places.sort(key=lambda place: -place.priority)
+        if len(places) > 1:  # the urgent first, where the broker serves in the order of arrival
+            places.sort(key=lambda place: -place.priority)
         for place in places:
             place.group = group
         answers: Sequence[Sent | Exception] = ()
@@ -400,7 +405,7 @@ class SharedSending:
 def _tell(places: list[_Place], group: _Group, answers: Sequence[Sent | Exception]) -> None:
     """Give each its answer, and wake each loop once."""
     failed = all(isinstance(answer, Exception) for answer in answers)
-    loops: dict[asyncio.AbstractEventLoop, list[_Place]] = {}
+    loops: dict[LoopSide, list[_Place]] = {}
     for place, answer in zip(places, answers, strict=True):
         if isinstance(answer, Exception):
             # A backend that took one of them is alive.
@@ -410,10 +415,10 @@ def _tell(places: list[_Place], group: _Group, answers: Sequence[Sent | Exceptio
         if place.call is None:
             place.wake()
         else:
-            loops.setdefault(place.call.loop, []).append(place)
-    for loop, awaited in loops.items():
+            loops.setdefault(place.call.side, []).append(place)
+    for side, awaited in loops.items():
         try:
-            loop.call_soon_threadsafe(_end_all, awaited)
+            side.post(_end_all, awaited)
         except RuntimeError:  # it is closed: only heirs are left to be told
             _end_without_loop(awaited)
 

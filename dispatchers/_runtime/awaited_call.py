@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dispatchers._runtime.guard import GuardTimeoutError
+from dispatchers._runtime.loop_side import side_of
 from dispatchers._runtime.loop_thread import Ended, ended
 
 if TYPE_CHECKING:
@@ -51,12 +52,12 @@ class AwaitedCall(Generic[T]):
         RuntimeError: No event loop of asyncio runs here.
     """
 
-    __slots__ = ("_ended", "_future", "_heir", "_timer", "loop")
+    __slots__ = ("_ended", "_future", "_heir", "loop", "side")
 
     def __init__(self) -> None:
         self.loop = running_loop()
         self._future: asyncio.Future[Ended[T]] = self.loop.create_future()
-        self._timer: asyncio.TimerHandle | None = None
+        self.side = side_of(self.loop)
         self._ended: Ended[T] | None = None
         self._heir: Heir | None = None
 
@@ -86,8 +87,7 @@ class AwaitedCall(Generic[T]):
         if self._ended is not None:
             return
         self._ended = end
-        if self._timer is not None:
-            self._timer.cancel()
+        self.side.drop(self)
         if self._heir is not None:
             self._heir(end)
         elif not self._future.done():  # done, and without an heir: cancelled just now
@@ -96,7 +96,7 @@ class AwaitedCall(Generic[T]):
     def end_from_thread(self, end: Ended[T]) -> None:
         """Say how the call ended, from any thread."""
         try:
-            self.loop.call_soon_threadsafe(self.end, end)
+            self.side.post(self.end, end)
         except RuntimeError:  # the loop is closed: only an heir is left to be told
             self.end_without_loop(end)
 
@@ -104,6 +104,7 @@ class AwaitedCall(Generic[T]):
         """Tell the heir; the loop was closed before the call ended."""
         if self._ended is None:
             self._ended = end
+            self.side.drop(self)  # which holds the loop through it
             if self._heir is not None:
                 self._heir(end)
 
@@ -114,9 +115,7 @@ class AwaitedCall(Generic[T]):
 
     def after(self, seconds: float, then: Callable[[], object]) -> None:
         """Call `then` on the loop in so many seconds, in place of what was set before."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self.loop.call_later(seconds, then)
+        self.side.limit(self, seconds, then)
 
     def run(self, work: Coroutine[Any, Any, T], seconds: float | None) -> None:
         """Run `work` as a task; beyond so many seconds it is cancelled, and not waited for."""

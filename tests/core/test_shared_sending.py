@@ -31,6 +31,7 @@ from dispatchers import (
 )
 from dispatchers._dispatch import shared_sending
 from dispatchers._dispatch.shared_sending import LOOK, THREADS, SharedSending, _Place
+from dispatchers._runtime.loop_side import side_of
 from dispatchers._runtime.waiting import Waiting
 from dispatchers.testing.conformance._tools import told
 
@@ -164,10 +165,10 @@ def test_coroutines_share_calls_and_each_loop_is_woken_once_for_one(monkeypatch)
     woken = []
 
     async def main() -> list[DispatchResponse]:
-        loop = asyncio.get_running_loop()
-        wake = loop.call_soon_threadsafe
+        side = side_of(asyncio.get_running_loop())
+        post = type(side).post
         monkeypatch.setattr(
-            loop, "call_soon_threadsafe", lambda *given: (woken.append(given), wake(*given))[1]
+            type(side), "post", lambda *given: (woken.append(given), post(*given))[1]
         )
         futures = [asyncio.ensure_future(made.adispatch(requests[0]))]
         while not gate.begun.is_set():  # noqa: ASYNC110 - a thread says so
