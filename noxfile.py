@@ -226,7 +226,9 @@ def django_suite(session: nox.Session) -> None:
     session.run("python", "-m", "pip", "download", "-q", *source, f"Django=={str(asked).strip()}")
     shutil.unpack_archive(next(out.glob("*.tar.gz")), out)
     suite = "tests/contrib/django/django_suite.py"
-    session.run("python", suite, str(next(path for path in out.iterdir() if path.is_dir())))
+    folder = str(next(path for path in out.iterdir() if path.is_dir()))
+    session.run("python", suite, folder)
+    session.run("python", suite, folder, "unkept")
 
 
 @nox.session(python=OLDEST)

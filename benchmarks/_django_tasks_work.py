@@ -1,4 +1,4 @@
-"""What Django's tasks do here: nothing, over three backends; imported once there are settings."""
+"""What Django's tasks do here: nothing, over four backends; imported once there are settings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ from django_tasks import task
 
 
 @task(backend="default")
-def over(number: int, text: str) -> None:
+def kept(number: int, text: str) -> None:
+    pass
+
+
+@task(backend="unkept")
+def unkept(number: int, text: str) -> None:
     pass
 
 

@@ -13,18 +13,19 @@ from django.apps import apps
 from django.core import checks
 from django.db import transaction
 from django.utils import timezone
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from dispatchers import (
     Capabilities,
     ConfigurationError,
+    Dispatcher,
     DispatchError,
     DispatchRequest,
     DispatchResponse,
     get_dispatcher,
 )
 
-from . import _settings, _task_results
+from . import _settings, _task_memory, _task_results
 from ._task_api import (
     BaseTaskBackend,
     InvalidTask,
@@ -32,11 +33,14 @@ from ._task_api import (
     Task,
     TaskResult,
     TaskResultDoesNotExist,
+    TaskResultStatus,
     task_enqueued,
     task_finished,
 )
-from ._task_results import FAILED, Seen, WorkLostError, error_of
-from ._task_run import QUEUE, carried, found, row_of, run
+from ._task_options import Options
+from ._task_results import FAILED, READY, Seen, WorkLostError, error_of
+from ._task_run import QUEUE, carried, found, run
+from ._task_work import Work, enqueuing, row_of, stored, worker_id
 from .outbox import database_of
 
 if TYPE_CHECKING:
@@ -53,34 +57,14 @@ ID = re.compile(r"[0-9a-f]{32}")
 """Ids as requests have them: for others no database is asked, which might raise."""
 
 
-class Options(BaseModel):
-    """The `OPTIONS` of a backend in `settings.TASKS`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    dispatcher: str = "default"
-    """The alias in `settings.DISPATCHERS` that gets the work."""
-    on_commit: bool = False
-    """Hand over after the commit of the transaction that `enqueue` is called in."""
-    raise_errors: bool = False
-    """Raise `DispatchError` where the work could not be handed over, besides the FAILED result."""
-    lease: float = Field(default=60.0, gt=0)
-    """Seconds without renewal after which a running worker counts as killed."""
-    lost_after: float = Field(default=3600.0, ge=0)
-    """Seconds after the lease until work that was not delivered again is read as FAILED."""
-    keep: float = Field(default=14 * 86400.0, gt=0)
-    """Seconds that a result is kept after its end."""
-
-
 class DispatcherBackend(BaseTaskBackend):
-    """Hands the tasks of `django.tasks` to a dispatcher, and keeps their results in the database.
+    """Hands the tasks of `django.tasks` to a dispatcher, and keeps their results on request.
 
     Raises:
         InvalidTaskBackend: An option is unknown or does not fit.
     """
 
     supports_async_task = True
-    supports_get_result = True
     hands_to_dispatcher = True
     """Work goes to a dispatcher: one of backend `django_tasks` refuses to hand it on to here."""
 
@@ -92,6 +76,11 @@ class DispatcherBackend(BaseTaskBackend):
             wrong = "; ".join(f"{each['loc'][0]}: {each['msg']}" for each in exc.errors())
             raise InvalidTaskBackend(f"settings.TASKS[{alias!r}]['OPTIONS']: {wrong}") from None
         self._enqueued = count()
+
+    @property
+    def supports_get_result(self) -> bool:  # type: ignore[override] # an option's
+        """Tell whether results are kept."""
+        return self.chosen.results
 
     @property
     def supports_defer(self) -> bool:  # type: ignore[override] # read late, see `_capabilities`
@@ -106,6 +95,8 @@ class DispatcherBackend(BaseTaskBackend):
     def enqueue(self, task: Task[P, R], args: Any, kwargs: Any) -> TaskResult[P, R]:
         """Keep the result as READY, and hand the work over.
 
+        Work that runs in the call is kept as RUNNING at once, and as it ended.
+
         Raises:
             InvalidTask: The task does not fit this backend, or no worker could find it.
 
@@ -115,26 +106,31 @@ class DispatcherBackend(BaseTaskBackend):
         """
         self.validate_task(task)
         _refuse_unfindable(task)
-        request = self._request(task, carried(list(args)), carried(dict(kwargs)))
-        get_dispatcher(self.chosen.dispatcher)  # raises before a row is written
-        row = _task_results.add(row_of(request))
-        if next(self._enqueued) % PURGE_EVERY == 0:
-            _task_results.purge(self.chosen.keep)
-        result = cast("TaskResult[P, R]", self.result_of(row, task))
-        hand_over = partial(self._hand_over, request, result)
-        if self.chosen.on_commit and not self._is_beside():
+        given = carried([list(args), dict(kwargs)])
+        request = self._request(task, *given)
+        dispatcher = get_dispatcher(self.chosen.dispatcher)  # raises before a row is written
+        work = Work(self, self.ready(request, task, *given))
+        waits = self.chosen.on_commit and database_of(dispatcher) != _task_results.database()
+        if self.chosen.results:
+            self._keep(work, request, runs=dispatcher.capabilities.runs_here and not waits)
+        hand_over = partial(self._hand_over, request, work)
+        if waits:
             # Robust, as an error in here must not stop the application's other callbacks.
             transaction.on_commit(hand_over, using=_task_results.database(), robust=True)
         else:
             hand_over()
-        return result
+        return cast("TaskResult[P, R]", work.result)
 
     def get_result(self, result_id: str) -> TaskResult[..., Any]:
         """Return a result as the database has it now.
 
         Raises:
             TaskResultDoesNotExist: The id is unknown here, or could be none.
+
+            NotImplementedError: None are kept.
         """
+        if not self.chosen.results:
+            return super().get_result(result_id)
         given: object = result_id
         known = isinstance(given, str) and ID.fullmatch(given)
         row = _task_results.find(str(given), self.alias) if known else None
@@ -147,7 +143,7 @@ class DispatcherBackend(BaseTaskBackend):
         del kwargs
         place = f"settings.TASKS[{self.alias!r}]"
         if not apps.is_installed("dispatchers_django"):
-            words = f"{place}: add 'dispatchers_django' to INSTALLED_APPS, which keeps the results"
+            words = f"{place}: add 'dispatchers_django' to INSTALLED_APPS, which keeps results"
             return [checks.Error(words, id="dispatchers.E003")]
         try:
             get_dispatcher(self.chosen.dispatcher)
@@ -155,25 +151,53 @@ class DispatcherBackend(BaseTaskBackend):
             return [checks.Error(f"{place}: {exc}", id="dispatchers.E004")]
         return []
 
-    def result_of(self, row: Row, task: Task[..., Any] | None = None) -> TaskResult[..., Any]:
+    def ready(
+        self, request: DispatchRequest, task: Task[..., Any], args: Any, kwargs: Any
+    ) -> TaskResult[..., Any]:
+        """Return the result of work that no run has begun."""
+        return TaskResult(
+            task=task,
+            id=request.id,
+            status=TaskResultStatus(READY),
+            enqueued_at=stored(request.created_at),
+            started_at=None,
+            finished_at=None,
+            last_attempted_at=None,
+            args=args,
+            kwargs=kwargs,
+            backend=self.alias,
+            errors=[],
+            worker_ids=[],
+        )
+
+    def result_of(self, row: Row) -> TaskResult[..., Any]:
         """Return a row as the result of a task."""
-        seen = Seen.of(row, self.chosen.lost_after)
+        state = self.state_of(row)
+        value = state.pop("_return_value")
         result: TaskResult[..., Any] = TaskResult(
-            task=task or self._task_of(row),
+            task=self._task_of(row),
             id=row.id,
-            status=seen.status,
-            enqueued_at=row.enqueued_at,
-            started_at=row.started_at,
-            finished_at=seen.finished_at,
-            last_attempted_at=row.last_attempted_at,
             args=json.loads(row.args),
             kwargs=json.loads(row.kwargs),
             backend=self.alias,
-            errors=seen.errors,
-            worker_ids=json.loads(row.worker_ids),
+            **state,
         )
-        object.__setattr__(result, "_return_value", json.loads(row.return_value))
+        _task_memory.change(result, _return_value=value)
         return result
+
+    def state_of(self, row: Row) -> dict[str, Any]:
+        """Return what a row says of its work, by the names of a result."""
+        seen = Seen.of(row, self.chosen.lost_after)
+        return {
+            "status": seen.status,
+            "enqueued_at": row.enqueued_at,
+            "started_at": row.started_at,
+            "finished_at": seen.finished_at,
+            "last_attempted_at": row.last_attempted_at,
+            "errors": seen.errors,
+            "worker_ids": json.loads(row.worker_ids),
+            "_return_value": json.loads(row.return_value),
+        }
 
     @property
     def _capabilities(self) -> Capabilities:
@@ -189,48 +213,68 @@ class DispatcherBackend(BaseTaskBackend):
     def _request(
         self, task: Task[..., Any], args: list[Any], kwargs: dict[str, Any]
     ) -> DispatchRequest:
+        given = (self.alias, task.module_path, task.queue_name, task.priority, args, kwargs)
+        # The name that Django gives where none is given: the dispatcher has a default, too.
+        queue = None if task.queue_name == QUEUE else task.queue_name
         due = task.run_after
-        work = run.options(
-            # The name that Django gives where none is given: the dispatcher has a default, too.
-            queue=None if task.queue_name == QUEUE else task.queue_name,
-            priority=task.priority or None,
-            eta=timezone.make_aware(due) if due and timezone.is_naive(due) else due,
-        )
-        return work.request(
-            self.alias, task.module_path, task.queue_name, task.priority, args, kwargs
-        )
+        if not (queue or task.priority or due):
+            return run.request(*given)
+        eta = timezone.make_aware(due) if due and timezone.is_naive(due) else due
+        return run.options(queue=queue, priority=task.priority or None, eta=eta).request(*given)
 
-    def _is_beside(self) -> bool:
-        """Tell whether the work is a row in the transaction of the result, and needs no wait."""
-        dispatcher = get_dispatcher(self.chosen.dispatcher)
-        return database_of(dispatcher) == _task_results.database()
+    def _keep(self, work: Work, request: DispatchRequest, *, runs: bool) -> None:
+        """Write the row of a result; work that `runs` in this call is held for it at once."""
+        row = _task_results.new(row_of(request))
+        if runs:
+            work.held = _task_results.hold(row, worker_id(), self.chosen.lease)
+        else:
+            _task_results.add(row)
+        if next(self._enqueued) % PURGE_EVERY == 0:
+            _task_results.purge(self.chosen.keep)
 
-    def _hand_over(self, request: DispatchRequest, result: TaskResult[..., Any]) -> None:
+    def _hand_over(self, request: DispatchRequest, work: Work) -> None:
         dispatcher = get_dispatcher(self.chosen.dispatcher)
-        runs_here = dispatcher.capabilities.runs_here
-        if runs_here:  # afterwards it would be told that a finished task was enqueued
-            task_enqueued.send_robust(type(self), task_result=result)
+        if dispatcher.capabilities.runs_here:
+            self._run_here(dispatcher, request, work)
+            return
         response = dispatcher.dispatch(request)
         if response.is_sync:
-            result.refresh()
+            if self.chosen.results:
+                work.result.refresh()
         elif not response.ok:
-            self._failed(response, result)
-        elif not runs_here:
-            task_enqueued.send_robust(type(self), task_result=result)
+            self._failed(response, work)
+        else:
+            task_enqueued.send_robust(type(self), task_result=work.result)
 
-    def _failed(self, response: DispatchResponse, result: TaskResult[..., Any]) -> None:
+    def _run_here(self, dispatcher: Dispatcher, request: DispatchRequest, work: Work) -> None:
+        # First, as afterwards it would be told that a finished task was enqueued.
+        task_enqueued.send_robust(type(self), task_result=work.result)
+        token = enqueuing.set(work)
+        try:
+            response = dispatcher.dispatch(request)
+        finally:
+            enqueuing.reset(token)
+        if not (response.is_sync or response.ok):
+            self._failed(response, work)
+        elif not response.ok and work.result.status == READY:
+            # Attempts are left that the dispatcher does not make: the call was the last.
+            self._tell(work, ended=work.end(FAILED))
+
+    def _failed(self, response: DispatchResponse, work: Work) -> None:
         """Note that the work was not handed over, unless a run of it has begun after all."""
         try:
             response.raise_for_error()
         except DispatchError as exc:
-            # Without the client's own exception, whose words may hold a password.
-            error = error_of(exc, chain=False)
-            ended = _task_results.end(result.id, FAILED, owner="", error=error)
-            result.refresh()
-            if ended:
-                task_finished.send_robust(type(self), task_result=result)
+            # What refused it here, as late or unreadable, may have ended it already.
+            if not work.result.is_finished:
+                # Without the client's own exception, whose words may hold a password.
+                self._tell(work, ended=work.end(FAILED, error=error_of(exc, chain=False)))
             if self.chosen.raise_errors:
                 raise
+
+    def _tell(self, work: Work, *, ended: bool) -> None:
+        if ended:
+            task_finished.send_robust(type(self), task_result=work.result)
 
     def _task_of(self, row: Row) -> Task[..., Any]:
         return found(row.task).using(

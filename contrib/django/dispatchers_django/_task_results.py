@@ -7,7 +7,7 @@ killed: a row whose lease has ended is not read as running, whatever its column 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from traceback import format_exception
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from django.db import router
 from django.db.models import Q, QuerySet
 from django.utils import timezone
+
+from dispatchers.delivery import new_id
 
 from ._connections import restored
 from ._task_api import TaskError, TaskResultStatus
@@ -27,6 +29,7 @@ __all__ = [
     "READY",
     "RUNNING",
     "SUCCESSFUL",
+    "Held",
     "Seen",
     "WorkLostError",
     "add",
@@ -35,7 +38,9 @@ __all__ = [
     "end",
     "error_of",
     "find",
-    "get",
+    "hold",
+    "made",
+    "new",
     "purge",
     "renew",
 ]
@@ -85,12 +90,47 @@ def error_of(exc: BaseException, *, chain: bool = True) -> dict[str, str]:
     }
 
 
-def add(values: Mapping[str, Any]) -> Row:
-    """Add a row unless it is there: a worker may be faster than the enqueuer's commit."""
-    row = _model()(**values)
-    # One statement decides; an error would end the caller's transaction on PostgreSQL.
-    _rows().bulk_create([row], ignore_conflicts=True)
-    return row
+class Held:
+    """The row of a result under the lease of one run."""
+
+    __slots__ = ("begun", "owner", "row")
+
+    def __init__(self, row: Row, owner: str, *, begun: bool = True) -> None:
+        self.row = row
+        """The row as it was written last."""
+        self.owner = owner
+        """The run."""
+        self.begun = begun
+        """The run has begun; before that the row is held for it."""
+
+    def end(self, status: str, *, value: Any = None, error: object = None) -> bool:
+        """Note how the run ended; false where that does not count."""
+        values = _ending(self.row, status, value, error)
+        if not self.begun:
+            values |= {"started_at": None, "last_attempted_at": None, "worker_ids": "[]"}
+        # One statement while the row is as this run left it.
+        if _write(self.row, values, owner=self.owner, status=RUNNING):
+            return True
+        row = end(self.row.pk, status, owner=self.owner, value=value, error=error)
+        self.row = row or self.row
+        return row is not None
+
+
+def new(values: Mapping[str, Any]) -> Row:
+    """Return a row that is not written yet."""
+    return _model()(**values)
+
+
+def add(row: Row) -> None:
+    """Write the row of work that is enqueued: its id is new."""
+    row.save(force_insert=True, using=database())
+
+
+def hold(row: Row, worker: str, lease: float) -> Held:
+    """Write the row of work that runs in the call that enqueues it: held from the beginning."""
+    owner = new_id()
+    add(_changed(row, _beginning(row, owner, worker, lease)))
+    return Held(row, owner, begun=False)
 
 
 def find(result_id: str, backend: str) -> Row | None:
@@ -98,28 +138,25 @@ def find(result_id: str, backend: str) -> Row | None:
     return _rows().filter(pk=result_id, backend=backend).first()
 
 
-def get(result_id: str) -> Row:
-    """Return the row of a result that is known to exist."""
-    return _rows().get(pk=result_id)
-
-
-def begin(result_id: str, owner: str, worker: str, lease: float) -> Row | None:
-    """Note that a run begins, and return its row; None if the work is done already."""
-    while (row := _rows().get(pk=result_id)).status != SUCCESSFUL:
-        now = timezone.now()
-        values = {
-            "status": RUNNING,
-            "owner": owner,
-            "worker_ids": json.dumps([*json.loads(row.worker_ids), worker]),
-            "lease_until": now + timedelta(seconds=lease),
-            "started_at": row.started_at or now,
-            "last_attempted_at": now,
-            "finished_at": None,
-        }
+def begin(row: Row, worker: str, lease: float) -> Held | None:
+    """Note that a run begins, in the row as it was read; None if the work is done already."""
+    while row.status != SUCCESSFUL:
+        owner = new_id()
         # Only if it is still as it was read: of two deliveries each is counted.
-        if _rows().filter(pk=result_id, owner=row.owner).update(**values) == 1:
-            return _rows().get(pk=result_id)
+        if _write(row, _beginning(row, owner, worker, lease), owner=row.owner):
+            return Held(row, owner)
+        row = _rows().get(pk=row.pk)
     return None
+
+
+def made(result_id: str, values: Callable[[], Mapping[str, Any]]) -> Row:
+    """Return the row of a result; a worker that is faster than the enqueuer's commit makes it."""
+    row = _rows().filter(pk=result_id).first()
+    if row is None:
+        # One statement decides; an error would end the run's transaction on PostgreSQL.
+        _rows().bulk_create([new(values())], ignore_conflicts=True)
+        row = _rows().get(pk=result_id)
+    return row
 
 
 def renew(result_id: str, owner: str, lease: float) -> bool:
@@ -132,8 +169,8 @@ def renew(result_id: str, owner: str, lease: float) -> bool:
 
 def end(
     result_id: str, status: str, *, owner: str | None, value: Any = None, error: object = None
-) -> bool:
-    """Note how a run ended; false where that does not count.
+) -> Row | None:
+    """Note how a run ended, and return the row; None where that does not count.
 
     A success counts whatever else is known. Anything else counts only from the run that holds the
     row, or, with `owner` None, where no run began: a delivery that was refused, a killed run.
@@ -143,11 +180,11 @@ def end(
         rows = rows.filter(owner=owner)
     row = rows.first()
     if row is None:
-        return False
-    errors = [*json.loads(row.errors), *([] if error is None else [error])]
-    finished = timezone.now() if status in (FAILED, SUCCESSFUL) else None
-    values = {"errors": json.dumps(errors), "return_value": json.dumps(value)}
-    return rows.update(status=status, finished_at=finished, lease_until=None, **values) == 1
+        return None
+    values = _ending(row, status, value, error)
+    if rows.update(**values) != 1:
+        return None
+    return _changed(row, values)
 
 
 def purge(keep: float) -> None:
@@ -162,6 +199,43 @@ def purge(keep: float) -> None:
 def database() -> str:
     """Return the alias of the database that keeps results."""
     return router.db_for_write(_model())
+
+
+def _beginning(row: Row, owner: str, worker: str, lease: float) -> dict[str, Any]:
+    now = timezone.now()
+    return {
+        "status": RUNNING,
+        "owner": owner,
+        "worker_ids": json.dumps([*json.loads(row.worker_ids), worker]),
+        "lease_until": now + timedelta(seconds=lease),
+        "started_at": row.started_at or now,
+        "last_attempted_at": now,
+        "finished_at": None,
+    }
+
+
+def _ending(row: Row, status: str, value: Any, error: object) -> dict[str, Any]:
+    return {
+        "status": status,
+        "finished_at": timezone.now() if status in (FAILED, SUCCESSFUL) else None,
+        "lease_until": None,
+        "errors": json.dumps([*json.loads(row.errors), *([] if error is None else [error])]),
+        "return_value": json.dumps(value),
+    }
+
+
+def _write(row: Row, values: Mapping[str, Any], **found: Any) -> bool:
+    """Change a row where it is still found so, in the database and here."""
+    if _rows().filter(pk=row.pk, **found).update(**values) != 1:
+        return False
+    _changed(row, values)
+    return True
+
+
+def _changed(row: Row, values: Mapping[str, Any]) -> Row:
+    for name, value in values.items():
+        setattr(row, name, value)
+    return row
 
 
 def _rows() -> QuerySet[Row]:

@@ -5,25 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from contextlib import suppress
 from contextvars import ContextVar
-from datetime import datetime
 from functools import partial
-from os import getpid
-from socket import gethostname
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from django.conf import settings
-from django.db import Error
-from django.utils import timezone
-from django.utils.crypto import get_random_string
 from django.utils.module_loading import import_string
 from pydantic import JsonValue
 
 from dispatchers import (
     Action,
-    Discard,
     DispatchRequest,
-    Heartbeat,
     Outcome,
     Reason,
     Run,
@@ -31,12 +23,13 @@ from dispatchers import (
     hooks,
 )
 from dispatchers import task as dispatchers_task
-from dispatchers.delivery import HandBack, renewed, say
+from dispatchers.delivery import HandBack, say
 
 from . import _task_results
 from ._connections import after_rollback
 from ._task_api import (
     InvalidTask,
+    InvalidTaskBackend,
     Task,
     TaskContext,
     normalize_json,
@@ -45,21 +38,22 @@ from ._task_api import (
     task_started,
 )
 from ._task_results import FAILED, READY, SUCCESSFUL, WorkLostError, error_of
+from ._task_work import Work, enqueuing, held, stored
 
 if TYPE_CHECKING:
-    from .models import TaskResult as Row
+    from ._task_api import TaskResult
+    from ._task_backend import DispatcherBackend
 
-__all__ = ["NAME", "QUEUE", "carried", "found", "row_of", "run"]
+__all__ = ["NAME", "QUEUE", "carried", "found", "run"]
 
 NAME = "django.tasks.run"
 """The task of ours that runs those of Django."""
-DOWN_DELAY = 5.0
-"""Seconds after which work comes again whose result could not be written."""
 QUEUE = "default"
 """The queue that Django's tasks have where none is named."""
 
-_begun: ContextVar[tuple[str, str] | None] = ContextVar("dispatchers_django_task", default=None)
-"""The request whose run has begun in this context, and the run as owner of its row."""
+
+_begun: ContextVar[Work | None] = ContextVar("dispatchers_django_task", default=None)
+"""The work whose run has begun in this context."""
 
 
 @dispatchers_task(name=NAME)
@@ -71,40 +65,35 @@ def run(
     args: list[JsonValue],
     kwargs: dict[str, JsonValue],
 ) -> JsonValue:
-    """Run a task of Django's under a lease on its result."""
-    del queue, priority  # for the row, should it be missing
-    task, own, request = _imported(path), _backend(backend), current_run().request
-    owner, lease = get_random_string(32), own.chosen.lease
-    result = own.result_of(_begin(request, owner, lease))
-    task_started.send_robust(type(own), task_result=result)
+    """Run a task of Django's, under a lease on its result where that is kept."""
+    del backend, path, queue, priority  # as the request has them
+    # The enqueuer's own, where that waits for the run.
+    work = _same(enqueuing.get(), current_run().envelope["id"]) or _work(current_run().request)
+    work.begin()
+    _begun.set(work)
+    result, task = work.result, work.result.task
+    task_started.send_robust(type(work.backend), task_result=result)
     context: tuple[Any, ...] = (TaskContext(task_result=result),) if task.takes_context else ()
-    renew = partial(_task_results.renew, request.id, owner, lease)
-    # A third of the lease: two renewals may fail before it ends.
-    with renewed(Heartbeat(renew, lease / 3)):
+    with work.renewed():
         value = task.call(*context, *args, **kwargs)
+    if value is None:
+        return None
     # Tuples become lists, as with every backend: the work is done, and is not refused for them.
     brought: JsonValue = carried(normalize_json(value))
     return brought
 
 
-def _begin(request: DispatchRequest, owner: str, lease: float) -> Row:
-    """Take the row of the result.
-
-    Raises:
-        HandBack: The database does not answer; that is no attempt of the work.
-
-        Discard: It has succeeded already.
-    """
-    try:
-        _task_results.add(row_of(request))
-        row = _task_results.begin(request.id, owner, f"{gethostname()[:200]}:{getpid()}", lease)
-    except Error as exc:
-        words = f"the result could not be written: {type(exc).__name__}"
-        raise HandBack(Reason.STORE_UNAVAILABLE, words, after=DOWN_DELAY) from exc
-    if row is None:
-        raise Discard("it has succeeded already")
-    _begun.set((request.id, owner))
-    return row
+def _work(request: DispatchRequest) -> Work:
+    """Return work as a request has it."""
+    given = request.payload
+    own = _backend(str(given["backend"]))
+    asked = _imported(str(given["path"])).using(
+        priority=cast("int", given["priority"]),
+        queue_name=str(given["queue"]),
+        run_after=stored(request.eta),
+        backend=own.alias,
+    )
+    return Work(own, own.ready(request, asked, given["args"], given["kwargs"]))
 
 
 def _imported(path: str) -> Task[..., Any]:
@@ -126,36 +115,65 @@ def record(run: Run, outcome: Outcome) -> None:
     """Note how a run ended, also one that was refused before it began."""
     if outcome.task != NAME or outcome.request_id is None:
         return
-    begun = _begun.get()
-    owner = begun[1] if begun and begun[0] == outcome.request_id else None
-    status = _status(outcome, begun=owner is not None)
+    begun = _same(_begun.get(), outcome.request_id)
+    status = _status(outcome, begun=begun is not None)
     if status is None:
         return
+    work = begun or _same(enqueuing.get(), outcome.request_id) or _unkept(run)
     later = after_rollback.get()
-    if later is None or outcome.reason in (Reason.SUCCEEDED, Reason.DUPLICATE):
-        _end(outcome, status, owner)
+    if work is not None and not work.backend.chosen.results:
+        _end(work, outcome, status)
+    elif later is not None and outcome.reason not in (Reason.SUCCEEDED, Reason.DUPLICATE):
+        later.append(partial(_end_anew, run, outcome, status, begun))
+    elif work is not None:
+        _end(work, outcome, status)
     else:
-        later.append(partial(_end_anew, run, outcome, status, begun=owner is not None))
+        _end_unbegun(outcome, status)
 
 
-def _end_anew(run: Run, outcome: Outcome, status: str, *, begun: bool) -> None:
+def _same(work: Work | None, request_id: str) -> Work | None:
+    return work if work is not None and work.result.id == request_id else None
+
+
+def _end_anew(run: Run, outcome: Outcome, status: str, begun: Work | None) -> None:
     """Note how a run ended after all that it wrote was rolled back, its row included."""
     try:
-        owner = get_random_string(32) if begun else None
-        if owner is not None:
-            _begin(run.request, owner, lease=1.0)
-        _end(outcome, status, owner)
+        if begun is None:
+            _end_unbegun(outcome, status)
+        else:
+            begun.held = held(begun.backend, run.request, lease=1.0)
+            _end(begun, outcome, status)
     except Exception as exc:  # noqa: BLE001 - the outcome is the queue's to hear, whatever happens
         say(logging.ERROR, "a result of django.tasks is not written: %s", type(exc).__name__)
 
 
-def _end(outcome: Outcome, status: str, owner: str | None) -> None:
+def _end(work: Work, outcome: Outcome, status: str) -> None:
+    if work.end(status, *_ends_with(outcome, status)) and status != READY:
+        _tell_finished(work.backend, work.result, outcome.exception)
+
+
+def _end_unbegun(outcome: Outcome, status: str) -> None:
+    """Note in its row that work ended without a run in this process."""
+    value, error = _ends_with(outcome, status)
     assert outcome.request_id is not None, "it is one of ours"
-    value = outcome.result if status == SUCCESSFUL else None
-    error = None if status == SUCCESSFUL else _error(outcome)
-    ended = _task_results.end(outcome.request_id, status, owner=owner, value=value, error=error)
-    if ended and status != READY:
-        _tell_finished(outcome.request_id, outcome.exception)
+    row = _task_results.end(outcome.request_id, status, owner=None, value=value, error=error)
+    if row is not None and status != READY:
+        own = _backend(row.backend)
+        _tell_finished(own, own.result_of(row), outcome.exception)
+
+
+def _unkept(run: Run) -> Work | None:
+    """Return work that ended without a run in this process, where no result of it is kept."""
+    # Nothing to tell of what is unknown here, or cannot be read.
+    with suppress(HandBack, LookupError, ValueError, InvalidTask, InvalidTaskBackend):
+        if not _backend(str(run.request.payload["backend"])).chosen.results:
+            return _work(run.request)
+    return None
+
+
+def _ends_with(outcome: Outcome, status: str) -> tuple[Any, dict[str, str] | None]:
+    """Return the value and the error of a run."""
+    return (outcome.result, None) if status == SUCCESSFUL else (None, _error(outcome))
 
 
 def found(path: str) -> Task[..., Any]:
@@ -186,30 +204,7 @@ def carried(value: Any) -> Any:
     return brought
 
 
-def row_of(request: DispatchRequest) -> dict[str, Any]:
-    """Return the row of work that no run has begun."""
-    given = {**request.payload}
-    return {
-        "id": request.id,
-        "backend": given["backend"],
-        "task": given["path"],
-        "queue": given["queue"],
-        "priority": given["priority"],
-        "run_after": _stored(request.eta),
-        "args": json.dumps(given["args"]),
-        "kwargs": json.dumps(given["kwargs"]),
-        "status": READY,
-        "enqueued_at": _stored(request.created_at),
-    }
-
-
-def _stored(instant: datetime | None) -> datetime | None:
-    if instant is None or settings.USE_TZ:
-        return instant
-    return timezone.make_naive(instant)
-
-
-def _backend(alias: str) -> Any:
+def _backend(alias: str) -> DispatcherBackend:
     from ._task_backend import DispatcherBackend
 
     own = task_backends[alias]
@@ -240,10 +235,10 @@ def _error(outcome: Outcome) -> dict[str, str] | None:
     return error_of(WorkLostError(f"it was not run ({outcome.reason.value}) {words}".rstrip()))
 
 
-def _tell_finished(result_id: str, exc: BaseException | None) -> None:
-    row = _task_results.get(result_id)
-    own = _backend(row.backend)
-    tell = partial(task_finished.send_robust, type(own), task_result=own.result_of(row))
+def _tell_finished(
+    own: DispatcherBackend, result: TaskResult[..., Any], exc: BaseException | None
+) -> None:
+    tell = partial(task_finished.send_robust, type(own), task_result=result)
     if exc is None:
         tell()
         return

@@ -3,7 +3,7 @@
 `python tests/contrib/django/django_suite.py DJANGO`, where DJANGO is the folder of Django's source.
 The tests of `ImmediateBackend` run over `inline`, those of `DummyBackend` over `null`. What cannot
 hold here is named below with its reason; the run fails where anything else does, and where one of
-those does not fail any more.
+those does not fail any more. With `unkept` after DJANGO, `ImmediateBackend` keeps no results.
 """
 
 from __future__ import annotations
@@ -19,20 +19,26 @@ from typing import Any
 import django
 from django.conf import settings
 
-NOT_OURS = {
+KEPT = {
     "ImmediateBackendTestCase.test_cannot_get_result": "results can be read",
     "ImmediateBackendTestCase.test_cannot_refresh_result": "results can be read",
+}
+NOT_OURS = {
     "ImmediateBackendTestCase.test_catches_exception": "SystemExit is the caller's",
     "DummyBackendTestCase.test_refresh_result": "it changes a result in the backend's memory",
     "DummyBackendTestCase.test_refresh_result_async": "it changes a result in the backend's memory",
 }
-"""Tests that fail here, and why."""
+"""Tests that fail here, and why; those of `KEPT` only where results are kept."""
 BACKENDS = '''
 from dispatchers_django.models import TaskResult
 from dispatchers_django.tasks import DispatcherBackend
 
 class ImmediateBackend(DispatcherBackend):
     """Over `inline`."""
+
+    def __init__(self, alias, params):
+        super().__init__(alias, params)
+        self.chosen = self.chosen.model_copy(update={"results": KEEPS})
 
 class DummyBackend(DispatcherBackend):
     """Over `null`, with the two names that these tests ask for."""
@@ -50,9 +56,9 @@ class DummyBackend(DispatcherBackend):
 '''
 
 
-def copied(source: Path, folder: Path) -> None:
+def copied(source: Path, folder: Path, *, keeps: bool) -> None:
     """Copy the tests, with our backends for Django's and databases allowed."""
-    (folder / "suite_backends.py").write_text(BACKENDS)
+    (folder / "suite_backends.py").write_text(f"KEEPS = {keeps}\n{BACKENDS}")
     (folder / "tasks").mkdir()
     for path in source.glob("*.py"):
         text = path.read_text()
@@ -90,18 +96,20 @@ def failed(folder: Path) -> tuple[set[str], int]:
     return {f"{type(each).__name__}.{each._testMethodName}" for each in cases}, result.testsRun
 
 
-def main(source: str) -> int:
+def main(source: str, *options: str) -> int:
     """Run them, and compare."""
+    keeps = "unkept" not in options
+    expected = {*NOT_OURS, *(KEPT if keeps else ())}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        copied(Path(source, "tests", "tasks"), folder)
+        copied(Path(source, "tests", "tasks"), folder, keeps=keeps)
         set_up(folder)
         wrong, number = failed(folder)
-    for each in sorted(wrong ^ NOT_OURS.keys()):
+    for each in sorted(wrong ^ expected):
         print("FAILED" if each in wrong else "DOES NOT FAIL ANY MORE", each)
     print(f"{number} tests, {len(wrong)} not ours")
-    return 1 if wrong ^ NOT_OURS.keys() else 0
+    return 1 if wrong ^ expected else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

@@ -18,6 +18,7 @@ from django.contrib.auth.models import User
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, transaction
 from django.test import Client, RequestFactory, modify_settings, override_settings
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from dispatchers import (
@@ -109,7 +110,7 @@ def outlast_lease(context: Any) -> None:
 @API.task(takes_context=True)
 def be_overtaken(context: Any) -> None:
     """Fail after another worker has begun the same work."""
-    _task_results.begin(context.task_result.id, "another", "its worker", 60)
+    begun(context.task_result.id)
     raise LookupError
 
 
@@ -163,6 +164,13 @@ def configured() -> Iterator[Configured]:
 def run(request: DispatchRequest, **facts: Any) -> Outcome:
     """Run the work as a worker does."""
     return run_envelope(encode(request), **facts)
+
+
+def begun(result_id: str) -> _task_results.Held:
+    """Begin a run as another worker does."""
+    held = _task_results.begin(Row.objects.get(pk=result_id), "another worker", 60)
+    assert held is not None
+    return held
 
 
 def lapse(result_id: str, seconds: float) -> None:
@@ -454,12 +462,12 @@ def test_a_run_that_lives_is_running(configured):
     """Its heartbeat renews the lease, and ends when another run has the row."""
     configured("null")
     result = add.enqueue(1, 2)
-    _task_results.begin(result.id, "one", "a worker", 60)
+    held = begun(result.id)
     before = Row.objects.get().lease_until
 
-    held = _task_results.renew(result.id, "one", 120)
+    renewed = _task_results.renew(result.id, held.owner, 120)
 
-    assert held
+    assert renewed
     assert Row.objects.get().lease_until > before + timedelta(seconds=30)
     assert not _task_results.renew(result.id, "another", 120)
     assert add.get_result(result.id).status == "RUNNING"
@@ -476,7 +484,7 @@ def test_a_run_that_was_killed_at_its_time_limit_has_failed(configured):
     """Its process says nothing any more; what has killed it does."""
     configured("null")
     result = add.enqueue(1, 2)
-    _task_results.begin(result.id, "one", "killed", 60)
+    begun(result.id)
 
     killed(encode(KEPT[0]), attempt=1, deliveries=1)
 
@@ -502,7 +510,7 @@ def test_what_comes_again_after_a_kill_runs(configured):
     """Also where it was read as lost in the meantime; each run counts."""
     configured("null", lost_after=0)
     result = add.enqueue(1, 2)
-    _task_results.begin(result.id, "one", "killed", 60)
+    begun(result.id)
     lapse(result.id, 1)
     result.refresh()
     assert result.status == "FAILED"
@@ -529,15 +537,14 @@ def test_a_run_that_was_overtaken_says_no_failure(configured):
     """The row is another run's by then; a success counts whoever has it."""
     configured("null")
     result = add.enqueue(1, 2)
-    for owner in ("one", "two"):
-        _task_results.begin(result.id, owner, owner, 60)
+    one, two = begun(result.id), begun(result.id)
 
-    late = _task_results.end(result.id, "FAILED", owner="one")
+    late = one.end("FAILED")
     found = add.get_result(result.id).status
-    success = _task_results.end(result.id, "SUCCESSFUL", owner="one", value=3)
+    success = one.end("SUCCESSFUL", value=3)
 
     assert (late, found, success) == (False, "RUNNING", True)
-    assert not _task_results.end(result.id, "FAILED", owner="two")
+    assert not two.end("FAILED")
     assert add.get_result(result.id).return_value == 3
 
 
@@ -583,7 +590,7 @@ def test_work_that_is_dead_without_a_run_has_failed(configured):
     """C9: it kills its workers, and is put aside; nobody waits for it for ever."""
     configured("null")
     result = add.enqueue(1, 2)
-    _task_results.begin(result.id, "one", "killed", 60)
+    begun(result.id)
 
     run(KEPT[0], deliveries=100)
 
@@ -669,6 +676,152 @@ def test_what_was_not_run_survives_the_rollback(configured, pushed):
 
     result.refresh()
     assert (result.status, result.attempts) == ("FAILED", 0)
+
+
+@pytest.fixture
+def no_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the database of results be one that has no table for them."""
+    monkeypatch.setattr(_task_results, "database", lambda: "empty")
+
+
+def test_without_results_no_table_is_touched(configured, no_tables):
+    """The call that runs the work knows its end; nothing else does."""
+    own = configured("inline", results=False)
+
+    done, wrong = add.enqueue(1, two=2), fail.enqueue()
+
+    assert (done.status, done.return_value, done.attempts) == ("SUCCESSFUL", 3, 1)
+    assert done.enqueued_at <= done.started_at == done.last_attempted_at <= done.finished_at
+    assert (wrong.status, wrong.errors[0].exception_class) == ("FAILED", LookupError)
+    assert identify.enqueue().return_value[1:] == [1, "RUNNING"]
+    assert own.supports_get_result is False
+    for look in (done.refresh, lambda: add.get_result(done.id)):
+        with pytest.raises(NotImplementedError):
+            look()
+
+
+def test_without_results_a_worker_runs_the_work(configured, no_tables, signalled):
+    """C10: with nothing to look up, what succeeded runs again, and attempts are counted."""
+    configured("null", results=False)
+
+    result = identify.using(queue_name="mail").enqueue()
+    outcomes = [run(KEPT[0]), run(KEPT[0], attempt=2)]
+
+    assert (result.status, result.attempts) == ("READY", 0)
+    assert [each.result[1:] for each in outcomes] == [[1, "RUNNING"], [2, "RUNNING"]]
+    assert [status for _, status in signalled] == ["READY", *["RUNNING", "SUCCESSFUL"] * 2]
+
+
+def test_without_results_work_that_is_dead_is_told(configured, no_tables, signalled):
+    """By the signal; one that may run again, or is unknown here, by nothing."""
+    configured("null", results=False)
+    result = add.enqueue(1, 2)
+    unknown = KEPT[0].replace(payload={**KEPT[0].payload, "path": "not_imported.work"})
+
+    run(unknown, settings=RunSettings(skew_grace=0))
+    killed(encode(KEPT[0]), attempt=1, deliveries=1)
+
+    assert signalled == [(result.id, "READY"), (result.id, "FAILED")]
+
+
+def test_without_results_a_broker_that_is_down_gives_a_failed_result(configured, no_tables):
+    """C1: or raises, with `raise_errors`."""
+    options = {"url": "redis://127.0.0.1:1/0", "deadline": 5}
+    configured("rq", options, results=False)
+
+    result = add.enqueue(1, 2)
+    configured("rq", options, results=False, raise_errors=True)
+
+    assert (result.status, result.errors[0].exception_class) == ("FAILED", DispatchError)
+    with pytest.raises(DispatchError):
+        add.enqueue(1, 2)
+
+
+@pytest.fixture
+def signalled() -> Iterator[list[tuple[str, str]]]:
+    """Id and status of each signal."""
+    told: list[tuple[str, str]] = []
+
+    def receiver(task_result: Any, **_: Any) -> None:
+        told.append((task_result.id, str(task_result.status)))
+
+    for signal in (task_enqueued, task_started, task_finished):
+        signal.connect(receiver)
+    yield told
+    for signal in (task_enqueued, task_started, task_finished):
+        signal.disconnect(receiver)
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_what_is_refused_in_the_call_has_ended_once(configured, signalled, keeps):
+    """Without a run: neither attempts nor a second error."""
+    configured("inline", results=keeps)
+    with override_settings(DISPATCHERS_SETTINGS={"tasks": {"django.tasks.run": {"expires": 1e-6}}}):
+        result = add.enqueue(1, 2)
+
+    assert (result.status, result.attempts, result.started_at) == ("FAILED", 0, None)
+    assert (len(result.errors), [status for _, status in signalled]) == (1, ["READY", "FAILED"])
+    assert [add.get_result(row.id) for row in Row.objects.all()] == [result] * keeps
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+@pytest.mark.parametrize(("retries", "ended"), [("never", 1), ("immediate", 2)])
+def test_attempts_in_the_call_are_its_own(configured, signalled, keeps, retries, ended):
+    """The end of the call is the end of the work, also with attempts left."""
+    configured("inline", {"retries": retries}, results=keeps)
+    with override_settings(
+        DISPATCHERS_SETTINGS={"tasks": {"django.tasks.run": {"max_attempts": 2}}}
+    ):
+        result = try_again.enqueue()
+
+    assert (result.status, result.attempts) == (("FAILED", "SUCCESSFUL")[ended - 1], ended)
+    assert len(result.errors) == 1
+    assert [status for _, status in signalled].count(result.status) == 1
+    assert [try_again.get_result(row.id) for row in Row.objects.all()] == [result] * keeps
+
+
+def test_a_result_is_written_by_two_statements_in_the_call(
+    configured,
+):
+    """One before the run, which holds the lease, one after it."""
+    configured("inline")
+    add.enqueue(1, 2)
+
+    with CaptureQueriesContext(connections["default"]) as written:
+        add.enqueue(1, 2)
+
+    assert [each["sql"].split()[0] for each in written] == ["INSERT", "UPDATE"]
+
+
+def test_a_result_is_written_by_four_statements_over_a_queue(configured):
+    """One that enqueues; the worker reads the row, and writes its beginning and its end."""
+    configured("null")
+    add.enqueue(1, 2)
+
+    with CaptureQueriesContext(connections["default"]) as written:
+        add.enqueue(1, 2)
+        run(KEPT[-1])
+
+    verbs = [each["sql"].split()[0] for each in written]
+    assert verbs == ["INSERT", "SELECT", "UPDATE", "UPDATE"]
+
+
+def test_a_kill_in_the_call_leaves_nothing_running(configured):
+    """What ends the process ends the run without a word; its lease ends as well."""
+    configured("inline", lost_after=0)
+
+    with pytest.raises(SystemExit):
+        leave.enqueue()
+
+    row = Row.objects.get()
+    assert (row.status, row.worker_ids != "[]") == ("RUNNING", True)
+    lapse(row.pk, 1)
+    assert leave.get_result(row.pk).status == "FAILED"
+
+
+@API.task
+def leave() -> None:
+    raise SystemExit
 
 
 def test_times_without_zones(configured):
