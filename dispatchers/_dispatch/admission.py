@@ -55,7 +55,8 @@ def admit(limits: Limits, request: DispatchRequest) -> Admitted:
     Raises:
         RejectedError: It may not; the error says why.
     """
-    if not is_instance(request, DispatchRequest):
+    # The exact type first, which needs no call.
+    if type(request) is not DispatchRequest and not is_instance(request, DispatchRequest):
         raise RejectedError(ErrorCategory.INVALID, _not_a_request(request))
     # Before everything else: a hook may change what is checked below.
     if hooks.hooks.before_dispatch:

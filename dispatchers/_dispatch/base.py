@@ -362,9 +362,8 @@ class BaseDispatcher(ConfiguredBackend):
     def _refused_at_once(self, request: object, started: float) -> DispatchResponse:
         """Answer while the breaker is open: there is nothing to find out, or to prepare."""
         error, elapsed = self._open_error, monotonic() - started
-        rejected = DispatchStatus.REJECTED
         return self._announce(
-            unsent(self.alias, self.name, request, rejected, error, None, elapsed)
+            unsent(self.alias, self.name, request, TURNED_AWAY, error, None, elapsed)
         )
 
     def _bounded_send(self, request: DispatchRequest, body: bytes, timeout: float) -> Sent:
@@ -632,6 +631,7 @@ def _never_began(work: Coroutine[Any, Any, object]) -> bool:
 
 # Looked up once: an enum's members are attributes that Python computes.
 FAILED = DispatchStatus.FAILED
+TURNED_AWAY = DispatchStatus.REJECTED
 
 
 ANSWERS = (

@@ -59,12 +59,13 @@ def unrouted(alias: str, backend: str, exc: Exception, started: float) -> Dispat
 
 def told(response: DispatchResponse) -> DispatchResponse:
     """Return the response, once the log and the hooks know of it."""
-    if hooks.is_inner(response.request):
+    error, hears = response.error, hooks.hooks.after_dispatch
+    # Asked first: a dispatch that went well, without hooks, must not pay for a call.
+    if (error is None and not hears) or hooks.is_inner(response.request):
         return response
-    if response.error is not None:
+    if error is not None:
         log_failure(response)
-    # Asked first: a dispatch without hooks must not pay for a call.
-    if hooks.hooks.after_dispatch:
+    if hears:
         hooks.tell("after_dispatch", response)
     return response
 
@@ -99,7 +100,7 @@ def log_failure(response: DispatchResponse, more: int = 0) -> None:
     error = response.error
     if error is None:
         return
-    quiet = error.category is ErrorCategory.CIRCUIT_OPEN
+    quiet = error.category is CIRCUIT_OPEN
     # While a breaker is open this runs for every dispatch: nothing is formatted in vain.
     if quiet and not is_said(logging.DEBUG):
         return
@@ -118,7 +119,9 @@ def log_failure(response: DispatchResponse, more: int = 0) -> None:
     )
 
 
+# Looked up once: an enum's members are attributes that Python computes.
 FAILED = DispatchStatus.FAILED
+CIRCUIT_OPEN = ErrorCategory.CIRCUIT_OPEN
 
 
 def breaker(alias: str, backend: str, change: Transition, suppressed: int) -> None:

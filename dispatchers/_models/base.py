@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
+
+_names: dict[type[BaseModel], set[str]] = {}
+"""The fields of each model: a table, as pydantic's classes take three times as long to be asked."""
 
 
 class Model(BaseModel):  # noqa: PLW1641 - pydantic gives frozen models a hash
@@ -22,14 +25,13 @@ class Model(BaseModel):  # noqa: PLW1641 - pydantic gives frozen models a hash
         # Validators are built on first use: most processes never need most of the models.
         defer_build=True,
     )
-    all_fields: ClassVar[set[str]]
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         """Note the fields once: instances that `build` makes share the set."""
         super().__pydantic_init_subclass__(**kwargs)
         # Here and not in `build`, which each dispatch calls several times.
-        cls.all_fields = set(cls.model_fields)
+        _names[cls] = set(cls.model_fields)
 
     def __eq__(self, other: object) -> bool:
         """Equal fields of the same class; what was noted beside them does not count."""
@@ -63,7 +65,7 @@ def build(cls: type[M], values: dict[str, Any], private: dict[str, Any] | None =
     """
     self = _new(cls)
     _write_values(self, values)
-    _write_fields_set(self, cls.all_fields)
+    _write_fields_set(self, _names[cls])
     _write_extra(self, None)
     _write_private(self, private)
     return self

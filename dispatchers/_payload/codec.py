@@ -88,11 +88,14 @@ class PayloadCodec:
 
         """
         atoms = self._atoms or self._find_atoms()
-        for name, value in arguments.items():
-            # Most arguments are scalars that JSON carries exactly: nothing has to be read back.
-            is_certain = atoms.get(name, _NO_ATOMS).get(type(value), _never)
-            if is_certain is not None and not is_certain(value):
-                return self._encode_exactly(arguments)
+        try:
+            for name, value in arguments.items():
+                # Most arguments are scalars that JSON carries exactly: nothing has to be read back.
+                is_certain = atoms.get(name, _NO_ATOMS).get(type(value), _never)
+                if is_certain is not None and not is_certain(value):
+                    return self._encode_exactly(arguments)
+        except OverflowError:
+            return self._encode_exactly(arguments)
         # All names are known at this point, so an equal number means that none is missing.
         if len(arguments) != len(self.parameters):
             self._parameters.check_names(arguments)

@@ -11,19 +11,16 @@ from typing import Any, Union, get_args, get_origin
 from uuid import UUID
 
 Atoms = Mapping[type, Callable[[Any], bool] | None]
-"""The types that a parameter takes; a function says which of their values are certain, None all."""
+"""The types that a parameter takes; a function says which of their values are certain, None all.
 
-
-def _is_short(value: int) -> bool:
-    """Tell apart integers whose digits take time that grows with their square."""
-    return value.bit_length() <= MAX_SHORT_BITS
-
-
-MAX_SHORT_BITS = 1024
+It may raise `OverflowError` for one that is not.
+"""
 
 
 # Together in one union they stay apart in JSON. (Text that UTF-8 cannot carry fails when written.)
-_APART: Atoms = {int: _is_short, str: None, bool: None}
+# An integer of more than 1024 bits is no float: writing its digits takes time that grows with the
+# square of their number.
+_APART: Atoms = {int: isfinite, str: None, bool: None}
 
 
 _ALONE: Atoms = {

@@ -104,11 +104,12 @@ def envelope_reader(codec: PayloadCodec) -> Callable[[bytes], dict[str, Any]]:
 
     It raises `EnvelopeError`, or `PayloadError` where only the arguments do not fit.
     """
-    validate = build_validator(_with_payload(codec.core_schema)).validate_json
+    schema = _with_payload(codec.core_schema)
+    validate: Callable[[bytes], dict[str, Any]] = build_validator(schema).validate_json
 
     def read(body: bytes) -> dict[str, Any]:
         try:
-            return cast("dict[str, Any]", validate(body))
+            return validate(body)
         except ValidationError as exc:
             listed = exc.errors(include_url=False, include_context=False, include_input=False)
             # Once more for the arguments alone, whose errors name them as the task's author does.
