@@ -89,6 +89,15 @@ def _commit(plain: Sequence[Any]) -> Commit:
     return found._replace(commands=commands, answers=answers, status=Status(found.status))
 
 
+def _woken(request: DispatchRequest) -> str | None:
+    """Return the execution that a request does nothing but wake."""
+    if not request.task.endswith(TURN):
+        return None
+    payload = request.payload
+    # A signal or a cancellation travels with the wake-up: it is work of its own.
+    return None if payload.get("event") else str(payload["execution"])
+
+
 def _number(job: NewJob, request: DispatchRequest) -> int | None:
     if job.key is None:
         return None
@@ -148,9 +157,7 @@ class Collector:
 
     def follow(self, job: NewJob, request: DispatchRequest) -> None:
         """Collect a job."""
-        wakes = None
-        if request.task.endswith(TURN) and job.run_at is None:
-            wakes = str(request.payload["execution"])
+        wakes = _woken(request) if job.run_at is None else None
         self._follow.append(FollowUp(job, wakes, _number(job, request)))
 
     def clear(self) -> None:

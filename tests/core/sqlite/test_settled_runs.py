@@ -58,6 +58,14 @@ async def two() -> int:
     return await charge.step(await go.receive())
 
 
+@workflow(name="runs.sender")
+async def sender(what: str) -> int:
+    """Tell another execution something."""
+    response = go.send(two, "t", 3) if what == "signal" else two.cancel("t")
+    assert response.status == "deferred"
+    return await charge.step(1)
+
+
 class Runs:
     """A file, whose jobs run one at a time."""
 
@@ -146,6 +154,19 @@ def test_the_start_whose_turn_did_not_see_all_takes_another(runs: Runs) -> None:
 
     assert step.task == "runs.charge"
     assert runs.journal.look(runs_id, timeout=T) is not None
+
+
+@pytest.mark.parametrize(("what", "then"), [("signal", "COMPLETED"), ("cancel", "CANCELLED")])
+def test_what_an_execution_tells_another_arrives(runs: Runs, what: str, then: str) -> None:
+    """C9: a signal or cancellation is no mere wake-up, which is left out where none is wanted."""
+    two.options(idempotency_key="t").dispatch().raise_for_error()
+    runs.all()
+
+    sender.options(idempotency_key="s").dispatch(what).raise_for_error()
+    runs.all()
+
+    found = [runs.journal.look(name, timeout=T) for name in ("runs.sender/s", "runs.two/t")]
+    assert [each and each.status.name for each in found] == ["COMPLETED", then]
 
 
 def test_a_turn_that_was_read_before_a_resume_has_no_effect(runs: Runs) -> None:
