@@ -9,11 +9,12 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
+from dispatchers._dispatch.error_mapping import type_name
 from dispatchers._runtime.log import say
 from dispatchers.sqlite._dead_jobs import DeadJobs
 from dispatchers.sqlite._group_commit import Puts
 from dispatchers.sqlite._leases import Owners, is_known
-from dispatchers.sqlite._records import Counts, Exchange, Finish, NewJob, Stored
+from dispatchers.sqlite._records import Counts, Exchange, Finish, Job, NewJob, Stored
 
 from ._claim import any_left, any_waiting, claim, promote, purge
 from ._connection import Database
@@ -31,6 +32,10 @@ _PURGE = 0.1
 
 # Seconds after which a job is delivered again whose effects were refused.
 _REFUSED = 5.0
+
+
+# Of what is recorded. All others are of the file, and the whole batch is tried again.
+_OF_THE_VALUES = (sqlite3.IntegrityError, sqlite3.DataError)
 
 
 class SQLiteStore:
@@ -167,10 +172,11 @@ class SQLiteStore:
         connection.execute("SAVEPOINT effects")
         try:
             done = apply_effects(connection, finish.effects, self._puts.put_within)
-        except sqlite3.IntegrityError as exc:
+        except Exception as exc:
+            if isinstance(exc, sqlite3.Error) and not isinstance(exc, _OF_THE_VALUES):
+                raise
             connection.execute("ROLLBACK TO effects")
-            say(logging.ERROR, "effects of a run of %s are refused: %s", finish.job.task, exc)
-            return Finish.give_back(finish.job, run_at=time.time() + _REFUSED)
+            return _refused(finish.job, exc)
         finally:
             connection.execute("RELEASE effects")
         return finish if done else Finish.give_back(finish.job, counted=False)
@@ -211,6 +217,16 @@ class SQLiteStore:
             return False
         look = partial(any_waiting, queues=queues, now=time.time())
         return self.database.read(look, deadline=deadline)
+
+
+def _refused(job: Job, exc: Exception) -> Finish:
+    """Give back a job whose effects cannot be recorded."""
+    words = "effects of a run of %s are refused: %s: %s"
+    say(logging.ERROR, words, job.task, type_name(exc), exc)
+    # A package that was replaced under its worker starts children that it does not understand:
+    # until that is started anew the job has no part in it.
+    is_counted = isinstance(exc, sqlite3.Error)
+    return Finish.give_back(job, run_at=time.time() + _REFUSED, counted=is_counted)
 
 
 def _nothing(_: object) -> None:

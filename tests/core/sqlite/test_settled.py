@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import marshal
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -319,6 +320,20 @@ def test_effects_that_are_refused_undo_no_others(place: Place) -> None:
     assert place.kinds("shop.checkout/a") == ["STEP"]
     assert place.kinds("shop.checkout/b") == []
     assert place.look("shop.checkout/b").fence == 0
+    assert place.store.counts().delayed == 1
+
+
+def test_effects_that_cannot_be_read_hold_up_no_others(place: Place) -> None:
+    """C11: a package that was replaced under its worker starts children of another version."""
+    place.begun("shop.checkout/a")
+    place.begun("shop.checkout/b")
+    place.dispatcher.dispatch_many([turn_request(), turn_request()]).raise_for_error()
+    one, two = place.jobs()
+    good = place.turned(step(1), execution="shop.checkout/a")
+
+    jobs = place.jobs(settled(one, marshal.dumps(("of", "others"))), settled(two, good))
+
+    assert [job.id for job in jobs] == ["step-1"]
     assert place.store.counts().delayed == 1
 
 

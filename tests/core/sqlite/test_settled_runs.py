@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dispatchers import DispatchRequest, override, task
+from dispatchers import override, task
 from dispatchers._journal.loading import as_seen_by_run, in_place
 from dispatchers._worker.runner import RunSettings, run_envelope
 from dispatchers.backends.sqlite import SQLiteDispatcher
