@@ -28,7 +28,8 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar, NoReturn, TypeVar, cast
 
 from dispatchers import BaseDispatcher, ErrorCategory, Sent, Worker, WorkerOptions
-from dispatchers._errors import nearest
+
+from ._abilities import WithAbilities
 
 __all__ = ["ABILITIES", "Harness"]
 
@@ -48,7 +49,7 @@ ABILITIES: Mapping[str, str] = {
 """What a harness is asked to do, by name; `without` says which of it the backend has not."""
 
 
-class Harness(ABC):
+class Harness(WithAbilities, ABC):
     """Makes dispatchers of one backend, looks into it, and lets it fail.
 
     Every dispatcher of one harness is one of the same place: the same file, the same broker. A
@@ -56,6 +57,7 @@ class Harness(ABC):
     is why each method is given the dispatcher in question.
     """
 
+    _abilities = ABILITIES
     without: ClassVar[Mapping[str, str]] = {}
     """What the backend has not, by the names in `ABILITIES`, with the reason why."""
     secrets: tuple[str, ...] = ()
@@ -68,15 +70,6 @@ class Harness(ABC):
     """Options that make the dispatcher retry failed work at once, if it needs any."""
     drains_delayed: bool = False
     """A worker with `drain` waits for delayed work, too; else it leaves that to another one."""
-
-    def __init_subclass__(cls, **kwargs: object) -> None:
-        super().__init_subclass__(**kwargs)
-        # When the class is made: a misspelt name would skip nothing, and fail the cases instead.
-        for ability in cls.without:
-            if ability not in ABILITIES:
-                raise TypeError(
-                    f"{cls.__name__}.without: no ability {ability!r}{nearest(ability, ABILITIES)}"
-                )
 
     # What an author writes.
 
@@ -183,7 +176,7 @@ class Harness(ABC):
         """
         return iter(())
 
-    def close(self) -> None:  # noqa: B027 - most have nothing to give back
+    def close(self) -> None:
         """Give everything back; dispatchers are closed already."""
 
     # What the suite uses.
@@ -218,32 +211,6 @@ class Harness(ABC):
         self.close()
         if left:
             raise AssertionError(f"close(0.5) did not return within {STUCK:g} s: {left}")
-
-    def has(self, ability: str) -> bool:
-        """Return true if the backend has an ability.
-
-        Raises:
-            KeyError: The ability is unknown.
-        """
-        # A misspelt ability must not count as one that the backend has.
-        ABILITIES[ability]
-        return ability not in self.without
-
-    def need(self, *abilities: str) -> None:
-        """Skip the case where the backend lacks one of the abilities; the reason is the harness's.
-
-        Raises:
-            KeyError: The ability is unknown.
-        """
-        for ability in abilities:
-            if not self.has(ability):
-                self._skip(f"cannot {ABILITIES[ability]}: {self.without[ability]}")
-
-    def _skip(self, reason: str) -> NoReturn:
-        # Late: a harness can also be used without pytest.
-        import pytest
-
-        pytest.skip(reason)
 
     def _unwritten(self, ability: str) -> NoReturn:
         raise NotImplementedError(

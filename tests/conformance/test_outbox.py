@@ -3,71 +3,33 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Generator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dispatchers.backends.memory import MemoryDispatcher
+from dispatchers import BaseDispatcher
 from dispatchers.outbox import OutboxDispatcher, create_tables
 from dispatchers.testing import DispatcherConformance, Harness, Journal
 
+from .holding import HoldingHarness
 
-class OutboxHarness(Harness):
+
+class OutboxHarness(HoldingHarness):
     """A database before a queue in this process."""
 
-    without = {
-        "network": "the database is a file",
-        "processes": "each process has a queue of its own",
-    }
+    without = {**HoldingHarness.without, "network": "the database is a file"}
+    held = "SELECT body FROM dispatchers_outbox WHERE NOT dead ORDER BY seq"
 
     def __init__(self, folder: Path) -> None:
-        self.path = str(folder / "shop.db")
+        super().__init__(folder / "shop.db")
         with closing(sqlite3.connect(self.path)) as connection:
             create_tables(connection)
             connection.commit()
 
-    def make_dispatcher(self, **options: Any) -> OutboxDispatcher:
-        known = MemoryDispatcher.Options.model_fields
-        given = {k: v for k, v in options.items() if k in known}
-        queue = MemoryDispatcher(**{**given, "alias": "queue"})
-        for name in ("waive", "capacity"):
-            options.pop(name, None)
-        self.keep(queue)
-        outbox = OutboxDispatcher(to=queue, store=f"sqlite:{self.path}", **options)
-        outbox.forwarder.start = lambda: None  # type: ignore[method-assign]
-        return outbox
-
-    def received(self, dispatcher: Any) -> list[bytes]:
-        with closing(sqlite3.connect(self.path)) as connection:
-            sql = "SELECT body FROM dispatchers_outbox WHERE NOT dead ORDER BY seq"
-            held = [body for (body,) in connection.execute(sql)]
-        queue = dispatcher.to._queue
-        return [
-            *held,
-            *(work.body for work in queue),
-            *(each.body for each in tuple(queue._claimed)),
-        ]
-
-    def run_next(self, dispatcher: Any) -> object:
-        dispatcher.forwarder.step()
-        return dispatcher.to.step()
-
-    def dead(self, dispatcher: Any) -> list[bytes]:
-        return [letter.body for letter in dispatcher.to.dead]
-
-    def crash(self, dispatcher: Any) -> None:
-        dispatcher.forwarder.step()
-        dispatcher.to.abandon(dispatcher.to.claim())
-
-    @contextmanager
-    def stalled(self, dispatcher: Any) -> Generator[None]:
-        with closing(sqlite3.connect(self.path, isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
-            yield
-            other.execute("ROLLBACK")
+    def make_before(self, to: BaseDispatcher, /, **options: Any) -> OutboxDispatcher:
+        return OutboxDispatcher(to=to, store=f"sqlite:{self.path}", **options)
 
 
 HOLDS = "what is held is deferred: the dispatcher behind recognises it when it gets it"

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Generator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dispatchers import DispatchRequest, DispatchStatus, ErrorCategory
+from dispatchers import BaseDispatcher, DispatchRequest, DispatchStatus, ErrorCategory
 from dispatchers import RejectedError as Rejected
 from dispatchers.backends.memory import MemoryDispatcher
 from dispatchers.backends.spill import SpillDispatcher
 from dispatchers.testing import DispatcherConformance, Harness, Journal, tasks
 from dispatchers.testing.conformance._never_raises import every_way
 from dispatchers.testing.conformance._tools import send
+
+from .holding import HoldingHarness
 
 
 class Queue(MemoryDispatcher):
@@ -30,57 +31,26 @@ class Queue(MemoryDispatcher):
         return super()._send(request, body, timeout=timeout)
 
 
-class SpillHarness(Harness):
+class SpillHarness(HoldingHarness):
     """A file before a queue in this process, which is there."""
 
-    without = {
-        "network": "the queue is in this process",
-        "processes": "each process has a queue of its own",
-    }
+    queue = Queue
+    held = "SELECT body FROM held ORDER BY seq"
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "spill.db"
-
-    def make_dispatcher(self, **options: Any) -> SpillDispatcher:
-        known = Queue.Options.model_fields
-        queue = Queue(**{**{k: v for k, v in options.items() if k in known}, "alias": "queue"})
-        for name in ("waive", "capacity"):
-            options.pop(name, None)
-        self.keep(queue)
-        spill = SpillDispatcher(to=queue, path=str(self.path), **options)
-        spill.forwarder.start = lambda: None  # type: ignore[method-assign]
-        return spill
+    def make_before(self, to: BaseDispatcher, /, **options: Any) -> SpillDispatcher:
+        return SpillDispatcher(to=to, path=self.path, **options)
 
     def received(self, dispatcher: Any) -> list[bytes]:
-        queue = dispatcher.to._queue
+        # Before the first spilled work there is no table.
         dispatcher.held._prepare(5)
-        with closing(sqlite3.connect(self.path)) as connection:
-            held = [body for (body,) in connection.execute("SELECT body FROM held ORDER BY seq")]
-        return [
-            *held,
-            *(work.body for work in queue),
-            *(each.body for each in tuple(queue._claimed)),
-        ]
-
-    def run_next(self, dispatcher: Any) -> object:
-        dispatcher.forwarder.step()
-        return dispatcher.to.step()
-
-    def dead(self, dispatcher: Any) -> list[bytes]:
-        return [letter.body for letter in dispatcher.to.dead]
-
-    def crash(self, dispatcher: Any) -> None:
-        dispatcher.forwarder.step()
-        dispatcher.to.abandon(dispatcher.to.claim())
+        return super().received(dispatcher)
 
     @contextmanager
     def stalled(self, dispatcher: Any) -> Generator[None]:
         dispatcher.held.is_empty()
-        with closing(sqlite3.connect(self.path, isolation_level=None)) as other:
-            dispatcher.to.is_away = True
-            other.execute("BEGIN IMMEDIATE")
+        dispatcher.to.is_away = True
+        with super().stalled(dispatcher):
             yield
-            other.execute("ROLLBACK")
 
     @contextmanager
     def broken(self, dispatcher: Any, exc: BaseException) -> Generator[None]:
@@ -93,7 +63,7 @@ class SpillHarness(Harness):
 class TestSpill(DispatcherConformance):
     @pytest.fixture
     def harness(self, tmp_path: Path) -> Harness:
-        return SpillHarness(tmp_path)
+        return SpillHarness(tmp_path / "spill.db")
 
     def test_a_response_names_what_it_answers(self, harness: Harness, journal: Journal) -> None:
         """C3, F3: the answer names the dispatcher behind it, which has the work."""

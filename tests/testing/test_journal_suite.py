@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from dispatchers.journals import Journal
+from dispatchers.testing import _others
 from dispatchers.testing.journals import (
     JournalConformance,
     JournalHarness,
     _calls,
-    _processes,
     _workers,
 )
 
@@ -59,7 +59,7 @@ class SharedHarness(JournalHarness):
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait less for what does not happen."""
     monkeypatch.setattr(_calls, "PATIENCE", 3.0)
-    monkeypatch.setattr(_processes, "PATIENCE", 0.5)
+    monkeypatch.setattr(_others, "PATIENCE", 1.5)
 
 
 @pytest.mark.usefixtures("_impatient")
@@ -94,8 +94,12 @@ def test_a_process_that_cannot_import_its_journal_says_so(
 ) -> None:
     """Where pytest imports tests from no folder of the path: not the end of a file, a cure."""
     monkeypatch.setattr(sys, "path", [each for each in sys.path if each != ROOT])
-    with pytest.raises(AssertionError, match="pytest's `pythonpath`"):
-        _workers.results(functools.partial(SharedJournal, tmp_path), _workers.begin_many, 1)
+    opener = functools.partial(SharedJournal, tmp_path)
+    with (
+        _workers.others(opener, _workers.begin_many, 1) as started,
+        pytest.raises(AssertionError, match="pytest's `pythonpath`"),
+    ):
+        _others.results(started)
 
 
 def test_every_case_has_a_broken_journal() -> None:

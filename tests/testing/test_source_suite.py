@@ -14,7 +14,8 @@ import pytest
 from dispatchers.forwarding import Source
 from dispatchers.sqlite import SQLiteDeadLetters
 from dispatchers.sqlite._held import NewRow
-from dispatchers.testing.sources import PutRow, SourceConformance, SourceHarness, _leads, _tools
+from dispatchers.testing import _others
+from dispatchers.testing.sources import PutRow, SourceConformance, SourceHarness, _tools
 
 from .broken_sources import BROKEN, OfFile
 
@@ -58,7 +59,7 @@ class BrokenHarness(SourceHarness):
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait less for what does not happen."""
     monkeypatch.setattr(_tools, "PATIENCE", 5.0)
-    monkeypatch.setattr(_leads, "PATIENCE", 5.0)
+    monkeypatch.setattr(_others, "PATIENCE", 5.0)
 
 
 def marked(case: str, *values: Any) -> Any:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dispatchers.journals import Entry, EntryKind, JournalError, Status, Turn
+from dispatchers.testing._others import in_fork, results
 
 from . import _workers
 from ._calls import ONE, PATIENCE, Calls, at_once, gapless, in_short, step, timer, until
@@ -27,7 +28,8 @@ class Processes:
     def test_processes_begin_once(self, harness: JournalHarness, calls: Calls) -> None:
         """J62: of two processes that begin the same execution, exactly one is first."""
         harness.need("processes")
-        found = _workers.results(harness.opener, _workers.begin_many, 2)
+        with _workers.others(harness.opener, _workers.begin_many, 2) as started:
+            found = results(started)
 
         for number, firsts in enumerate(zip(*found, strict=True)):
             assert sum(firsts) == 1, f"execution {number} began {sum(firsts)} times"
@@ -38,7 +40,8 @@ class Processes:
         """J63: of two processes that answer the same command, exactly one is first."""
         harness.need("processes")
         calls.park(*[step(number) for number in range(1, 51)])
-        found = _workers.results(harness.opener, _workers.answer_many, 2)
+        with _workers.others(harness.opener, _workers.answer_many, 2) as started:
+            found = results(started)
 
         answers = {entry.number: entry.body for entry in calls.entries(after=50)}
         for number, firsts in enumerate(zip(*found, strict=True), 1):
@@ -64,11 +67,13 @@ class Processes:
         harness.need("processes")
         calls.begin()
 
-        taken = _workers.results(harness.opener, _workers.take_one, 3)
+        with _workers.others(harness.opener, _workers.take_one, 3) as started:
+            taken = results(started)
         found, first, last = zip(*taken, strict=True)
         if max(last) - min(first) < harness.lease:  # else a second may be given, rightly
             assert sorted(found) == ["held", "held", "turn"]
-        claims = _workers.results(harness.opener, _workers.claim_one, 2)
+        with _workers.others(harness.opener, _workers.claim_one, 2) as started:
+            claims = results(started)
         assert sorted(claims) == ["busy", "claimed"]
 
     @pytest.mark.parametrize("call", _workers.CALLS)
@@ -172,23 +177,8 @@ class Processes:
 
 
 def _forked(calls: Calls) -> int:
-    """Use the journal in a forked child; returns its exit code."""
-    pid = os.fork()
-    if not pid:
-        try:
-            code = 0 if calls.begin(f"shop.checkout/{os.getpid()}").first else 1
-        except BaseException:  # noqa: BLE001 - the child must not go on with the case
-            code = 2
-        os._exit(code)
-    end = time.monotonic() + 3 * PATIENCE
-    while time.monotonic() < end:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.01)
-    os.kill(pid, 9)
-    os.waitpid(pid, 0)
-    raise AssertionError("a forked child hangs in the journal")
+    """Use the journal in a forked child; returns 0 if it could."""
+    return in_fork(lambda: 0 if calls.begin(f"shop.checkout/{os.getpid()}").first else 1)
 
 
 def _is_as_within(call: str, calls: Calls, name: str) -> None:

@@ -2,90 +2,38 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.connection import Connection
 from time import monotonic
 from typing import Any
 
 from dispatchers.journals import Journal, Status
+from dispatchers.testing import _others
 
 from ._calls import PATIENCE, Calls, child, done, local, send, step
 
 Act = Callable[[Calls, int], Any]
 
-SILENT = (
-    "another process ended before it had anything to say; its error is in the captured stderr. If"
-    " it cannot import the module of `opener`: pytest's `pythonpath` must name its folder"
-)
-
-
-class Other:
-    """Another process, which carries out one act after it was told to begin."""
-
-    def __init__(self, opener: Callable[[], Journal], act: Act, index: int) -> None:
-        # Spawned: a forked one would share what this process has open.
-        context = multiprocessing.get_context("spawn")
-        self.line, far = context.Pipe()
-        self.process = context.Process(target=_run, args=(opener, act, index, far), daemon=True)
-        self.process.start()
-        far.close()
-
-    def hear(self) -> Any:
-        """Return what it says next.
-
-        Raises:
-            AssertionError: It says nothing, has ended, or says that it failed.
-        """
-        assert self.line.poll(4 * PATIENCE), "another process hangs"
-        try:
-            word, value = self.line.recv()
-        except EOFError:
-            raise AssertionError(SILENT) from None
-        assert word != "failed", f"in another process: {value}"
-        return value
-
-    def begin(self) -> None:
-        """Let it begin, once it has opened the journal."""
-        self.hear()
-        self.line.send("begin")
-
-    def end(self) -> None:
-        """Kill it, if it lives still."""
-        self.process.kill()
-        self.process.join(PATIENCE)
-
-
-def _run(opener: Callable[[], Journal], act: Act, index: int, line: Connection) -> None:
-    try:
-        journal = opener()
-        journal.look("none", timeout=PATIENCE)
-        line.send(("open", None))
-        line.recv()
-        line.send(("done", act(Calls(journal), index)))
-    except BaseException as exc:  # noqa: BLE001 - the case says it
-        line.send(("failed", f"{type(exc).__name__}: {exc}"))
-
 
 @contextmanager
-def others(opener: Callable[[], Journal], act: Act, count: int) -> Generator[list[Other]]:
-    """Start processes that wait for their beginning; killed at the end of the block."""
-    started = [Other(opener, act, index) for index in range(count)]
-    try:
+def others(opener: Callable[[], Journal], act: Act, count: int) -> Generator[list[_others.Other]]:
+    """Start processes that have the journal open, and wait for their beginning."""
+    with _others.others(partial(_opened, opener), partial(_silent, act), count) as started:
         yield started
-    finally:
-        for each in started:
-            each.end()
 
 
-def results(opener: Callable[[], Journal], act: Act, count: int) -> list[Any]:
-    """Have several processes act at once; returns their results."""
-    with others(opener, act, count) as started:
-        for each in started:
-            each.begin()
-        return [each.hear() for each in started]
+def _opened(opener: Callable[[], Journal]) -> Calls:
+    journal = opener()
+    journal.look("none", timeout=PATIENCE)
+    return Calls(journal)
+
+
+def _silent(act: Act, calls: Calls, line: Connection, index: int) -> object:
+    del line
+    return act(calls, index)
 
 
 # Acts: functions of this module, as other processes get them pickled.

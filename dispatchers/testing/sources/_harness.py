@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
-import pytest
-
-from dispatchers._errors import nearest
 from dispatchers.forwarding import Source
+from dispatchers.testing._abilities import OpeningHarness
 
 __all__ = ["ABILITIES", "PutRow", "SourceHarness"]
 
@@ -38,25 +34,17 @@ class PutRow(NamedTuple):
     deduplicate: bool = False
 
 
-class SourceHarness(ABC):
+class SourceHarness(OpeningHarness[Source]):
     """Opens sources of one store, which holds nothing yet and which no other test uses.
 
     All sources of a harness are of the same store: the same file, the same table.
     """
 
+    _abilities = ABILITIES
     without: ClassVar[Mapping[str, str]] = {}
     """What the store has not, by the names in `ABILITIES`, with the reason why."""
     every: ClassVar[int] = 11
     """The cases that kill try each so many lines; 1 tries every one, and takes minutes."""
-
-    def __init_subclass__(cls, **kwargs: object) -> None:
-        super().__init_subclass__(**kwargs)
-        # When the class is made: a misspelt name would skip nothing, and fail the cases instead.
-        for ability in cls.without:
-            if ability not in ABILITIES:
-                raise TypeError(
-                    f"{cls.__name__}.without: no ability {ability!r}{nearest(ability, ABILITIES)}"
-                )
 
     @property
     @abstractmethod
@@ -79,47 +67,14 @@ class SourceHarness(ABC):
         """Tell whether a source has a transaction open, be it one that only reads."""
         raise NotImplementedError(f"{type(self).__name__} needs `in_transaction`")
 
-    @contextmanager
-    def stepped(self, seconds: float) -> Generator[None]:
-        """Set the clock that the store reads forward, or backward, until the block ends.
-
-        As it is, this replaces `time.time` in this process.
-        """
-        real = time.time
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(time, "time", lambda: real() + seconds)
-            yield
-
-    def close_source(self, source: Source) -> None:  # noqa: B027 - most have nothing to close
+    def close_source(self, source: Source) -> None:
         """Close one source that `opener` has opened."""
-
-    def close(self) -> None:  # noqa: B027 - most have nothing to give back
-        """Give everything back; sources are closed already."""
 
     # What the suite uses.
 
-    _made: tuple[Source, ...] = ()
-
     def source(self) -> Source:
         """Return a newly opened source, closed at the end of the case."""
-        made = self.opener()
-        # A new tuple: the class's own, empty one is shared by all harnesses.
-        self._made += (made,)
-        return made
+        return self._open()
 
-    def end(self) -> None:
-        """Close every source of the case, then the harness."""
-        for source in self._made:
-            self.close_source(source)
-        self.close()
-
-    def need(self, *abilities: str) -> None:
-        """Skip the case where the store lacks one of the abilities; the reason is the harness's.
-
-        Raises:
-            KeyError: The ability is unknown.
-        """
-        for ability in abilities:
-            text = ABILITIES[ability]
-            if ability in self.without:
-                pytest.skip(f"cannot {text}: {self.without[ability]}")
+    def _close_one(self, made: Source) -> None:
+        self.close_source(made)

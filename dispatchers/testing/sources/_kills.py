@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -84,7 +85,8 @@ class Kills:
         put = in_lanes("a1", "b1", "a2", "b2", "c1")
         harness.put(put)
         notes, source = tmp_path / "notes", harness.source()
-        with _workers.others(harness.opener, _workers.forward_slowly, 1, notes) as (paused,):
+        act = partial(_workers.forward_slowly, notes=notes)
+        with _workers.others(harness.opener, act, 1) as (paused,):
             paused.begin()
             assert paused.hear() == "called"
             processes.pause(paused.pid)

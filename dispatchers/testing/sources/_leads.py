@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import time
 
 from dispatchers.forwarding import Source
+from dispatchers.testing._others import in_fork, results
 
 from . import _workers
 from ._harness import SourceHarness
-from ._tools import PATIENCE, POLL, bodies, row, taken, wait_until
+from ._tools import POLL, bodies, row, taken, wait_until
 
 DAY = 86400.0
 PROCESSES = 3
@@ -92,7 +92,8 @@ class Leads:
         """S19, O7: also where all begin at the same moment."""
         harness.need("leader", "processes")
 
-        led = _workers.results(harness.opener, _workers.lead_once, PROCESSES)
+        with _workers.others(harness.opener, _workers.lead_once, PROCESSES) as started:
+            led = results(started)
         assert sum(led) == 1, f"{sum(led)} of {PROCESSES} processes lead"
 
     def test_a_forked_child_does_not_lead(self, harness: SourceHarness, source: Source) -> None:
@@ -100,25 +101,5 @@ class Leads:
         harness.need("leader", "fork")
         assert source.lead()
 
-        assert _led_by_child(source) == 0
+        assert in_fork(lambda: int(source.lead())) == 0
         assert source.lead()
-
-
-def _led_by_child(source: Source) -> int:
-    """Return 1 if a forked child leads, 0 if it does not, 2 if it could not tell."""
-    pid = os.fork()
-    if not pid:
-        code = 2
-        try:
-            code = int(source.lead())
-        finally:
-            os._exit(code)
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        found, status = os.waitpid(pid, os.WNOHANG)
-        if found:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(POLL)
-    os.kill(pid, 9)
-    os.waitpid(pid, 0)
-    raise AssertionError("a forked child hangs in the store")
