@@ -1,4 +1,4 @@
-"""What harnesses have in common: abilities that a place may lack, and stores that they open."""
+"""Parts of harnesses: abilities that a place may lack, and stores that they open."""
 
 from __future__ import annotations
 
