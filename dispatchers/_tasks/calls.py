@@ -378,6 +378,13 @@ def _rejected(category: ErrorCategory, message: str, cause: Exception) -> Reject
 class TaskOptions(Dispatching[P, R]):
     """A task with options: what `task.options(...)` gives."""
 
+    def _made_head(self) -> Head:
+        # Another dispatcher changes nothing of a request: the task's own head is made already.
+        plain = len(self._options) == 1 and "dispatcher" in self._options
+        if plain and isinstance(self._task, Dispatching):
+            return self._task._head()
+        return super()._made_head()
+
     def __reduce__(self) -> tuple[object, ...]:
         return _with_options, (self._task, self._options)
 

@@ -84,15 +84,19 @@ class _Clock:
 _clock = _Clock()
 
 
-@contextmanager
-def cancelled_after(seconds: float, cancel: Callable[[], object]) -> Iterator[None]:
+class cancelled_after:  # noqa: N801 - as `plainly`
     """Have the statement of this block cancelled by another thread once its time is over."""
-    number, until = _clock.add(seconds, cancel), monotonic() + seconds
-    try:
-        yield
-    finally:
-        _clock.call_off(number)
-        if monotonic() >= until:
+
+    def __init__(self, seconds: float, cancel: Callable[[], object]) -> None:
+        self._seconds, self._cancel = seconds, cancel
+
+    def __enter__(self) -> None:
+        self._number = _clock.add(self._seconds, self._cancel)
+        self._until = monotonic() + self._seconds
+
+    def __exit__(self, *_: object) -> None:
+        _clock.call_off(self._number)
+        if monotonic() >= self._until:
             # Else it would strike the next statement of the connection.
             with _clock.calling:
                 pass

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Generator
-from contextlib import contextmanager
+from types import TracebackType
 
 from dispatchers._errors import ErrorCategory
 
@@ -65,22 +64,26 @@ LOST = ("OperationalError", "InterfaceError")
 """Exceptions of any driver for a connection that is gone."""
 
 
-@contextmanager
-def plainly() -> Generator[None]:
+class plainly:  # noqa: N801 - it is used as a function; a generator would cost every row more
     """Raise what the driver raised: what SQLAlchemy makes of it has the SQL and the values in it.
 
     For want of the tables it says how they are made.
     """
-    try:
-        yield
-    except Exception as exc:
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None
+    ) -> None:
+        if not isinstance(exc, Exception):
+            return
         own = getattr(exc, "orig", None)
         found = own if isinstance(own, Exception) else exc
         if any(map(_lacks_table, _drivers(found))):
             found.add_note(NO_TABLES)
-        if found is exc:
-            raise
-        raise found from None
+        if found is not exc:
+            raise found from None
 
 
 def category_of(exc: BaseException) -> ErrorCategory | None:

@@ -67,8 +67,7 @@ def insertion(
         notify: PostgreSQL: tell those who listen once it is committed.
     """
     now = time.time()
-    # PostgreSQL refuses a statement that names an id twice.
-    listed = list({row.id: row for row in reversed(rows)}.values())[::-1]
+    listed = rows if len(rows) == 1 else _each_id_once(rows)
     for start in range(0, len(listed), AT_ONCE):
         part = listed[start : start + AT_ONCE]
         values: list[object] = []
@@ -76,6 +75,11 @@ def insertion(
             values += (*row, 0, now, False)
         notified = notify and dialect == "postgresql"
         yield _sql(dialect, len(part), notified), [*values, part[0].alias] if notified else values
+
+
+def _each_id_once(rows: Sequence[NewRow]) -> Sequence[NewRow]:
+    # PostgreSQL refuses a statement that names an id twice.
+    return list({row.id: row for row in reversed(rows)}.values())[::-1]
 
 
 @lru_cache(maxsize=256)
@@ -87,6 +91,8 @@ def _sql(dialect: str, count: int, notified: bool) -> str:
     if not notified:
         return insert
     # One round trip. The notification is delivered at the commit, and with it only.
+    if count == 1:
+        return f"{insert} RETURNING pg_notify('{CHANNEL}', ?)"
     return f"WITH added AS ({insert}) SELECT pg_notify('{CHANNEL}', ?)"
 
 

@@ -60,6 +60,10 @@ class SQLiteTarget(Target):
                 self._connection.execute(sql, values)
 
 
+def _commits_itself(connection: Any) -> bool:
+    return bool(connection.autocommit) and int(connection.info.transaction_status) == IDLE
+
+
 class PsycopgTarget(Target):
     """A `psycopg.Connection`."""
 
@@ -70,8 +74,7 @@ class PsycopgTarget(Target):
 
     def commits_itself(self) -> bool:
         """Tell whether it is in autocommit mode, with no transaction begun."""
-        idle = int(self._connection.info.transaction_status) == IDLE
-        return bool(self._connection.autocommit) and idle
+        return _commits_itself(self._connection)
 
     def write(self, statements: Statements, timeout: float, *, savepoint: bool) -> None:
         """Run statements, which are cancelled when their time is over."""
@@ -93,8 +96,7 @@ class AsyncPsycopgTarget(_AsyncTarget):
 
     def commits_itself(self) -> bool:
         """Tell whether it is in autocommit mode, with no transaction begun."""
-        idle = int(self._connection.info.transaction_status) == IDLE
-        return bool(self._connection.autocommit) and idle
+        return _commits_itself(self._connection)
 
     async def awrite(self, statements: Statements, timeout: float, *, savepoint: bool) -> None:
         """Run statements; a task that is cancelled cancels them."""

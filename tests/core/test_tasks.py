@@ -856,3 +856,15 @@ def test_a_request_by_name_needs_no_task(inline, send_welcome):
 
     assert get_dispatcher().dispatch(request).status is DispatchStatus.EXECUTED
     assert send_welcome.calls == [(3, "en")]
+
+
+def test_another_dispatcher_takes_the_prepared_request_of_the_task():
+    """An `Outbox` is chosen anew for each transaction: nothing else of the request changes."""
+
+    @task(name="tests.prepared", queue="mail")
+    def prepared() -> None: ...
+
+    chosen = prepared.options(dispatcher="other")
+    assert chosen._head() is prepared._head()
+    assert chosen.request().queue == "mail"
+    assert chosen.options(queue="low").request().queue == "low"
