@@ -10,15 +10,19 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.pool import SingletonThreadPool, StaticPool
 
 from dispatchers._errors import ConfigurationError, MissingDependencyError
 from dispatchers._runtime.fork import renew_after_fork
+from dispatchers._runtime.fork_gate import ForkGate
 
 from ._store import Executor, Result, Store, marked
 from ._table import DIALECTS, TABLES, Column, Kind
 
 __all__ = ["SQLAlchemyStore", "dialect_of", "mark_of", "metadata"]
 
+FORK_WAIT = 2.0
+"""Seconds that a fork waits for transactions that run."""
 MARKS = {"qmark": "?", "format": "%s", "pyformat": "%s", "numeric_dollar": "$"}
 
 
@@ -46,6 +50,9 @@ def mark_of(engine: Any) -> str:
 class SQLAlchemyStore(Store):
     """A database that SQLAlchemy knows.
 
+    Before a fork the idle connections of a file of SQLite are closed, those of a given engine, too:
+    a child that inherits one believes it holds the locks of its parent.
+
     Args:
         given: Its URL, or an engine, which is not owned.
     """
@@ -65,6 +72,9 @@ class SQLAlchemyStore(Store):
                 f"the driver that store names is not installed: pip install {exc.name!r}"
             ) from exc
         self.dialect = dialect_of(self._engine)
+        self._gate, self._idle = ForkGate(FORK_WAIT), IdleConnections(self._engine)
+        if self.dialect == "sqlite":
+            self._gate.guard(self._idle)
         renew_after_fork(self)
 
     def _after_fork(self) -> None:
@@ -74,13 +84,31 @@ class SQLAlchemyStore(Store):
     @contextmanager
     def transaction(self, *, timeout: float, write: bool = True) -> Iterator[Executor]:
         """Begin a transaction, which is committed at the end, or rolled back."""
-        with self._engine.begin() as connection:
+        with self._gate.entered(), self._engine.begin() as connection:
             yield ConnectionExecutor(connection)
 
     def close(self, timeout: float = 5.0) -> None:
         """Close the connections of an engine of its own."""
         if self._owned:
             self._engine.dispose()
+
+
+class IdleConnections:
+    """The pool of an engine as what a fork takes: it is emptied, once no transaction runs."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = engine
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """Close what is idle, but connections that are a database in memory themselves."""
+        del blocking, timeout
+        with contextlib.suppress(Exception):  # a fork must not fail for it
+            if not isinstance(self._engine.pool, SingletonThreadPool | StaticPool):
+                self._engine.dispose()
+        return True
+
+    def release(self) -> None:
+        """Leave it: connections are made as they are wanted."""
 
 
 class ConnectionExecutor:

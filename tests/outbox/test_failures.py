@@ -6,18 +6,28 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import redis
+from dispatchers_rq import RQDispatcher
 
-from dispatchers import ConfigurationError, DeadLetter, get_dispatcher, override
+from dispatchers import (
+    ConfigurationError,
+    DeadLetter,
+    DispatchRequest,
+    get_dispatcher,
+    override,
+)
 from dispatchers._models.envelope import decode
+from dispatchers.forwarding import Step
 from dispatchers.outbox import Outbox
-from dispatchers.testing import RecordingDispatcher, processes
+from dispatchers.testing import FaultProxy, RecordingDispatcher, processes
 from dispatchers.testing.servers import MissingServerError, redis_url
 
 from .conftest import Place, configured, note, sqlalchemy_url
@@ -307,3 +317,56 @@ def test_the_command_hands_over(sqlite_place, broker):
 
     assert done.returncode == 0, done.stderr
     assert sqlite_place.count() == 0
+
+
+def test_a_broker_that_swallows_packets_costs_a_deadline_per_batch(sqlite_place, queue):
+    """O5: one attempt for all that is taken at once, then for one row; nothing is lost."""
+    upstream = urlsplit(queue.url)
+    with FaultProxy(upstream.hostname, upstream.port or 6379) as proxy:
+        url = f"redis://127.0.0.1:{proxy.port}{upstream.path}"
+        broker = RQDispatcher(url=url, queue=queue.name, alias="broker", deadline=0.3)
+        with configured(sqlite_place, broker) as outbox:
+            outbox.forwarder.start = lambda: None
+            put = [note.options(headers={"lane": f"{n % 3}"}).request(n=n) for n in range(30)]
+            get_dispatcher().dispatch_many(put).raise_for_error()
+            proxy.black_hole()
+            for attempts in (1, 2):
+                assert outbox.forwarder.step() is Step.WAITING
+                assert proxy.connections == attempts
+            assert sqlite_place.count("why IS NOT NULL") == 2
+            assert outbox.forwarder.is_pausing
+
+            proxy.heal()
+            outbox.forwarder.run(lambda: False, drain=True)
+        broker.close()
+
+    for lane in range(3):
+        assert [each for each in queue.ids() if each in ids(put[lane::3])] == ids(put[lane::3])
+    assert sorted(queue.ids()) == sorted(ids(put))
+
+
+def test_callers_do_not_wait_for_a_broker_that_swallows_packets(sqlite_place):
+    """O5: they write their rows while the forwarder waits."""
+    with FaultProxy() as proxy:
+        url = f"redis://127.0.0.1:{proxy.port}/0"
+        broker = RQDispatcher(url=url, alias="broker", deadline=60.0)
+        with configured(sqlite_place, broker) as outbox:
+            outbox.forwarder.start = lambda: None
+            assert note.dispatch(n=1).status == "deferred"
+            waiting = threading.Thread(target=outbox.forwarder.step, daemon=True)
+            waiting.start()
+            processes.wait_until(lambda: proxy.connections, "it is not tried")
+
+            assert note.dispatch(n=2).status == "deferred"
+            with sqlite_place.connect() as connection:
+                assert Outbox(connection).dispatch(note.request(n=3)).status == "deferred"
+            assert waiting.is_alive()
+            assert sqlite_place.count() == 3
+            proxy.reset()
+            waiting.join(30)
+            assert not waiting.is_alive()
+        broker.close()
+
+
+def ids(requests: Iterable[DispatchRequest]) -> list[str]:
+    return [each.id for each in requests]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,9 +13,11 @@ import pytest
 from dispatchers import DispatchRequest
 from dispatchers._models.envelope import encode
 from dispatchers.forwarding import Fate, Forwarder, HeldRow, Settled
-from dispatchers.outbox import NewRow, OutboxRows
+from dispatchers.outbox import NewRow, OutboxRows, create_tables
 from dispatchers.outbox._sqlalchemy import SQLAlchemyStore
 from dispatchers.testing import RecordingDispatcher, processes
+
+from .conftest import sqlalchemy_url
 
 
 def new(number: int, lane: str = "", alias: str = "broker", **given: Any) -> NewRow:
@@ -307,3 +310,51 @@ def test_stats_count_what_waits_by_lane(rows, place):
 
     assert {lane: count for lane, (count, _) in found.items()} == {"a": 2, "b": 1}
     assert 99 < found["a"][1] < 130
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="Linux only")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@pytest.mark.parametrize("given", ["url", "engine"])
+def test_no_file_of_sqlalchemy_is_open_in_a_child(sqlite_place, given):
+    """C8: a child that inherits a file of SQLite loses what it commits."""
+    sa = pytest.importorskip("sqlalchemy")
+    url = sqlalchemy_url(sqlite_place)
+    rows = OutboxRows(SQLAlchemyStore(url if given == "url" else sa.create_engine(url)), "broker")
+    rows.put([new(1)], timeout=5)
+    assert _open(sqlite_place)
+    if (child := os.fork()) == 0:
+        done = 1
+        try:
+            inherited = _open(sqlite_place)
+            rows.put([new(2)], timeout=5)
+            done = int(inherited)
+        finally:
+            os._exit(done)
+    _, status = os.waitpid(child, 0)
+    rows.put([new(3)], timeout=5)
+
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert sqlite_place.count() == 3
+    rows.store._engine.dispose()
+
+
+def test_a_database_in_memory_survives_a_fork():
+    """C8: its connection is the database."""
+    sa = pytest.importorskip("sqlalchemy")
+    engine = sa.create_engine("sqlite://", poolclass=sa.pool.StaticPool)
+    store = SQLAlchemyStore(engine)
+    create_tables(engine)
+    if (child := os.fork()) == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+
+    assert OutboxRows(store, "broker").is_empty()
+    engine.dispose()
+
+
+def _open(place) -> bool:
+    """Tell whether this process has the file open."""
+    path = place.url.removeprefix("sqlite:")
+    numbers = os.listdir("/proc/self/fd")  # noqa: PTH208 - names only
+    links = (Path("/proc/self/fd", number) for number in numbers)
+    return any(str(link.readlink()) == path for link in links if link.is_symlink())
