@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 from collections.abc import Generator, Mapping
 from time import monotonic
 from typing import Any
@@ -37,7 +38,18 @@ def say(
 ) -> None:
     """Log one record; a handler or a filter that raises changes nothing (C1)."""
     with contextlib.suppress(Exception):
-        log.log(level, message, *values, extra=extra, exc_info=exc_info, stacklevel=2)
+        if not log.isEnabledFor(level):
+            return
+        # Not by `log.log`, which looks for its caller through all frames of `logging`: a worker
+        # writes one record for each run, of which that would be a third.
+        place = sys._getframe(1)
+        file, function = place.f_code.co_filename, place.f_code.co_name
+        exc = None if exc_info is None else (type(exc_info), exc_info, exc_info.__traceback__)
+        log.handle(
+            log.makeRecord(
+                log.name, level, file, place.f_lineno, message, values, exc, function, extra
+            )
+        )
 
 
 def is_said(level: int) -> bool:

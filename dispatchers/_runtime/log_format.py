@@ -38,6 +38,21 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(facts, ensure_ascii=False, default=str)
 
 
+class LineFormatter(logging.Formatter):
+    """Writes a record as one line; makes the text of each second once, not for each record."""
+
+    _kept = (0, "")
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802 - logging's name
+        """Return the time as `logging` writes it."""
+        second, text = self._kept
+        if second != int(record.created):
+            # Both in one assignment, as other threads format, too.
+            text = super().formatTime(record, self.default_time_format)
+            self._kept = int(record.created), text
+        return f"{text},{int(record.msecs):03d}"
+
+
 def log_to_stderr(level: int | str, form: str | None = None) -> None:
     """Let records reach standard error, unless the program has seen to its log already.
 
@@ -47,7 +62,7 @@ def log_to_stderr(level: int | str, form: str | None = None) -> None:
         form: A format of `logging`, `JSON`, or None for plain lines.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if form == JSON else logging.Formatter(form or TEXT))
+    handler.setFormatter(JsonFormatter() if form == JSON else LineFormatter(form or TEXT))
     # Does nothing where the root logger has a handler: the program's choice stays.
     logging.basicConfig(level=level, handlers=[handler])
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -37,10 +38,11 @@ SELECT seq, priority, run_at FROM jobs
 WHERE state = 0 AND queue = {queue} AND seq NOT IN (SELECT seq FROM running)
 ORDER BY priority DESC, run_at, seq LIMIT :limit
 """
-_JOB = """
+# In the order of the list: `CROSS JOIN` has SQLite read its left side first.
+_JOBS = """
 SELECT seq, id, task, queue, priority, run_at, expires_at, key, attempt, deliveries + 1,
     created_at, body
-FROM jobs WHERE seq = ?
+FROM (SELECT value AS head FROM json_each(:heads)) CROSS JOIN jobs ON seq = head
 """
 _DELAYED = """
 SELECT seq FROM jobs
@@ -174,14 +176,14 @@ def _jobs(
 ) -> Iterator[Job]:
     """Read jobs one by one, as their envelopes may be large."""
     size = 0
-    for seq in heads:
-        row = connection.execute(_JOB, (seq,)).fetchone()
-        job = Job(row[0], next(fences), *row[1:])
-        size += len(job.body)
-        # Before the check of the size: the first job is taken even if it alone exceeds it.
-        yield job
-        if size >= _BYTES:
-            return
+    with contextlib.closing(connection.execute(_JOBS, {"heads": json.dumps(heads)})) as rows:
+        for row in rows:
+            job = Job(row[0], next(fences), *row[1:])
+            size += len(job.body)
+            # Before the check of the size: the first job is taken even if it alone exceeds it.
+            yield job
+            if size >= _BYTES:
+                return
 
 
 def any_waiting(

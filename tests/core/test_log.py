@@ -12,7 +12,8 @@ import pytest
 import dispatchers
 from dispatchers import task
 from dispatchers._runtime import log as runtime_log
-from dispatchers._runtime.log import say_once
+from dispatchers._runtime.log import say, say_once
+from dispatchers._runtime.log_format import TEXT, LineFormatter
 from dispatchers._worker import settlement
 from dispatchers.backends.memory import MemoryDispatcher
 from dispatchers.backends.thread import ThreadDispatcher
@@ -182,3 +183,27 @@ def test_an_owner_without_weak_references_has_each_record(caplog):
         say_once(3, logging.WARNING, "x")
 
     assert len(caplog.records) == 2
+
+
+def test_a_record_says_where_it_was_written(caplog):
+    """A format with the place of a record has that of its `say`, and the words of an error."""
+    say(logging.WARNING, "x", exc_info=OSError("disk"), extra={"task": "a"})
+
+    [record] = caplog.records
+    place = test_a_record_says_where_it_was_written.__code__
+    assert (record.pathname, record.funcName) == (__file__, place.co_name)
+    assert record.lineno == place.co_firstlineno + 2
+    assert record.exc_info[0] is OSError
+    assert record.task == "a"
+
+
+def test_a_line_has_the_time_that_logging_gives_it():
+    """The text of a second is kept, and is not that of the next one."""
+    ours, theirs = LineFormatter(TEXT), logging.Formatter(TEXT)
+    instants = [1.0009, 1.5, 1.9995, 2.0, 1_700_000_000.25, 1.5]
+    records = [
+        logging.makeLogRecord({"msg": "x", "created": each, "msecs": each % 1 * 1000})
+        for each in instants
+    ]
+
+    assert [ours.format(each) for each in records] == [theirs.format(each) for each in records]

@@ -68,6 +68,8 @@ class ChildProcess:
 
     def __init__(self, setup: bytes) -> None:
         self.jobs: dict[int, Job] = {}
+        self.bytes = 0
+        """Size of the envelopes that it has in hand."""
         self.effects: dict[int, bytes] = {}
         self.ready = False
         self.classifying = False
@@ -145,14 +147,12 @@ class ChildProcess:
         return self.ready and not (self.recalled or self.alone or self.bytes >= MAX_BYTES)
 
     @property
-    def bytes(self) -> int:
-        """Return the size of the envelopes that it has in hand."""
-        return sum(len(job.body) for job in self.jobs.values())
-
-    @property
     def alone(self) -> bool:
         """Tell whether it is at a job that should have no company, as it may end the process."""
-        return self.classifying or any(job.deliveries > 1 for job in self.jobs.values())
+        # Such a job is given to an idle child and nothing after it, so that it is the only one.
+        # Asked for each job that is given: to look at all in hand took longer than a short run.
+        running = self.running
+        return self.classifying or (running is not None and running.deliveries > 1)
 
     @property
     def running(self) -> Job | None:
@@ -166,6 +166,7 @@ class ChildProcess:
         # Four bytes in the frame; 0 stands for no job.
         self._number = self._number % 0xFFFFFFFF + 1
         self.jobs[self._number] = job
+        self.bytes += len(job.body)
         self.classifying = classify
         payload = ATTEMPT.pack(job.attempt, job.deliveries) + job.body
         self._unsent += frame(Kind.CLASSIFY if classify else Kind.RUN, self._number, payload)
@@ -216,7 +217,14 @@ class ChildProcess:
         self.classifying = False
         self.since = monotonic()
         self._per_job += _WEIGHT * (elapsed + _BESIDE - self._per_job)
-        return self.jobs.pop(number, None)
+        return self.take_back(number)
+
+    def take_back(self, number: int) -> Job | None:
+        """Return a job that it has in hand no more; None for one that it had not."""
+        job = self.jobs.pop(number, None)
+        if job is not None:
+            self.bytes -= len(job.body)
+        return job
 
     def flush(self) -> None:
         """Write what waits, as far as the pipe has room."""

@@ -363,11 +363,13 @@ class ProcessPool:
         job = child.settled(number, elapsed)
         effects = child.effects.pop(number, b"")
         if job is not None:
-            self.finished.append(then(job)._replace(effects=effects))
+            finish = then(job)
+            # A copy costs more than the rest of this, and most runs have no effects.
+            self.finished.append(finish._replace(effects=effects) if effects else finish)
 
     def _recalled(self, child: ChildProcess, numbers: list[int]) -> None:
         child.recalled = False
-        jobs = [job for number in numbers if (job := child.jobs.pop(number, None)) is not None]
+        jobs = [job for number in numbers if (job := child.take_back(number)) is not None]
         self._again(jobs)
 
     def _again(self, jobs: list[Job]) -> None:

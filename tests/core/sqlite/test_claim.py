@@ -206,6 +206,24 @@ def test_a_settlement_counts_once(desk: Any, store: SQLiteStore, owner: str) -> 
     assert store.counts().ready == 1
 
 
+@pytest.mark.parametrize("retention", [0.0, 3600.0])
+def test_a_lost_settlement_among_others_is_the_only_one_refused(
+    desk: Any, retention: float
+) -> None:
+    """A batch is settled in one call for all; one whose claim has ended spoils no other."""
+    store = desk.open(retention=retention)
+    owner = store.owners.register(timeout=1)
+    store.put_many([desk.job(name) for name in "abc"], timeout=1)
+    jobs = take(store, owner)
+    settle(store, owner, Finish.retry(jobs[1]))
+
+    exchange = settle(store, owner, *map(Finish.done, jobs))
+
+    assert exchange.lost == [Finish.done(jobs[1])]
+    found = store.counts()
+    assert (found.ready, found.running, found.done) == (1, 0, 2 if retention else 0)
+
+
 def test_a_settlement_may_be_repeated_after_an_unclear_answer(
     desk: Any, store: SQLiteStore, owner: str
 ) -> None:
