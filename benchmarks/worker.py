@@ -22,6 +22,11 @@ from .tasks import small
 TASKS = 4000
 
 
+# As the partial index has it: without its own condition each look would read a million rows, on one
+# of two processors that worker and child want.
+DONE = "SELECT count(*) FROM jobs WHERE state IN (2, 3) AND state = 2"
+
+
 def against_huey() -> Iterator[Figure]:
     with tempfile.TemporaryDirectory() as folder:
         ours = _ours(Path(folder) / "ours.db", TASKS + 1000)
@@ -79,7 +84,7 @@ def _top_up(path: Path, number: int) -> None:
 
 def _done_by_us(path: Path) -> int:
     with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as connection:
-        done = connection.execute("SELECT count(*) FROM jobs WHERE state = 2").fetchone()[0]
+        done = connection.execute(DONE).fetchone()[0]
     connection.close()
     return int(done)
 
