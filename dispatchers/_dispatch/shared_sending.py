@@ -30,7 +30,7 @@ from dispatchers._runtime.fork import renew_after_fork
 from dispatchers._runtime.guard import GuardTimeoutError
 from dispatchers._runtime.loop_side import LoopSide
 from dispatchers._runtime.loop_thread import Ended
-from dispatchers._runtime.to_thread import SLACK, submitted
+from dispatchers._runtime.to_thread import SLACK, begun
 from dispatchers._runtime.waiting import Waiting
 
 LOOK = 0.05
@@ -38,11 +38,6 @@ LOOK = 0.05
 
 THREADS = 8
 """Threads of ours that send for event loops; more than one only where one hangs."""
-
-SEATS = 8
-"""Threads of ours that may rest, in all dispatchers together: they are others' as well."""
-
-_SEATS = [None] * SEATS
 
 Send = Callable[[Sequence[Any], float], Sequence[Sent | Exception]]
 """Messages and seconds; one answer each."""
@@ -148,15 +143,12 @@ class SharedSending:
         self._waiting: deque[_Place] = deque()
         self._sending: dict[int, float] = {}
         """Threads of callers that send, and since when."""
-        self._helping: dict[Waiting, float] = {}
+        self._helping: dict[object, float] = {}
         """Threads of ours that send, and since when."""
-        self._resting: list[Waiting] = []
-        """Threads of ours that have just sent, and wait a moment for more."""
         self._has_priorities = False
 
     def _after_fork(self) -> None:
         """Begin empty: what waits is the parent's, and so are the threads."""
-        _SEATS[:] = [None] * SEATS
         self._begin()
 
     # For threads.
@@ -277,59 +269,34 @@ class SharedSending:
 
     def _help(self) -> None:
         """Start a thread that sends, unless one does and does not hang."""
-        now = monotonic()
+        now, me = monotonic(), object()
         if self._helping and self._is_helped(now):
             return
+        self._helping[me] = now
         try:
-            helper = self._resting.pop()
-        except IndexError:
-            self._start(Waiting(), now)
-        else:
-            self._helping[helper] = now
-            helper.wake()
+            begun(lambda: self._send_all(me))
+        except BaseException:
+            self._helping.pop(me, None)
+            raise
 
     def _is_helped(self, now: float) -> bool:
         helping = tuple(self._helping.values())
         return any(now - since < LOOK for since in helping) or len(helping) >= THREADS
 
-    def _start(self, helper: Waiting, now: float) -> None:
-        self._helping[helper] = now
+    def _send_all(self, me: object) -> None:
+        """Send until nothing waits any more."""
         try:
-            submitted(lambda: self._send_all(helper))
-        except BaseException:
-            self._helping.pop(helper, None)
-            raise
-
-    def _send_all(self, me: Waiting) -> None:
-        """Send until nothing waits any more, and nothing comes for a moment."""
-        while True:
-            self._helping[me] = monotonic()
-            if group := self._gathered(self._size):
-                self._send_group(group, max(place.until for place in group))
-                continue
-            self._helping.pop(me, None)
-            # Put into the queue since it was looked at, by a caller that saw this thread at it.
-            if not (self._waiting and not self._helping) and not self._rested(me):
-                return
-
-    def _rested(self, me: Waiting) -> bool:
-        """Wait for more; waking this thread is a third of what finding another costs."""
-        try:
-            seat = _SEATS.pop()
-        except IndexError:
-            return False
-        try:
-            self._resting.append(me)
-            if not self._waiting:
-                me.sleep(LOOK)
-            if me not in self._resting:  # asked first: an exception costs more
-                return True
-            self._resting.remove(me)
-        except ValueError:  # it was taken from there by a caller that wakes it
-            return True
+            while True:
+                while self._waiting:
+                    self._helping[me] = monotonic()
+                    if group := self._gathered(self._size):
+                        self._send_group(group, max([place.until for place in group]))
+                self._helping.pop(me, None)
+                # Put there since it was looked at, by a caller that saw this thread at it.
+                if self._helping or not self._waiting:
+                    return
         finally:
-            _SEATS.append(seat)
-        return bool(self._waiting)
+            self._helping.pop(me, None)
 
     # For both.
 
@@ -371,9 +338,7 @@ class SharedSending:
                 else context.run(self._answers, places, until)
             )
         finally:
-            # What is no `Exception` goes on to the caller who sends; the others' work is in doubt.
-            cut = AnswerError("the thread that handed it over was interrupted")
-            _tell(places, group, answers or [cut] * len(places))
+            _tell(places, group, answers or _cut_short(places))
 
     def _answers(self, places: list[_Place], until: float) -> Sequence[Sent | Exception]:
         try:
@@ -402,13 +367,19 @@ class SharedSending:
             sleep(0.005)
 
 
+def _cut_short(places: list[_Place]) -> Sequence[Exception]:
+    """Return the answers to a call that ended by what is no `Exception`: their work is in doubt."""
+    return [AnswerError("the thread that handed it over was interrupted")] * len(places)
+
+
 def _tell(places: list[_Place], group: _Group, answers: Sequence[Sent | Exception]) -> None:
     """Give each its answer, and wake each loop once."""
-    failed = all(isinstance(answer, Exception) for answer in answers)
+    failed: bool | None = None
     loops: dict[LoopSide, list[_Place]] = {}
     for place, answer in zip(places, answers, strict=True):
         if isinstance(answer, Exception):
-            # A backend that took one of them is alive.
+            if failed is None:  # a backend that took one of them is alive
+                failed = all(isinstance(each, Exception) for each in answers)
             place.answer = GroupError(answer, counted=failed and group.count())
         else:
             place.answer = answer

@@ -622,15 +622,14 @@ def test_what_comes_as_a_thread_of_ours_leaves_is_sent():
     sent: list[list[str]] = []
     sharing, me = alone(sent), Waiting()
     late = _Place("late", time.monotonic() + PATIENCE, 0)
-    gathered = sharing._gathered
 
-    def looked(most: int) -> list[_Place]:
-        found = gathered(most)
-        if not found and not sent:
-            sharing._waiting.append(late)
-        return found
+    class Helping(dict):  # type: ignore[type-arg]
+        def pop(self, *given):
+            if not sent:
+                sharing._waiting.append(late)
+            return super().pop(*given)
 
-    sharing._gathered = looked  # type: ignore[method-assign]
+    sharing._helping = Helping({me: time.monotonic()})
     sharing._send_all(me)
 
     assert sent == [["late"]]
