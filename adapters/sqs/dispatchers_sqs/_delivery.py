@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from time import monotonic
+from typing import Any
 
 from botocore.exceptions import ClientError
 
@@ -12,7 +14,7 @@ from dispatchers.delivery import DeliveryCount
 
 from ._broker import Broker
 from ._errors import code_of
-from ._message import later
+from ._message import counts_of, later
 from ._queues import dead_letter_url
 
 LONGEST_HIDDEN = 43000
@@ -42,6 +44,16 @@ class Receipt:
     group: str | None
     until: float = math.inf
     """When it may be delivered again, of the monotonic clock; Lambda looks to that itself."""
+
+    @classmethod
+    def of(cls, queue: str, message: Mapping[str, Any], until: float = math.inf) -> Receipt:
+        """Read a message as the service gives it, or as Lambda does: with small first letters."""
+        given = {name[0].lower() + name[1:]: value for name, value in message.items()}
+        system = given["attributes"]
+        received = int(system["ApproximateReceiveCount"])
+        counts = counts_of(given.get("messageAttributes", {}), received)
+        message_id, handle, body = given["messageId"], given["receiptHandle"], given["body"]
+        return cls(queue, message_id, handle, body, counts, system.get("MessageGroupId"), until)
 
 
 class Receipts:

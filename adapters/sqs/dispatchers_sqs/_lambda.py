@@ -6,14 +6,13 @@ Its `FunctionResponseTypes` has to name `ReportBatchItemFailures`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
 from dispatchers import ConfigurationError, DeadLetter, Outcome, get_dispatcher, run_settings
 from dispatchers.delivery import Delivery, import_modules, process
 
 from ._delivery import Receipt, Receipts
 from ._dispatcher import SQSDispatcher
-from ._message import counts_of
 
 Event = Mapping[str, Any]
 LAST = 1.0
@@ -68,7 +67,7 @@ class _Batch:
         if self._is_ending():
             return False
         url = self._dispatcher.broker.url_of(record["eventSourceARN"])
-        delivery = _Record(self._dispatcher, self._receipts, _receipt(record, url))
+        delivery = _Record(self._dispatcher, self._receipts, Receipt.of(url, record))
         if (wait := delivery.receipt.counts.wait) > 0:
             self._receipts.hide(delivery.receipt, wait)
             return False
@@ -112,10 +111,3 @@ class _Record(Delivery):
 
     def abandon(self) -> None:
         self.is_settled = False
-
-
-def _receipt(record: dict[str, Any], url: str) -> Receipt:
-    system = cast("dict[str, str]", record["attributes"])
-    counts = counts_of(record.get("messageAttributes", {}), int(system["ApproximateReceiveCount"]))
-    group = system.get("MessageGroupId")
-    return Receipt(url, record["messageId"], record["receiptHandle"], record["body"], counts, group)

@@ -12,7 +12,6 @@ from dispatchers.worker import BaseWorker, Work
 from ._broker import Broker
 from ._delivery import SURE, Receipt, Receipts
 from ._dispatcher import SQSDispatcher
-from ._message import counts_of
 from ._queues import queues_of
 
 ANSWER = 10.0
@@ -42,7 +41,7 @@ class SQSWorker(BaseWorker[Receipt]):
             self._queues.rotate(-1)  # the next look begins at another queue
             if found := self._received(queue, int(wait / len(self._queues))):
                 until = monotonic() + SURE * self.lease
-                return _work(queue, self._broker.url(queue), found[0], until)
+                return _work(queue, Receipt.of(self._broker.url(queue), found[0], until))
         return None
 
     def _received(self, queue: str, wait: int) -> list[dict[str, Any]]:
@@ -86,13 +85,7 @@ class SQSWorker(BaseWorker[Receipt]):
         self._receipts.delete(work.handle)
 
 
-def _work(queue: str, url: str, found: dict[str, Any], until: float) -> Work[Receipt]:
-    system, body = found["Attributes"], found["Body"]
-    group = system.get("MessageGroupId")
-    received = int(system["ApproximateReceiveCount"])
-    counts = counts_of(found.get("MessageAttributes", {}), received)
-    message, handle = found["MessageId"], found["ReceiptHandle"]
-    receipt = Receipt(url, message, handle, body, counts, group, until)
-    return Work(
-        receipt, body.encode(), counts.attempt, counts.deliveries, receipt.id, queue, counts.wait
-    )
+def _work(queue: str, receipt: Receipt) -> Work[Receipt]:
+    body, counts = receipt.body.encode(), receipt.counts
+    known = receipt.id, queue, counts.wait
+    return Work(receipt, body, counts.attempt, counts.deliveries, *known)
