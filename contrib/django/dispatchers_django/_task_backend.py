@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from contextlib import suppress
+import sys
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
@@ -286,9 +286,10 @@ class DispatcherBackend(BaseTaskBackend):
 
 
 def _refuse_unfindable(task: Task[..., Any]) -> None:
-    with suppress(ImportError, InvalidTask):
-        if found(task.module_path).func is task.func:
-            return
-    raise InvalidTask(
-        f"no worker could find task {task.module_path!r}: its module must have it under that name"
-    )
+    func = task.func
+    known = getattr(sys.modules.get(func.__module__), func.__qualname__, None)
+    if not isinstance(known, Task) or known.func is not func:
+        path = task.module_path
+        raise InvalidTask(
+            f"no worker could find task {path!r}: its module must have it under that name"
+        )

@@ -198,10 +198,18 @@ def carried(value: Any) -> Any:
 
         ValueError: It is, or holds, bytes, NaN or an infinite number.
     """
-    brought = json.loads(json.dumps(normalize_json(value), allow_nan=False))
+    # Most values are plain, and need no look of Django's at each of their parts.
+    with suppress(TypeError):
+        if (brought := _as_json_brings(value)) == value:
+            return brought
+    brought = _as_json_brings(normalize_json(value))
     if brought != value:
         raise TypeError("JSON would change it: keys become text, tuples lists, bytes text")
     return brought
+
+
+def _as_json_brings(value: Any) -> Any:
+    return json.loads(json.dumps(value, allow_nan=False))
 
 
 def _backend(alias: str) -> DispatcherBackend:
