@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
-import uuid
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 from dispatchers._models.dead_letter import DeadLetter, DeadLetterStore
 from dispatchers._models.envelope import read_header
 from dispatchers._models.outcome import Reason, RunFailure
+from dispatchers._runtime.leadership import Leadership
 from dispatchers._runtime.lease import Watch
 from dispatchers.forwarding import Fate, HeldRow, Settled, Source
 
@@ -54,7 +53,7 @@ _BY_LANE = (
 )
 
 
-class OutboxRows(Source):
+class OutboxRows(Leadership, Source):
     """The rows of one alias in an outbox.
 
     Serves any number of processes and threads. Which of them drains it is known by heartbeats.
@@ -90,7 +89,6 @@ class OutboxRows(Source):
         self._notify, self._settled = notify, settled
         self._letters, self._known = letters, known
         self._watch = Watch()
-        self._owner, self._pid, self._beaten = "", 0, 0.0
         self._looked: float | None = None
 
     # What holds work.
@@ -110,20 +108,11 @@ class OutboxRows(Source):
 
     # What drains it.
 
-    def lead(self) -> bool:
-        """Become, or stay, the one that drains."""
-        if self._pid != os.getpid():
-            # The pid is for people; the rest makes the name unique.
-            self._owner, self._pid = f"{os.getpid()}-{uuid.uuid4().hex}", os.getpid()
-            self._beaten = 0.0
-        if self._beaten and time.monotonic() - self._beaten < self.lease / 4:
-            return True
+    def _beat_or_take_over(self) -> bool:
         with self.store.transaction(timeout=TIMEOUT, write=False) as executor:
             found = executor.execute(_LEADER, [self.alias]).rows
         # Asked before anything is written: those that wait for their turn hold up no other.
-        leads = not self._led_by_other(found) and self._leads(found)
-        self._beaten = time.monotonic() if leads else 0.0
-        return leads
+        return not self._led_by_other(found) and self._leads(found)
 
     def _led_by_other(self, found: Sequence[Sequence[object]]) -> bool:
         if not found or found[0][0] == self._owner:
@@ -154,13 +143,10 @@ class OutboxRows(Source):
 
     def leave(self) -> None:
         """Let another process drain it at once."""
-        self._end_lead()
+        super().leave()
         self.store.rest()
 
-    def _end_lead(self) -> None:
-        if not self._beaten or self._pid != os.getpid():
-            return
-        self._beaten = 0.0
+    def _forget_leader(self) -> None:
         with self.store.transaction(timeout=TIMEOUT) as executor:
             sql = "DELETE FROM dispatchers_outbox_leader WHERE alias = ? AND owner = ?"
             executor.execute(sql, [self.alias, self._owner])

@@ -6,7 +6,6 @@ import json
 import os
 import sqlite3
 import time
-import uuid
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ from dispatchers._errors import ErrorCategory, RejectedError
 from dispatchers._models.dead_letter import DeadLetter, DeadLetterStore
 from dispatchers._models.envelope import read_header
 from dispatchers._models.outcome import Reason, RunFailure
+from dispatchers._runtime.leadership import Leadership
 from dispatchers._runtime.lease import Watch
 from dispatchers.forwarding import Fate, HeldRow, Settled, Source
 
@@ -101,7 +101,7 @@ class Bounds(NamedTuple):
     """Seconds after which a row becomes a dead letter."""
 
 
-class HeldRows(Source):
+class HeldRows(Leadership, Source):
     """The rows of one file, drained by one process at a time.
 
     Serves any number of processes and threads. Which of them drains it is known by heartbeats.
@@ -127,7 +127,6 @@ class HeldRows(Source):
         self.database, self.lease = database, lease
         self._bounds, self._letters = bounds, letters
         self._watch = Watch()
-        self._owner, self._pid, self._beaten = "", 0, 0.0
         self._prepared: object = None
 
     # What holds work.
@@ -177,19 +176,10 @@ class HeldRows(Source):
 
     # What drains it.
 
-    def lead(self) -> bool:
-        """Become, or stay, the one that drains."""
-        if self._pid != os.getpid():
-            # The pid is for people; the rest makes the name unique.
-            self._owner, self._pid = f"{os.getpid()}-{uuid.uuid4().hex}", os.getpid()
-            self._beaten = 0.0
-        if self._beaten and time.monotonic() - self._beaten < self.lease / 4:
-            return True
+    def _beat_or_take_over(self) -> bool:
         self._prepare(TIMEOUT)
         with self.database.transaction(timeout=TIMEOUT) as connection:
-            leads = self._beat(connection) or self._take_over(connection)
-        self._beaten = time.monotonic() if leads else 0.0
-        return leads
+            return self._beat(connection) or self._take_over(connection)
 
     def _beat(self, connection: sqlite3.Connection) -> bool:
         sql = "UPDATE held_by SET beat = beat + 1 WHERE owner = ?"
@@ -203,11 +193,7 @@ class HeldRows(Source):
         values = {"owner": self._owner, "lease": self.lease, "before": owner, "beat": beat}
         return connection.execute(_TAKE_OVER, values).rowcount == 1
 
-    def leave(self) -> None:
-        """Let another process drain it at once."""
-        if not self._beaten or self._pid != os.getpid():
-            return
-        self._beaten = 0.0
+    def _forget_leader(self) -> None:
         with self.database.transaction(timeout=TIMEOUT) as connection:
             connection.execute("DELETE FROM held_by WHERE owner = ?", (self._owner,))
 
