@@ -58,7 +58,7 @@ class BrokenHarness(SourceHarness):
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait less for what does not happen."""
-    monkeypatch.setattr(_tools, "PATIENCE", 5.0)
+    monkeypatch.setattr(_tools, "PATIENCE", 2.0)
     monkeypatch.setattr(_others, "PATIENCE", 5.0)
 
 
