@@ -23,7 +23,7 @@ from dispatchers import BaseDispatcher, ErrorCategory
 from dispatchers.stores import dead_letters
 from dispatchers.testing import Harness
 
-__all__ = ["CeleryHarness", "application"]
+__all__ = ["CeleryHarness", "application", "delete_queues"]
 
 
 def application(url: str, queue: str, **settings: Any) -> Celery:
@@ -31,6 +31,19 @@ def application(url: str, queue: str, **settings: Any) -> Celery:
     app = Celery("shop", broker=url, set_as_current=False)
     app.conf.update(task_default_queue=queue, **settings)
     return app
+
+
+def delete_queues(app: Any, *names: str) -> None:
+    """Leave nothing of queues, whose names no other test uses, in a server that others share."""
+    with app.connection_for_write() as connection:
+        channel = connection.channel()
+        for name in names:
+            if connection.transport.driver_type == "redis":
+                # Kombu deletes only what this channel has declared, and no bindings of exchanges.
+                for key in channel.client.scan_iter(f"*{name}*"):
+                    channel.client.delete(key)
+            else:
+                channel.queue_delete(name)
 
 
 class CeleryHarness(Harness):
@@ -148,12 +161,10 @@ class CeleryHarness(Harness):
     def close(self) -> None:
         for message in self.held:
             message.ack()
-        with contextlib.suppress(Exception):
-            for name in (self.queue, *self.others):
-                # On Redis, deleting leaves a queue that this channel has not declared.
-                self.channel.queue_purge(name)
-                self.channel.queue_delete(name)
+        # Before the queues are deleted: what it has not settled goes back.
         self.connection.close()
+        with contextlib.suppress(Exception):
+            delete_queues(self.app, self.queue, *self.others)
 
 
 def _received(message: Any) -> Received:

@@ -38,7 +38,7 @@ from dispatchers._models.envelope import encode
 from dispatchers.testing import Canary, tasks
 from dispatchers.testing.conformance._tools import answered
 
-from .harness import CeleryHarness, application
+from .harness import CeleryHarness, application, delete_queues
 
 RABBITMQ = "amqp://guest:guest@127.0.0.1:5672//"
 
@@ -75,8 +75,7 @@ def closing(dispatcher: CeleryDispatcher) -> Iterator[CeleryDispatcher]:
     yield dispatcher
     dispatcher.close()
     app: Any = dispatcher.broker.app
-    with app.connection_for_read() as connection:
-        connection.channel().queue_delete(app.conf.task_default_queue)
+    delete_queues(app, app.conf.task_default_queue)
 
 
 def size(dispatcher: CeleryDispatcher, name: str) -> int:

@@ -22,7 +22,7 @@ from dispatchers.testing import FaultProxy, Journal, tasks
 from dispatchers.testing.conformance._tools import answered
 from dispatchers.testing.servers import PrivateServer, RabbitMQServer, RedisServer, answers
 
-from .harness import CeleryHarness, application
+from .harness import CeleryHarness, application, delete_queues
 
 DELAY = timedelta(seconds=1.5)
 _made: list[CeleryDispatcher] = []
@@ -49,8 +49,7 @@ def _delete_queue(dispatcher: CeleryDispatcher) -> None:
     app: Any = dispatcher.broker.app
     host, _, port = dispatcher.broker.address.partition(":")
     if answers(dispatcher.broker.kind.replace("amqp", "rabbitmq"), host, int(port or 0)):
-        with app.connection_for_read() as connection:
-            connection.channel().queue_delete(app.conf.task_default_queue)
+        delete_queues(app, app.conf.task_default_queue)
 
 
 def ids_in(dispatcher: CeleryDispatcher) -> set[str]:

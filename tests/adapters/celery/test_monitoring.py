@@ -14,6 +14,8 @@ from uuid import uuid4
 import pytest
 from dispatchers_celery import CeleryDispatcher
 
+from .harness import delete_queues
+
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Celery's pool forks")
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "monitoring.md"
@@ -105,9 +107,7 @@ queue = {json.dumps(options["queue"])}
     told: list[dict[str, Any]] = [
         json.loads(line) for line in (tmp_path / "seen").read_text().splitlines()
     ]
-    app = CeleryDispatcher(**options).broker.app
-    with app.connection_for_read() as connection:
-        connection.channel().queue_delete(options["queue"])
+    delete_queues(CeleryDispatcher(**options).broker.app, options["queue"])
 
     runs = [each for each in told if each.get("transaction") == "shop.pack"]
     transactions = [each for each in runs if each.get("type") == "transaction"]

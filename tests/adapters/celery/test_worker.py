@@ -27,6 +27,8 @@ from dispatchers import override
 from dispatchers.stores import dead_letters
 from dispatchers.testing import Journal
 
+from .harness import delete_queues
+
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Celery's pool forks")
 
 HERE = Path(__file__).parent
@@ -119,9 +121,8 @@ class Place:
     def close(self) -> None:
         self.kill()
         app = self.dispatcher.broker.app
-        with app.connection_for_read() as connection:
-            connection.channel().queue_delete(self.queue)
         self.dispatcher.close()
+        delete_queues(app, self.queue)
 
 
 @pytest.fixture(scope="module", params=["redis", "rabbitmq"])
@@ -331,8 +332,12 @@ def test_headers_survive_a_retry(place: Place) -> None:
 
 def test_the_native_tools_remote_control_works(place: Place) -> None:
     """`celery inspect` gets an answer to each of its questions."""
+    control = place.dispatcher.broker.app.control
+    name = f"dispatchers-{place.workers[-1].pid}@{socket.gethostname()}"
+    # A worker that just began hears nothing yet: what is asked then gets no answer.
+    place.until(lambda: bool(control.ping([name], timeout=1, limit=1)))
     # One worker answers: without the limit each question waits for more.
-    inspect = place.dispatcher.broker.app.control.inspect(timeout=10, limit=1)
+    inspect = control.inspect([name], timeout=10, limit=1)
     questions = ("stats", "active", "scheduled", "reserved", "registered", "active_queues")
 
     answers = [getattr(inspect, name)() for name in (*questions, "conf", "report", "ping")]
