@@ -12,16 +12,15 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-import redis
 from celery.contrib.testing.worker import start_worker
 from dispatchers_celery import CeleryDispatcher, _connection, _rabbitmq, register
 from kombu import Exchange, Queue
 
 from dispatchers import ConfigurationError, DispatchStatus, ErrorCategory
 from dispatchers.testing import FaultProxy, Journal, tasks
-from dispatchers.testing.conformance._tools import answered
-from dispatchers.testing.servers import PrivateServer, RabbitMQServer, RedisServer, answers
+from dispatchers.testing.servers import answers
 
+from ..broker_cases import BrokerCases  # noqa: TID252 - as for the other cases
 from .harness import CeleryHarness, application, delete_queues
 
 DELAY = timedelta(seconds=1.5)
@@ -64,114 +63,12 @@ def ids_in(dispatcher: CeleryDispatcher) -> set[str]:
     return found
 
 
-def killed_in_mid_burst(server: PrivateServer, dispatcher: CeleryDispatcher) -> tuple[int, int]:
-    """Dispatch while the server is killed and started again; how much was accepted, and lost."""
-    accepted: list[str] = []
-    stop = threading.Event()
+class TestCelery(BrokerCases):
+    def dispatcher_of(self, url: str) -> CeleryDispatcher:
+        return dispatcher_of(url)
 
-    def burst() -> None:
-        while not stop.is_set():
-            response = tasks.note.options(dispatcher=dispatcher).dispatch("/nowhere")
-            if response.status is DispatchStatus.ACCEPTED:
-                accepted.append(response.request_id)
-
-    threads = [threading.Thread(target=burst) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    time.sleep(0.5)
-    server.kill()
-    before = len(accepted)
-    server.start()
-    end = time.monotonic() + 20
-    while len(accepted) <= before + 10 and time.monotonic() < end:
-        time.sleep(0.05)
-    stop.set()
-    for thread in threads:
-        thread.join()
-    assert before > 0
-    assert len(accepted) > before, "nothing was accepted after the restart"
-    return len(accepted), len(set(accepted) - ids_in(dispatcher))
-
-
-def test_redis_killed_in_mid_burst_loses_nothing(private_redis: RedisServer) -> None:
-    """C9: with an append-only file nothing that was ACCEPTED is lost by `kill -9` of Redis."""
-    private_redis.stop()
-    private_redis.keeps = "always"
-    private_redis.start()
-
-    accepted, lost = killed_in_mid_burst(private_redis, dispatcher_of(private_redis.url))
-
-    print(f"{accepted} accepted, {lost} lost")
-    assert lost == 0
-
-
-@pytest.mark.slow
-def test_rabbitmq_killed_in_mid_burst_loses_nothing(private_rabbitmq: RabbitMQServer) -> None:
-    """C9: nothing that was ACCEPTED is lost by `kill -9` of RabbitMQ."""
-    accepted, lost = killed_in_mid_burst(private_rabbitmq, dispatcher_of(private_rabbitmq.url))
-
-    print(f"{accepted} accepted, {lost} lost")
-    assert lost == 0
-
-
-@pytest.mark.slow
-def test_a_restart_between_two_calls_costs_no_dispatch(private_rabbitmq: RabbitMQServer) -> None:
-    """A connection that the broker has closed is noticed before anything is sent over it."""
-    dispatcher = dispatcher_of(private_rabbitmq.url)
-    work = tasks.note.options(dispatcher=dispatcher)
-    first = work.dispatch("/nowhere")
-
-    private_rabbitmq.kill()
-    private_rabbitmq.start()
-    second = work.dispatch("/nowhere")
-
-    assert first.ok
-    assert second.ok
-
-
-def test_redis_restarted_between_two_calls_costs_no_dispatch(private_redis: RedisServer) -> None:
-    """The same on Redis."""
-    work = tasks.note.options(dispatcher=dispatcher_of(private_redis.url))
-    first = work.dispatch("/nowhere")
-
-    private_redis.kill()
-    private_redis.start()
-    second = work.dispatch("/nowhere")
-
-    assert first.ok
-    assert second.ok
-
-
-@pytest.mark.slow
-def test_a_memory_alarm_is_answered_in_time_and_unknown(private_rabbitmq: RabbitMQServer) -> None:
-    """C3: a blocked RabbitMQ may take the message later: UNKNOWN, within the deadline."""
-    work = tasks.note.options(dispatcher=dispatcher_of(private_rabbitmq.url))
-    assert work.dispatch("/nowhere").ok
-    private_rabbitmq.alarm()
-
-    response = answered(1.0, lambda: work.dispatch("/nowhere"))
-    private_rabbitmq.end_alarm()
-    healed = [work.dispatch("/nowhere") for _ in range(3)]
-
-    assert response.status is DispatchStatus.UNKNOWN
-    assert response.error is not None
-    assert response.error.category is ErrorCategory.TIMEOUT
-    assert healed[-1].ok
-
-
-def test_a_full_redis_is_a_rejection(private_redis: RedisServer) -> None:
-    """C3: Redis that refuses for want of memory has certainly not got it."""
-    work = tasks.note.options(dispatcher=dispatcher_of(private_redis.url))
-    assert work.dispatch("/nowhere").ok
-    client = redis.Redis(port=private_redis.port)
-    client.config_set("maxmemory", "1")
-
-    response = work.dispatch("/nowhere")
-    client.close()
-
-    assert response.status is DispatchStatus.REJECTED
-    assert response.error is not None
-    assert response.error.category is ErrorCategory.CAPACITY
+    def ids_in(self, dispatcher: CeleryDispatcher) -> set[str]:
+        return ids_in(dispatcher)
 
 
 def test_a_lost_reply_is_unknown(shared_redis: str) -> None:
