@@ -6,8 +6,11 @@ children found out; with `two`, children record it themselves.
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from dispatchers.journals import Query
+from dispatchers.sqlite import SQLiteStore, StoreBusyError
 
 from .site import EFFECTS, RESULT, Site
 
@@ -288,6 +292,7 @@ def test_k18_two_workers_that_have_one_turn(make: Callable[..., Site], files: in
     first = site.start_worker()
     execution = site.start("K18")
     site.until(lambda: site.happened("K18", "seven"))
+    site.until(lambda: _stands_still(first, site))
     paused = site.workers.pop("default")
     site.start_worker()
     assert site.result(execution) == RESULT
@@ -300,6 +305,24 @@ def test_k18_two_workers_that_have_one_turn(make: Callable[..., Site], files: in
 
     assert site.effects("K18") == EFFECTS + Counter(["seven"])
     assert site.entries(execution) == entries
+
+
+def _stands_still(pid: int, site: Site) -> bool:
+    """Tell whether a process is stopped outside of a write, which would hold the file for good."""
+    state = subprocess.run(["ps", "-o", "state=", "-p", str(pid)], capture_output=True, check=True)
+    if not state.stdout.strip().startswith(b"T"):
+        return False
+    store = SQLiteStore(site.folder / "queue.db")
+    try:
+        store.check(timeout=1.0)
+    except StoreBusyError:
+        os.kill(pid, signal.SIGCONT)
+        time.sleep(0.05)
+        os.kill(pid, signal.SIGSTOP)
+        return False
+    finally:
+        store.close()
+    return True
 
 
 def _taken_by(site: Site) -> list[int]:
