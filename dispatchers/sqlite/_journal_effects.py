@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 
 from dispatchers._journal.protocol import UNREAD_AFTER
 from dispatchers._journal.values import Answer, Commit, Committed, Refusal
+from dispatchers._models.envelope import read_header
 from dispatchers._runtime import clock
-from dispatchers._worker.waking import tell_uncounted
+from dispatchers._worker.waking import TURN, is_awaited, tell_uncounted
 from dispatchers.sqlite._effects import Effects
 from dispatchers.sqlite._journal_entries import answer
 from dispatchers.sqlite._journal_rows import Moment, find
@@ -53,12 +54,14 @@ def _turned(
     execution = effects.execution
     known = follow(connection, execution, effects.number, effects.owner)
     if isinstance(known, Refusal):
+        _put_others(connection, effects, change, put)
         # Another turn was first, or has it now: what this one found out does not count.
         if is_repeated := _is_unread(connection, execution):
             connection.execute(_WOKEN, (moment.now, execution))
         return not is_repeated
     committed = apply(connection, known, change, moment, left=frozenset(effects.sent))
     if not isinstance(committed, Committed):
+        _put_others(connection, effects, change, put)
         return True
     # What an earlier turn has left behind and this one has given up.
     new = {command.number for command in change.commands}
@@ -77,6 +80,20 @@ def _turned(
 def _is_unread(connection: sqlite3.Connection, execution: str) -> bool:
     known = find(connection, execution)
     return known is not None and known.is_free and known.head > known.seen
+
+
+def _put_others(
+    connection: sqlite3.Connection, effects: Effects, change: Commit, put: PutAll
+) -> None:
+    """Put the jobs that do not follow from a refused commit: a hook has dispatched them."""
+    own = {read_header(each.body)["id"] for each in change.commands if each.body}
+    jobs = [job for job, wakes, _ in effects.follow if wakes is None and job.id not in own]
+    if jobs := [job for job in jobs if not (_is_timer(job) or is_awaited(job.body))]:
+        put(connection, jobs)
+
+
+def _is_timer(job: NewJob) -> bool:
+    return job.task.endswith(TURN) and job.run_at is not None
 
 
 def _put(

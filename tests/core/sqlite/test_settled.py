@@ -99,7 +99,9 @@ class Place:
             commit = Commit(time.time(), seen, commands, **values)
             assert isinstance(self.seen.commit(turn, commit, timeout=T), Committed)
             for command in commands:
-                request = DispatchRequest(task="shop.charge", id=f"step-{command.number}")
+                headers = {"dispatchers-step": f"{turn.record.id}/{command.number}"}
+                name = f"step-{command.number}"
+                request = DispatchRequest(task="shop.charge", id=name, headers=headers)
                 assert self.dispatcher.dispatch(request).status == "deferred"
             self.seen.sent(turn.record.id, [c.number for c in commands], timeout=T)
             return collector.packed()

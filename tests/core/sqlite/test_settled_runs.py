@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from dispatchers import override, task
+from dispatchers import Outcome, hooks, override, task
 from dispatchers._journal.loading import as_seen_by_run, in_place
+from dispatchers._worker.run import Run
 from dispatchers._worker.runner import RunSettings, run_envelope
+from dispatchers._worker.waking import turn_request
 from dispatchers.backends.sqlite import SQLiteDispatcher
-from dispatchers.journals import Commit, EntryKind, Refusal, Turn
+from dispatchers.journals import Commit, EntryKind, Refusal, Turn, WakeUp
 from dispatchers.sqlite import Finish, Job, SQLiteJournal, SQLiteStore
 from dispatchers.sqlite._effects import collecting
 from dispatchers.sqlite._settled_journal import SettledJournal
@@ -154,6 +156,30 @@ def test_the_start_whose_turn_did_not_see_all_takes_another(runs: Runs) -> None:
 
     assert step.task == "runs.charge"
     assert runs.journal.look(runs_id, timeout=T) is not None
+
+
+def test_what_a_hook_dispatches_after_a_superseded_turn_is_put(runs: Runs) -> None:
+    """C9: it follows from the run, which was; not from the commit, which was refused."""
+    two.options(idempotency_key="t").dispatch().raise_for_error()
+    wake = WakeUp("runs.two/t", "runs.two", "default", None, b"{}")
+    statuses: list[str] = []
+
+    def audit(run: Run, outcome: Outcome) -> None:
+        if run.task.name.startswith("runs.two"):
+            statuses.append(charge.dispatch(9).status)
+
+    hooks.after_run(audit)
+    try:
+        first = runs.ran(*runs.exchange())
+        runs.dispatcher.dispatch(turn_request(wake)).raise_for_error()
+        second = runs.ran(*runs.exchange())
+    finally:
+        hooks.remove(audit)
+
+    jobs = runs.exchange(first, second, limit=9)
+
+    assert statuses == ["deferred", "deferred"]
+    assert [job.task for job in jobs] == ["runs.charge", "runs.charge"]
 
 
 @pytest.mark.parametrize(("what", "then"), [("signal", "COMPLETED"), ("cancel", "CANCELLED")])
