@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -56,6 +57,17 @@ REFUSED_FOR_GOOD = frozenset(
 """Refusals for what the request itself is. Of all others it is tried again, for as long as it
 takes: what is down, full, closed to us or wrongly deployed (no such queue, no such dispatcher) is
 mended by people, and no fault of the workflow."""
+
+TAKEN = Failure(
+    "the idempotency key of the step is that of other work, which does not answer it: "
+    "give the step another, or none",
+    category="conflict",
+    attempts=0,
+)
+"""Answer to a step that its dispatcher takes for other work."""
+
+REQUEST_ID = re.compile("[0-9a-f]{32}")
+"""Ids as the library gives them: a backend may have names of its own, which tell nothing."""
 
 _pauses: dict[str, float] = {}
 """The last pause of each dispatcher that does not take work: it doubles until one is taken."""
@@ -167,7 +179,15 @@ def _has_left(
         return _is_refused(journal, record, command, failure)
     if response.status is DispatchStatus.DUPLICATE and command.kind is EntryKind.CHILD:
         return _child_was_there(journal, record, command)
+    if response.status is DispatchStatus.DUPLICATE and command.kind is EntryKind.STEP:
+        return not _is_others(response) or _is_answered(journal, record, command, TAKEN)
     return response.ok or response.status is DispatchStatus.FAILED
+
+
+def _is_others(response: DispatchResponse) -> bool:
+    """Tell whether a key is that of another request, as far as the backend names it."""
+    known = response.task_id
+    return known not in (None, response.request_id) and bool(REQUEST_ID.fullmatch(known or ""))
 
 
 def _is_refused(journal: Journal, record: Record, command: Command, failure: Failure) -> bool:

@@ -129,11 +129,12 @@ def test_a_child_whose_key_is_known_is_answered_for(runs: Runs, number: int) -> 
     assert runs.journal.unsent(record.id, timeout=T) == []
 
 
-def test_a_step_that_is_refused_for_its_key_fails(runs: Runs) -> None:
-    """C10: the key stands for other arguments."""
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_step_whose_key_is_that_of_other_work_fails(runs: Runs, number: int) -> None:
+    """C10: of equal and of other arguments; that work does not answer."""
     charge.options(idempotency_key="c").dispatch(1).raise_for_error()
 
-    keyed.options(idempotency_key="k").dispatch(2).raise_for_error()
+    keyed.options(idempotency_key="k").dispatch(number).raise_for_error()
     runs.all()
 
     record = runs.journal.look("runs.keyed/k", timeout=T)
