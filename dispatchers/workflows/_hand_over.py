@@ -19,7 +19,6 @@ from dispatchers._errors import (
 from dispatchers._journal.errors import JournalError
 from dispatchers._journal.failure import Failure
 from dispatchers._journal.protocol import Journal
-from dispatchers._journal.rules import request_id
 from dispatchers._journal.values import Answer, Command, EntryKind, Record, Status
 from dispatchers._models.envelope import decode
 from dispatchers._models.request import DispatchRequest
@@ -158,14 +157,11 @@ def _request(
     record: Record, command: Command, request: DispatchRequest | None = None
 ) -> DispatchRequest:
     """Return the request of a command, with the trace of the execution's start."""
+    # Under the id that was recorded, whatever was resumed since: it may have left already.
     request = request or decode(command.body or b"")
-    changes: dict[str, object] = {}
-    if record.headers not in (b"", b"{}"):
-        changes["headers"] = {**from_json(record.headers), **request.headers}
-    if record.generation and request.id == request_id(record.id, command.number):
-        # A version before this gave every command the id of the first generation.
-        changes["id"] = request_id(record.id, command.number, record.generation)
-    return request.replace(**changes) if changes else request
+    if record.headers in (b"", b"{}"):
+        return request
+    return request.replace(headers={**from_json(record.headers), **request.headers})
 
 
 def _has_left(

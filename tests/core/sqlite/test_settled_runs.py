@@ -15,7 +15,7 @@ from dispatchers._worker.run import Run
 from dispatchers._worker.runner import RunSettings, run_envelope
 from dispatchers._worker.waking import turn_request
 from dispatchers.backends.sqlite import SQLiteDispatcher
-from dispatchers.journals import Commit, EntryKind, Refusal, Turn, WakeUp
+from dispatchers.journals import Commit, EntryKind, JournalError, Refusal, Turn, WakeUp
 from dispatchers.sqlite import Finish, Job, SQLiteJournal, SQLiteStore
 from dispatchers.sqlite._effects import collecting
 from dispatchers.sqlite._settled_journal import SettledJournal
@@ -66,6 +66,13 @@ async def sender(what: str) -> int:
     response = go.send(two, "t", 3) if what == "signal" else two.cancel("t")
     assert response.status == "deferred"
     return await charge.step(1)
+
+
+@workflow(name="runs.asker")
+async def asker() -> int:
+    """Tell another execution something, and await an answer."""
+    go.send(two, "t", 3)
+    return await go.receive()
 
 
 class Runs:
@@ -157,6 +164,31 @@ def test_the_start_whose_turn_did_not_see_all_takes_another(runs: Runs) -> None:
 
     assert step.task == "runs.charge"
     assert runs.journal.look(runs_id, timeout=T) is not None
+
+
+def test_what_leaves_again_after_a_resume_is_known(runs: Runs) -> None:
+    """K8, D6: it had left before the end, and was not noted: its id is the same."""
+    as_seen_by_run.set(None)
+    real, runs.journal.sent = runs.journal.sent, _not_noted  # type: ignore[method-assign]
+    asker.options(idempotency_key="a").dispatch().raise_for_error()
+    runs.all()
+    runs.journal.sent = real  # type: ignore[method-assign]
+    runs.journal.terminate("runs.asker/a", "by hand", at=time.time(), timeout=T)
+    woken = runs.journal.resume("runs.asker/a", number=None, at=time.time(), timeout=T).wake
+    assert woken is not None
+    assert [each.command.number for each in runs.journal.unsent("runs.asker/a", timeout=T)] == [1]
+
+    with runs.journal.database.transaction(timeout=T) as connection:
+        connection.execute("UPDATE unsent SET next_try = 0")
+    runs.dispatcher.dispatch(turn_request(woken)).raise_for_error()
+    runs.all()
+
+    assert [each.kind.name for each in runs.journal.entries("runs.two/t", timeout=T)] == ["SIGNAL"]
+    assert runs.journal.unsent("runs.asker/a", timeout=T) == []
+
+
+def _not_noted(*args: Any, **values: Any) -> None:
+    raise JournalError("the journal is down")
 
 
 def test_what_a_hook_dispatches_after_a_superseded_turn_is_put(runs: Runs) -> None:
