@@ -18,7 +18,7 @@ from dispatchers._worker.waking import TURN
 from dispatchers.sqlite._collecting import current
 from dispatchers.sqlite._records import NewJob
 
-__all__ = ["Collecting", "Collector", "Effects", "FollowUp"]
+__all__ = ["Collector", "Effects", "FollowUp", "collecting"]
 
 
 class FollowUp(NamedTuple):
@@ -173,7 +173,7 @@ class Collector:
         return Effects(*self._change, self._sent, self._follow).packed()
 
 
-class Collecting:
+class collecting:  # noqa: N801 - read as a function, after `with`
     """Collects the effects of the runs in a block.
 
     No generator: each run passes here, and one would cost a tenth of a short run.

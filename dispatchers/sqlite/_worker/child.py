@@ -33,7 +33,7 @@ from dispatchers._worker.run import Run
 from dispatchers._worker.runner import RunSettings, killed, run_envelope
 from dispatchers._worker.settings import run_settings
 from dispatchers._worker.signals import ignore_signals
-from dispatchers.sqlite._effects import Collecting
+from dispatchers.sqlite._effects import collecting
 from dispatchers.sqlite._settled_journal import seen_by_runs
 from dispatchers.sqlite._worker.ipc import ATTEMPT, NUMBER, SECONDS, Frame, Kind, Parser, frame
 
@@ -121,7 +121,7 @@ class Child:
         self._number, self._announced = number, False
         work = self._execute if kind == Kind.RUN else self._classify
         try:
-            with Collecting(self._path) as collector:
+            with collecting(self._path) as collector:
                 outcome = work(payload[ATTEMPT.size :], attempt, deliveries)
         except BaseException as exc:  # noqa: BLE001 - a task that exits must not end the process
             # Before the outcome: once it is sent, the worker may end this process.

@@ -31,7 +31,7 @@ from dispatchers.journals import (
     rules,
 )
 from dispatchers.sqlite import Finish, Job, SQLiteJournal, SQLiteStore
-from dispatchers.sqlite._effects import Collecting, Effects
+from dispatchers.sqlite._effects import Effects, collecting
 from dispatchers.sqlite._settled_journal import SettledJournal
 from dispatchers.workflows import _turn, workflow
 from dispatchers.workflows._cache import LiveCache
@@ -93,7 +93,7 @@ class Place:
 
     def turned(self, *commands: Command, **values: Any) -> bytes:
         """A turn as the child takes it; returns its effects."""
-        with Collecting(self.path) as collector:
+        with collecting(self.path) as collector:
             turn = self.peeked(values.pop("execution", ID))
             seen = turn.record.head
             commit = Commit(time.time(), seen, commands, **values)
@@ -108,7 +108,7 @@ class Place:
 
     def answered(self, number: int, execution: str = ID) -> bytes:
         """A step as the child runs it; returns its effects."""
-        with Collecting(self.path) as collector:
+        with collecting(self.path) as collector:
             assert not self.seen.is_answered(execution, number, timeout=T)
             answered = self.seen.answer(execution, number, done(), timeout=T)
             assert isinstance(answered.wake, WakeUp)
@@ -251,7 +251,7 @@ class Child:
 
     def turned(self, execution: str) -> bytes:
         """Take a turn; returns its effects."""
-        with Collecting(self.path) as collector:
+        with collecting(self.path) as collector:
             self.recorded(execution)
             return collector.packed()
 
@@ -376,7 +376,7 @@ def test_an_answer_of_what_was_forgotten_meanwhile_is_dropped(place: Place, capl
     place.begun()
     turn = place.job(turn_request())
     (charge,) = place.jobs(settled(turn, place.turned(step(1))))
-    with Collecting(place.path) as collector:
+    with collecting(place.path) as collector:
         former = rules.request_id(ID, 1)
         assert not place.seen.is_answered(ID, 1, source=former, timeout=T)
         assert place.seen.answer(ID, 1, done()._replace(source=former), timeout=T).first
@@ -414,7 +414,7 @@ def test_the_end_of_a_child_wakes_its_parent(place: Place) -> None:
     turn = place.job(turn_request())
     (charge,) = place.jobs(settled(turn, place.turned(step(1))))
     place.begun("shop.pay/1", parent=ID, parent_number=1)
-    with Collecting(place.path) as collector:
+    with collecting(place.path) as collector:
         taken = place.peeked("shop.pay/1")
         commit = Commit(time.time(), 0, status=Status.COMPLETED, output=b"2")
         committed = place.seen.commit(taken, commit, timeout=T)
@@ -436,7 +436,7 @@ def test_a_local_step_is_recorded_at_once(place: Place) -> None:
     place.look()
     local = Command(1, EntryKind.LOCAL, "rate", b"d")
 
-    with Collecting(place.path) as collector:
+    with collecting(place.path) as collector:
         turn = place.peeked()
         commit = Commit(time.time(), 0, [local], [(1, done())])
         found: list[Any] = []
@@ -456,7 +456,7 @@ def test_a_turn_held_by_another_process_is_refused(place: Place) -> None:
     place.begun()
     assert isinstance(place.journal.take(ID, "other", wakeup="x", after=0, timeout=T), Turn)
 
-    with Collecting(place.path):
+    with collecting(place.path):
         found = place.seen.take(ID, "o", wakeup="w", after=0, timeout=T)
 
     assert found is Refusal.HELD
@@ -469,7 +469,7 @@ def test_work_for_another_dispatcher_leaves_after_the_commit(place: Place, tmp_p
     elsewhere = SQLiteDispatcher(path=tmp_path / "other.db", alias="other")
     command = step(1)._replace(route="other")
 
-    with override(default=place.dispatcher, other=elsewhere), Collecting(place.path) as collector:
+    with override(default=place.dispatcher, other=elsewhere), collecting(place.path) as collector:
         commit = Commit(time.time(), 0, [command])
         place.seen.commit(place.peeked(), commit, timeout=T)
         assert elsewhere.dispatch(DispatchRequest(task="shop.charge")).status == "accepted"
@@ -481,7 +481,7 @@ def test_work_for_another_dispatcher_leaves_after_the_commit(place: Place, tmp_p
 
 def test_a_handlers_own_dispatch_is_not_held(place: Place) -> None:
     """C3: only what follows from a change of the journal waits for the settlement."""
-    with Collecting(place.path) as collector:
+    with collecting(place.path) as collector:
         response = place.dispatcher.dispatch(DispatchRequest(task="shop.mail"))
 
     assert response.status == "accepted"
