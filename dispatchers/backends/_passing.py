@@ -20,9 +20,9 @@ from dispatchers._models.base import build
 from dispatchers._models.capabilities import Capabilities
 from dispatchers._models.fields import as_tuple
 from dispatchers._models.request import DispatchRequest
-from dispatchers._models.response import DispatchResponse, DispatchStatus, PassedOver
+from dispatchers._models.response import DispatchResponse, PassedOver
 from dispatchers._runtime.awaited_call import AwaitedCall
-from dispatchers.backends._passage import INCAPABLE, Passage
+from dispatchers.backends._passage import INCAPABLE, REJECTED, UNKNOWN, Passage
 
 __all__ = ["MOVES", "Categories", "PassingDispatcher", "Unwaived", "members_named"]
 
@@ -189,9 +189,8 @@ class PassingDispatcher(BaseDispatcher):
         last = (able or [each.error for each in passed])[-1]
         again = any(each.error.retryable for each in passed)
         error = build(type(last), {**last.__dict__, "retryable": again})
-        rejected = DispatchStatus.REJECTED
         response = unsent(
-            self.alias, self.name, request, rejected, error, None, monotonic() - started
+            self.alias, self.name, request, REJECTED, error, None, monotonic() - started
         )
         return build(DispatchResponse, {**response.__dict__, "passed": passed})
 
@@ -219,7 +218,7 @@ def _results(passage: Passage) -> list[Sent | Exception]:
 
 
 def _result(answer: DispatchResponse | tuple[PassedOver, ...]) -> Sent | Exception:
-    if not isinstance(answer, DispatchResponse) or answer.status is DispatchStatus.UNKNOWN:
+    if not isinstance(answer, DispatchResponse) or answer.status is UNKNOWN:
         return _NotTakenError(answer)
     taken = _Taken(answer.task_id, answer.status, error=answer.error, exception=answer.exception)
     taken.response = answer
@@ -234,5 +233,7 @@ def _first(results: Sequence[Sent | Exception]) -> Sent:
 
 
 def _timed(response: DispatchResponse, started: float) -> DispatchResponse:
-    values = {**response.__dict__, "elapsed": monotonic() - started}
-    return build(DispatchResponse, values, response.__pydantic_private__)
+    """Return a response that the passage made for this answer, with the time of all members."""
+    # Written into it, frozen as it is: no caller has it yet.
+    response.__dict__["elapsed"] = monotonic() - started
+    return response

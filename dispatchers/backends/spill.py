@@ -46,6 +46,8 @@ from dispatchers.sqlite._held import Bounds, HeldRows, NewRow
 
 __all__ = ["SpillDispatcher", "SpillOptions"]
 
+DEFERRED = DispatchStatus.DEFERRED
+
 UNITS = {
     "": 1,
     "b": 1,
@@ -132,7 +134,7 @@ class _File(BaseDispatcher):
             for request, body in items
         ]
         self._rows.put(rows, timeout=timeout)
-        held = DispatchStatus.DEFERRED
+        held = DEFERRED
         return [Sent(row.id, held, confirmed=True, durable=True) for row in rows]
 
     def _category(self, exc: Exception) -> ErrorCategory | None:
@@ -232,7 +234,7 @@ class SpillDispatcher(PassingDispatcher):
         taken = [each for each in answers if isinstance(each, Sent)]
         # Once without, for what an earlier process may have left.
         left, self._looked = not self._looked and Path(self.options.path).exists(), True
-        if left or any(each.status is DispatchStatus.DEFERRED for each in taken):
+        if left or any(each.status is DEFERRED for each in taken):
             self.forwarder.start()
         elif taken and self.forwarder.is_pausing:
             self.forwarder.wake()
