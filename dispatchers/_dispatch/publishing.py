@@ -141,6 +141,8 @@ class PublishingDispatcher(BaseDispatcher, Generic[M]):
 
     def _packs(self, messages: Sequence[M]) -> list[list[int]]:
         """Return the places of the messages that go in one call each."""
+        if len(messages) == 1:  # the usual dispatch
+            return [[0]]
         most, limit = self.batch_size or len(messages), self.batch_bytes
         full: list[list[int]] = []
         filling: dict[Hashable, tuple[list[int], int]] = {}
