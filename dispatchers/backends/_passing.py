@@ -235,5 +235,5 @@ def _first(results: Sequence[Sent | Exception]) -> Sent:
 def _timed(response: DispatchResponse, started: float) -> DispatchResponse:
     """Return a response that the passage made for this answer, with the time of all members."""
     # Written into it, frozen as it is: no caller has it yet.
-    response.__dict__["elapsed"] = monotonic() - started
+    vars(response)["elapsed"] = monotonic() - started
     return response
