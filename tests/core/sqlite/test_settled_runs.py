@@ -17,7 +17,7 @@ from dispatchers._worker.waking import turn_request
 from dispatchers.backends.sqlite import SQLiteDispatcher
 from dispatchers.journals import Commit, EntryKind, JournalError, Refusal, Turn, WakeUp
 from dispatchers.sqlite import Finish, Job, SQLiteJournal, SQLiteStore
-from dispatchers.sqlite._effects import Collecting
+from dispatchers.sqlite._effects import collecting
 from dispatchers.sqlite._settled_journal import SettledJournal
 from dispatchers.sqlite._worker.settlement import settlement
 from dispatchers.workflows import Signal, workflow
@@ -93,7 +93,7 @@ class Runs:
 
     def ran(self, job: Job) -> Finish:
         """Run a job; its settlement."""
-        with Collecting(self.dispatcher._store.path) as collector:
+        with collecting(self.dispatcher._store.path) as collector:
             outcome = run_envelope(
                 job.body, attempt=job.attempt, deliveries=job.deliveries, settings=RunSettings()
             )
@@ -256,7 +256,7 @@ def test_a_turn_is_held_while_it_is_being_taken(runs: Runs) -> None:
         return real(turn, *args, **values)
 
     runs.journal.take_and_commit = slow  # type: ignore[method-assign]
-    with Collecting(runs.dispatcher._store.path):
+    with collecting(runs.dispatcher._store.path):
         turn = runs.seen.take("runs.two/t", "o", wakeup="w", after=0, timeout=T)
         assert not isinstance(turn, Refusal)
         runs.seen.commit(turn, Commit(time.time(), 0, keep=True), timeout=T)
