@@ -39,10 +39,13 @@ def key() -> str:
 
 
 @pytest.fixture
-def proxy(shared_redis: str) -> Iterator[FaultProxy]:
+def proxy(shared_redis: str, key: str) -> Iterator[FaultProxy]:
     place = urlsplit(shared_redis)
     with FaultProxy(place.hostname, place.port) as opened:
         yield opened
+    # Now: what it held back may arrive when it is closed.
+    with client_library.Redis.from_url(shared_redis) as client:
+        client.delete(key)
 
 
 @pytest.fixture
