@@ -183,7 +183,7 @@ class AnswersEach:
 
     def test_a_batch_in_order_stops_at_a_failure(self, harness: Harness, journal: Journal) -> None:
         """C3, C9: nothing leaves after what may be dispatched again; what never can, stops none."""
-        dispatcher = harness.dispatcher(queues=["mail"])
+        dispatcher = harness.dispatcher(queues=[harness.queue_name("mail")])
         note = tasks.note.request(journal.path)
         unknown = tasks.note.options(queue="mial").request(journal.path)
         never: Any = "no request"
