@@ -30,9 +30,11 @@ UPDATE jobs SET state = 4, finished_at = :now, deliveries = :deliveries, reason 
 WHERE seq = :seq
 """
 # The same for jobs that are still claimed, whose number is the answer.
-_HELD = "seq = ?1 AND EXISTS (SELECT 1 FROM running WHERE seq = ?1 AND fence = ?2)"
+_HELD = """
+seq = ? AND EXISTS (SELECT 1 FROM running WHERE running.seq = jobs.seq AND running.fence = ?)
+"""
 _DONE_HELD = f"""
-UPDATE jobs SET state = 2, body = NULL, finished_at = ?3, fence = ?2 WHERE {_HELD}
+UPDATE jobs SET state = 2, body = NULL, finished_at = ?, fence = ? WHERE {_HELD}
 """
 _FORGET_HELD = f"DELETE FROM jobs WHERE {_HELD}"
 _WAS_DONE = "SELECT 1 FROM jobs WHERE seq = ? AND fence = ? AND state = 2"
@@ -94,7 +96,8 @@ def _settle_done(
     """Record the usual end; together, as a call for each costs as much as what it does."""
     claims = [_claim(finish) for finish in done]
     if keep:
-        held = connection.executemany(_DONE_HELD, [(*claim, now) for claim in claims]).rowcount
+        rows = [(now, fence, seq, fence) for seq, fence in claims]
+        held = connection.executemany(_DONE_HELD, rows).rowcount
     else:
         held = connection.executemany(_FORGET_HELD, claims).rowcount
     if held == len(done):
