@@ -84,7 +84,7 @@ class Work:
             counts = self.held.end(status, value=value, error=error)
         else:
             row = _task_results.end(self.result.id, status, owner="", value=value, error=error)
-            counts, self.held = row is not None, row and Held(row, "")
+            counts, self.held = row is not None, None if row is None else Held(row, "")
         if self.held is None:
             self.result.refresh()
         self.read()
