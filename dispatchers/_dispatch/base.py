@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from abc import abstractmethod
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from functools import cached_property, partial
 from time import monotonic
 from typing import Any, ClassVar, final
@@ -158,14 +158,7 @@ class BaseDispatcher(ConfiguredBackend):
         is `REJECTED`, the rest has its own answers.
         """
         try:
-            notice_fork()
-            batch = self._new_batch()
-            for items in batch.chunks(requests):
-                try:
-                    batch.take(self._send_batch(items, self._time_for(batch)))
-                except Exception as exc:  # noqa: BLE001 - C1
-                    batch.fail(exc)
-            return self._announced(batch)
+            return self._in_chunks(requests, self._send_batch)
         except Exception:  # noqa: BLE001 - C1: no stack or memory is left to answer with
             return ALL_UNKNOWN
 
@@ -192,16 +185,25 @@ class BaseDispatcher(ConfiguredBackend):
         first of them is not tried, and rejected.
         """
         try:
-            notice_fork()
-            batch = self._new_batch(in_order=True)
-            for items in batch.chunks(requests):
-                try:
-                    batch.take(self._sent_in_order(items, self._time_for(batch)))
-                except Exception as exc:  # noqa: BLE001 - C1
-                    batch.fail(exc)
-            return self._announced(batch)
+            return self._in_chunks(requests, self._sent_in_order, in_order=True)
         except Exception:  # noqa: BLE001 - C1: no stack or memory is left to answer with
             return ALL_UNKNOWN
+
+    def _in_chunks(
+        self,
+        requests: Iterable[DispatchRequest],
+        send: Callable[[Sequence[Item], float], Sequence[Sent | Exception]],
+        *,
+        in_order: bool = False,
+    ) -> DispatchResponses:
+        notice_fork()
+        batch = self._new_batch(in_order=in_order)
+        for items in batch.chunks(requests):
+            try:
+                batch.take(send(items, self._time_for(batch)))
+            except Exception as exc:  # noqa: BLE001 - C1
+                batch.fail(exc)
+        return self._announced(batch)
 
     def close(self, timeout: float = 5.0) -> int:
         """Finish what is under way within `timeout` seconds, then refuse further requests.
