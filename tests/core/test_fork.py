@@ -2,47 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 import mmap
-import os
-import subprocess
 import sys
-import textwrap
-from collections.abc import Callable
 
 import pytest
 
-from dispatchers._runtime.fork import Generation, _AskedGeneration, new_generation
+from dispatchers._runtime.fork import _AskedGeneration, new_generation
+
+from .forking import ran
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="cannot fork")
-BEGIN = """
-    import os, sys, threading, time, importlib.abc, importlib.util
-    import dispatchers
-
-    begun = threading.Event()
-
-    def forked_during(slow, then):
-        thread = threading.Thread(target=slow)
-        thread.start()
-        begun.wait()
-        child = os.fork()
-        if child == 0:
-            then()
-            os._exit(7)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-"""
-
-
-def ran(script: str) -> str:
-    """What a program prints."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(BEGIN) + textwrap.dedent(script)],
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=True,
-    )
-    return done.stdout
 
 
 def test_a_child_forked_during_an_import_works() -> None:
@@ -144,8 +113,6 @@ def test_a_fork_waits_for_no_other_thread() -> None:
 def test_a_fork_that_python_did_not_see_is_noticed() -> None:
     """C8: a server that forks in C (uWSGI) has children with threads and locks of their own."""
     script = """
-        import ctypes
-
         @dispatchers.task
         def work() -> None: done.set()
 
@@ -153,11 +120,11 @@ def test_a_fork_that_python_did_not_see_is_noticed() -> None:
         done = threading.Event()
         assert work.dispatch().ok and done.wait(10)
         done = threading.Event()
-        child = ctypes.PyDLL(None).fork()
+        child = fork_in_c()
         if child == 0:
             ok = work.dispatch().ok and done.wait(10)
             os._exit(7 if ok else 1)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        print(exit_code_of(child))
     """
 
     assert ran(script) == "7\n"
@@ -166,16 +133,14 @@ def test_a_fork_that_python_did_not_see_is_noticed() -> None:
 def test_figures_and_checks_work_after_a_fork_that_python_did_not_see() -> None:
     """C8: what needs threads has threads of its own there, though nothing was dispatched yet."""
     script = """
-        import ctypes
-
         dispatchers.configure({"targets": {"t": {"default": {"backend": "thread"}}}}, target="t")
         queue = dispatchers.get_dispatcher()
         assert len(queue.stats()) == 1
-        child = ctypes.PyDLL(None).fork()
+        child = fork_in_c()
         if child == 0:
             queue.check(contact=True)
             os._exit(7 if len(queue.stats()) == 1 else 1)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        print(exit_code_of(child))
     """
 
     assert ran(script) == "7\n"
@@ -193,7 +158,6 @@ def test_figures_and_checks_work_after_a_fork_that_python_did_not_see() -> None:
 def test_each_kind_of_thread_notices_a_fork_that_python_did_not_see(used: str) -> None:
     """C8: an endpoint in a server that forks in C uses its stores before it dispatches."""
     script = f"""
-        import ctypes
         from dispatchers._runtime.guard import Guard
         from dispatchers._runtime.loop_thread import bridge
         from dispatchers._runtime.to_thread import Threads
@@ -202,43 +166,39 @@ def test_each_kind_of_thread_notices_a_fork_that_python_did_not_see(used: str) -
 
         guard, threads = Guard("g"), Threads(1, "t")
         {used}
-        child = ctypes.PyDLL(None).fork()
+        child = fork_in_c()
         if child == 0:
             try:
                 {used}
             except BaseException:
                 os._exit(1)
             os._exit(7)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        print(exit_code_of(child))
     """
 
     assert ran(script) == "7\n"
 
 
-@pytest.fixture(params=["wiped", "asked"])
-def generation(request: pytest.FixtureRequest) -> Generation:
-    """A generation of each kind; the kernel's own where there is one."""
-    return new_generation() if request.param == "wiped" else _AskedGeneration()
-
-
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-@pytest.mark.parametrize("way", ["python", "native"])
-def test_a_generation_is_zero_in_a_child(generation: Generation, way: str) -> None:
+@pytest.mark.parametrize("fork", ["os.fork", "fork_in_c"])
+@pytest.mark.parametrize("kind", ["new_generation", "_AskedGeneration"])
+def test_a_generation_is_zero_in_a_child(kind: str, fork: str) -> None:
     """C8: also in the child of a child, and with any way to fork."""
-    fork: Callable[[], int] = os.fork if way == "python" else ctypes.PyDLL(None).fork
-    generation[0] = 1
+    script = f"""
+        from dispatchers._runtime.fork import {kind}
 
-    def child_sees(then: Callable[[], int]) -> int:
-        if not (child := fork()):
-            os._exit(then())
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        def child_sees(then):
+            return exit_code_of(child) if (child := {fork}()) else os._exit(then())
 
-    def in_child() -> int:
-        was, generation[0] = generation[0], 2
-        return 10 * was + generation[0] + 100 * child_sees(lambda: generation[0])
+        def in_child():
+            was, generation[0] = generation[0], 2
+            return 10 * was + generation[0] + 100 * child_sees(lambda: generation[0])
 
-    assert child_sees(in_child) == 2
-    assert generation[0] == 1
+        generation = {kind}()
+        generation[0] = 1
+        print(child_sees(in_child), generation[0])
+    """
+
+    assert ran(script) == "2 1\n"
 
 
 def test_a_child_is_of_another_generation_than_its_parent() -> None:
@@ -251,7 +211,7 @@ def test_a_child_is_of_another_generation_than_its_parent() -> None:
             if not (child := os.fork()):
                 other = generation[0] not in (0, before)
                 os._exit(7 if other and (not depth or child_is_another(depth - 1)) else 1)
-            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+            return exit_code_of(child) == 7
 
         print(child_is_another(2))
     """
@@ -275,7 +235,6 @@ def test_a_system_that_takes_any_advice_is_not_relied_on(monkeypatch: pytest.Mon
 def test_a_handler_that_notices_a_fork_has_not_forked() -> None:
     """C8: a worker that a C program forked goes on after its first run, which dispatched."""
     script = """
-        import ctypes
         from dispatchers._models.envelope import encode
         from dispatchers._worker.runner import run_envelope
 
@@ -286,10 +245,10 @@ def test_a_handler_that_notices_a_fork_has_not_forked() -> None:
         def outer() -> None: assert inner.dispatch().ok
 
         body = encode(outer.request())
-        if (child := ctypes.PyDLL(None).fork()) == 0:
+        if (child := fork_in_c()) == 0:
             outcome = run_envelope(body)
             os._exit(7 if outcome.action == "done" else 1)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        print(exit_code_of(child))
     """
 
     assert ran(script) == "7\n"

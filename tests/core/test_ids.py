@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from dispatchers.delivery import new_id
+
+from .forking import ran
 
 MANY = 600
 """More than are fetched from the system at a time."""
@@ -30,22 +29,19 @@ def test_ids_are_unique_over_threads():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="it cannot fork")
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-@pytest.mark.parametrize("way", ["python", "native"])
-def test_a_child_has_ids_of_its_own(way: str):
+@pytest.mark.parametrize("fork", ["os.fork", "fork_in_c"])
+def test_a_child_has_ids_of_its_own(fork: str):
     """C8: what a parent has fetched is not handed out by a child, too; Python saw one fork only."""
-    fork: Callable[[], int] = os.fork if way == "python" else ctypes.PyDLL(None).fork
-    new_id()
-    read, write = os.pipe()
+    script = f"""
+        from dispatchers.delivery import new_id
 
-    if not (child := fork()):
-        os.write(write, " ".join(chance(new_id()) for _ in range(100)).encode())
-        os._exit(0)
-    os.waitpid(child, 0)
-    theirs = set(os.read(read, 65536).decode().split())
-    os.close(read)
-    os.close(write)
-    mine = {chance(new_id()) for _ in range(100)}
+        new_id()
+        if child := {fork}():
+            exit_code_of(child)
+        print(*(new_id() for _ in range(100)), flush=True)
+    """
+
+    theirs, mine = ({*map(chance, line.split())} for line in ran(script).splitlines())
 
     assert len(theirs) == 100
     assert not mine & theirs

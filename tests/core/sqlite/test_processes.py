@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import os
 import subprocess
@@ -18,6 +17,8 @@ import pytest
 
 from dispatchers.sqlite import Database, Put, SQLiteStore, StoreUnavailableError
 from dispatchers.sqlite._lock_wait import Contention
+
+from ..forking import ran  # noqa: TID252 - as for the other cases
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 
@@ -255,27 +256,27 @@ def test_a_log_that_is_gone_is_not_written_to(desk: Any, companion: str) -> None
     assert seen.stdout == "2\n"
 
 
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs the C library's fork")
-def test_a_fork_that_python_does_not_see_is_noticed(desk: Any, store: SQLiteStore) -> None:
+def test_a_fork_that_python_does_not_see_is_noticed(desk: Any) -> None:
     """C8: servers written in C fork without Python's hooks; parent and child still work."""
-    store.put(desk.job("before"), timeout=1)
-    libc = ctypes.PyDLL(None)
+    script = """
+        from dispatchers.sqlite import NewJob, SQLiteStore
 
-    pid = libc.fork()
-    if pid == 0:
-        code = 1
-        try:
-            for number in range(20):
-                store.put(desk.job(f"child-{number}"), timeout=5)
-            code = 0
-        finally:
-            os._exit(code)
-    for number in range(20):
-        store.put(desk.job(f"parent-{number}"), timeout=5)
+        def put(job_id):
+            store.put(NewJob(job_id, task="shop.mail", queue="default", body=b"{}"), timeout=5)
 
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    store.close()
+        store = SQLiteStore(sys.argv[1])
+        put("before")
+        child = fork_in_c()
+        for number in range(20):
+            put(f"{'parent' if child else 'child'}-{number}")
+        if not child:
+            os._exit(7)
+        print(exit_code_of(child))
+        store.close()
+    """
+
+    assert ran(script, desk.path) == "7\n"
     assert desk.open().counts().ready == 41
 
 
