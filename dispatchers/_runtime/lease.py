@@ -56,7 +56,7 @@ class Watch:
             self._seen[name] = (mark, since, now + _KEPT + lease)
             self._seen.move_to_end(name)
             self._trim(now)
-        return since + lease - now
+        return lease - (now - since)  # in this order never more than the lease, as it is rounded
 
     def _trim(self, now: float) -> None:
         """Forget two at most, so that no look takes long."""

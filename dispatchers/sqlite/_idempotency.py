@@ -144,7 +144,7 @@ class SQLiteIdempotencyStore:
         if seen is None:
             connection.execute(_SEE, (key, mark, now))
             return ttl
-        return float(seen[0]) + ttl - now
+        return ttl - (now - float(seen[0]))
 
     def _change(self, sql: str, values: dict[str, object]) -> bool:
         with self._database.transaction(timeout=self._timeout) as connection:

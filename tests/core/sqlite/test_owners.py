@@ -44,6 +44,19 @@ def test_a_lease_runs_out_when_nothing_was_seen_for_its_length() -> None:
     assert (first, second, third, renewed) == (10.0, 1.0, -1.0, 10.0)
 
 
+def test_a_lease_never_lasts_longer_than_it_is() -> None:
+    """However its length and the time are rounded."""
+    clock = Clock()
+    watch = Watch(clock)
+    left = []
+
+    for number in range(1000):
+        clock.now = number / 7
+        left.append(watch.left("a", number, 60.3))
+
+    assert set(left) == {60.3}
+
+
 def test_watching_does_not_grow_without_bound() -> None:
     """What an observer remembers is bounded; the longest unseen goes first."""
     clock = Clock()
