@@ -37,7 +37,7 @@ from ._task_api import (
     task_enqueued,
     task_finished,
 )
-from ._task_options import Options
+from ._task_options import Options, wrong
 from ._task_results import FAILED, READY, Seen, WorkLostError, error_of
 from ._task_run import QUEUE, carried, found, run
 from ._task_work import Work, enqueuing, row_of, stored, worker_id
@@ -73,8 +73,8 @@ class DispatcherBackend(BaseTaskBackend):
         try:
             self.chosen = Options.model_validate(self.options)
         except ValidationError as exc:
-            wrong = "; ".join(f"{each['loc'][0]}: {each['msg']}" for each in exc.errors())
-            raise InvalidTaskBackend(f"settings.TASKS[{alias!r}]['OPTIONS']: {wrong}") from None
+            place = f"settings.TASKS[{alias!r}]['OPTIONS']"
+            raise InvalidTaskBackend(f"{place}: {wrong(exc)}") from None
         self._enqueued = count()
 
     @property
@@ -101,6 +101,8 @@ class DispatcherBackend(BaseTaskBackend):
             InvalidTask: The task does not fit this backend, or no worker could find it.
 
             TypeError: JSON cannot carry an argument, or would change it.
+
+            ConfigurationError: The dispatcher cannot be made.
 
             DispatchError: It could not be handed over, with the option `raise_errors`.
         """
@@ -201,14 +203,15 @@ class DispatcherBackend(BaseTaskBackend):
 
     @property
     def _capabilities(self) -> Capabilities:
-        # Read when asked for: tasks are declared while applications load, and a dispatcher that is
-        # configured wrongly is told by the checks.
+        # Read when asked for, as tasks are declared while applications load.
         if not apps.ready:
             _settings.install()
         try:
             return get_dispatcher(self.chosen.dispatcher).capabilities
         except ConfigurationError:
-            return Capabilities()
+            # Its cause is for the checks and `enqueue` to tell. A task that were refused here, for
+            # its priority, would keep both from being reached.
+            return Capabilities(delay=True, priority=True)
 
     def _request(
         self, task: Task[..., Any], args: list[Any], kwargs: dict[str, Any]
@@ -220,7 +223,11 @@ class DispatcherBackend(BaseTaskBackend):
         if not (queue or task.priority or due):
             return run.request(*given)
         eta = timezone.make_aware(due) if due and timezone.is_naive(due) else due
-        return run.options(queue=queue, priority=task.priority or None, eta=eta).request(*given)
+        try:
+            asked = run.options(queue=queue, priority=task.priority or None, eta=eta)
+            return asked.request(*given)
+        except ValidationError as exc:
+            raise InvalidTask(f"task {task.module_path!r}: {wrong(exc)}") from None
 
     def _keep(self, work: Work, request: DispatchRequest, *, runs: bool) -> None:
         """Write the row of a result; work that `runs` in this call is held for it at once."""

@@ -268,6 +268,19 @@ def test_what_the_dispatcher_lacks_is_refused_before_anything_is_sent(configured
     assert (KEPT, Row.objects.count()) == ([], 0)
 
 
+@pytest.mark.parametrize(
+    ("asked", "told"), [({"queue_name": "q" * 256}, "queue: "), ({"priority": True}, "priority: ")]
+)
+def test_what_no_request_can_carry_is_an_invalid_task(configured, asked, told):
+    """And is not told in the words of another library, nor with a value."""
+    configured("memory")
+
+    with pytest.raises(InvalidTask, match=told):
+        add.using(**asked).enqueue(1, 2)
+
+    assert Row.objects.count() == 0
+
+
 def test_what_a_task_asks_for_is_asked_of_the_dispatcher(configured):
     """Queue, priority, time; the queue that Django gives by default is left to the dispatcher."""
     configured("null")
@@ -853,12 +866,29 @@ def test_old_results_are_deleted(configured):
     assert [row.id for row in Row.objects.all()] == [waiting]
 
 
-def test_options_are_checked(configured):
-    """A wrong one is no default in silence."""
-    with pytest.raises(ImproperlyConfigured, match="leese: "):
-        configured("inline", leese=5)
-    with pytest.raises(ImproperlyConfigured, match="lease: "):
-        configured("inline", lease=0)
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"leese": 5}, "leese: unknown option; did you mean 'lease'"),
+        ({"lease": 0}, "lease: "),
+        ({"lease": "60"}, "lease: "),
+        ({"lease": True}, "lease: "),
+        ({"keep": math.inf}, "keep: "),
+        ({"lost_after": 1e300}, "lost_after: "),
+        ({"results": "no"}, "results: "),
+        (None, "must be a mapping"),
+        ([], "must be a mapping"),
+    ],
+)
+def test_options_are_checked(configured, options, told):
+    """A wrong one is no default in silence, and fails where the backend is made."""
+    table = {"BACKEND": OURS, "OPTIONS": options}
+
+    with (
+        override_settings(TASKS={"default": table}),
+        pytest.raises(ImproperlyConfigured, match=told),
+    ):
+        _ = task_backends["default"]
 
 
 def test_a_dispatcher_that_is_not_there_is_found_by_the_checks(configured):
@@ -866,9 +896,8 @@ def test_a_dispatcher_that_is_not_there_is_found_by_the_checks(configured):
     own = configured("inline", dispatcher="mail")
 
     assert [each.id for each in own.check()] == ["dispatchers.E004"]
-    assert own.supports_priority is False
-    with pytest.raises(ConfigurationError):
-        add.enqueue(1, 2)
+    with pytest.raises(ConfigurationError, match="mail"):
+        add.using(priority=5, run_after=timezone.now()).enqueue(1, 2)
     assert Row.objects.count() == 0
     assert configured("inline").check() == []
 
