@@ -58,6 +58,8 @@ class Beater:
         self._beating: set[Heartbeat] = set()
         self._waiting = 0
         self._sleeps_until = inf
+        self._refused = ""
+        """Why a thread could not be started."""
 
     def _after_fork(self) -> None:
         # The parent's heartbeats are renewed by the parent; its threads do not exist here.
@@ -82,12 +84,17 @@ class Beater:
             thread.start()
         except RuntimeError as exc:  # too many threads, or the end of the interpreter
             self._waiting -= 1
-            say(logging.ERROR, "leases are not renewed: no thread could be started: %s", exc)
+            self._refused = f"no thread could be started: {exc}"
+            if threading.main_thread().is_alive():
+                say(logging.ERROR, "leases are not renewed: %s", self._refused)
 
     def stop(self, beat: Heartbeat) -> None:
         """Renew `beat` no more."""
         with self._changed:
             self._beats.discard(beat)
+        # At the end of the interpreter most are done before a renewal is due: nothing is amiss.
+        if self._refused and beat.due < monotonic() and not threading.main_thread().is_alive():
+            say(logging.ERROR, "a lease was not renewed: %s", self._refused)
 
     def _run(self) -> None:
         while (beat := self._next()) is not None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
+
+import pytest
 
 from dispatchers import Heartbeat
 from dispatchers._runtime.heartbeat import Beater
@@ -72,3 +75,29 @@ def test_a_lost_lease_is_renewed_no_more():
     beater.stop(other)
     assert lost.lost
     assert asked == [1]
+
+
+@pytest.mark.parametrize(
+    ("main_lives", "interval", "told"),
+    [
+        (True, 60, ["leases are not renewed: no thread could be started: none left"]),
+        (False, 60, []),
+        (False, -1, ["a lease was not renewed: no thread could be started: none left"]),
+    ],
+)
+def test_a_thread_that_cannot_be_started_is_told_where_it_is_missed(
+    monkeypatch, caplog, main_lives, interval, told
+):
+    """From Python 3.12 on none starts while the interpreter ends; most leases need none then."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("none left")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    main = SimpleNamespace(is_alive=lambda: main_lives)
+    monkeypatch.setattr(threading, "main_thread", lambda: main)
+    beater = Beater()
+
+    beater.stop(beater.start(Heartbeat(lambda: True, interval)))
+
+    assert [each.getMessage() for each in caplog.records] == told
