@@ -204,7 +204,7 @@ class Forwarder:
         self.moved = 0
         """Rows that the last step settled."""
         self._woken = threading.Event()
-        self._put = False
+        self._put = self._back = False
         self._stopping = False
         self._thread: threading.Thread | None = None
         self._pause = 0.0
@@ -232,6 +232,7 @@ class Forwarder:
 
     def wake(self) -> None:
         """Try now: something was put into the store, or the backend is back."""
+        self._back = True
         self._woken.set()
         if self._thread is None:
             self.start()
@@ -369,9 +370,10 @@ class Forwarder:
         return Step.MOVED if self.moved else Step.WAITING
 
     def _taken(self) -> Sequence[HeldRow]:
-        now = monotonic()
-        for seq in [seq for seq, each in self._backoffs.items() if each.until <= now]:
-            self._backoffs[seq].waits = False
+        now, back, self._back = monotonic(), self._back, False
+        for each in self._backoffs.values():
+            if each.until <= now or (back and each.away):
+                each.waits = False
         waiting = {seq: each for seq, each in self._backoffs.items() if each.waits}
         lanes = {each.lane for each in waiting.values()} if self._in_lanes else ()
         limit = 1 if self._pause else self._batch
@@ -437,7 +439,8 @@ class Forwarder:
         fate = fate_of(response, never=self._never)
         if fate is Fate.STAYS:
             backoff = self._backoffs.setdefault(row.seq, _Backoff(row.lane))
-            backoff.again(away=_is_away(response))
+            away = _is_away(response)
+            backoff.again(self._longest_pause if away else LONGEST_BACKOFF, away=away)
         else:
             self._backoffs.pop(row.seq, None)
         return Settled(row, fate, request, reason_of(response), response)
@@ -453,9 +456,12 @@ class Forwarder:
             self._slow_down()
 
     def _slow_down(self) -> None:
+        self._pause = min(max(FIRST_PAUSE, self._pause * 2), self._longest_pause)
+
+    @property
+    def _longest_pause(self) -> float:
         breaker = self.to._breaker
-        longest = LONGEST_PAUSE if breaker is None else min(LONGEST_PAUSE, breaker.settings.reset)
-        self._pause = min(max(FIRST_PAUSE, self._pause * 2), longest)
+        return LONGEST_PAUSE if breaker is None else min(LONGEST_PAUSE, breaker.settings.reset)
 
     def _tell(self, settled: Sequence[Settled]) -> None:
         """Tell log and hooks the final answers."""
@@ -516,9 +522,9 @@ class _Backoff:
         self.away = False
         """True where it says nothing of the row itself."""
 
-    def again(self, *, away: bool) -> None:
-        """Wait once more, twice as long."""
-        self.until = monotonic() + min(FIRST_PAUSE * 2**self.tries, LONGEST_BACKOFF)
+    def again(self, longest: float, *, away: bool) -> None:
+        """Wait once more, twice as long, but no more than `longest` seconds."""
+        self.until = monotonic() + min(FIRST_PAUSE * 2**self.tries, longest)
         self.tries = min(self.tries + 1, 20)
         self.away, self.waits = away, True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Collection, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -283,6 +284,44 @@ def test_pauses_grow_up_to_the_breakers():
 
     assert pauses == [0.05, 0.1, 0.2, 0.4, 0.4, 0.4]
     assert len(broker.calls) == 1  # the breaker answers for the others
+
+
+@pytest.mark.parametrize(("reset", "most"), [(1.0, 1.0), (3600.0, 5.0)])
+def test_a_lane_is_tried_as_often_however_long_the_backend_is_away(monkeypatch, reset, most):
+    """O4, F10: its first row is the only probe that there is; each fifth second, or `reset`."""
+    now = [1000.0]
+    monkeypatch.setattr("dispatchers.forwarding.monotonic", lambda: now[0])
+    broker = Broker(refusing("r0"), breaker={"failures": 99, "reset": reset})
+    forwarder = Forwarder(Rows("a", "a"), broker)
+    tried = []
+    while now[0] < 1100.0:
+        before, step = len(broker.calls), forwarder.step()
+        tried += [now[0]] * (len(broker.calls) - before)
+        now[0] += forwarder._until_next(step)
+
+    assert max(later - earlier for earlier, later in pairwise(tried)) <= most
+
+
+def test_a_backend_that_is_said_to_be_back_is_tried_at_once(monkeypatch):
+    """F10: whatever its rows have to wait; those that were refused for themselves wait on."""
+    away = {"r0": ErrorCategory.UNAVAILABLE, "r1": ErrorCategory.THROTTLED}
+
+    def answer(request: DispatchRequest) -> None:
+        if category := away.get(request.id):
+            raise RejectedError(category, "not now")
+
+    rows, broker = Rows("a", "b"), Broker(answer)
+    forwarder = Forwarder(rows, broker)
+    monkeypatch.setattr(forwarder, "start", lambda: None)
+    forwarder.step()
+    for backoff in forwarder._backoffs.values():
+        backoff.until += 1000.0
+    away.clear()
+    forwarder.wake()
+    forwarder.step()
+    forwarder.step()
+
+    assert (broker.ids, list(rows.rows)) == (["r0", "r1", "r0"], [1])
 
 
 def test_when_it_is_back_all_go_on_at_once():

@@ -191,4 +191,5 @@ class Forwards:
 
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Try again soon what is refused."""
-    monkeypatch.setattr("dispatchers.forwarding.LONGEST_BACKOFF", PAUSE)
+    for longest in ("LONGEST_BACKOFF", "LONGEST_PAUSE"):
+        monkeypatch.setattr(f"dispatchers.forwarding.{longest}", PAUSE)
