@@ -106,12 +106,17 @@ def _say_if_readable(path: str) -> None:
         )
 
 
-# Bytes that have to be free: SQLite's log grows by a page for each row that is written.
-_NEEDED_SPACE = 1024 * 1024
+NEEDED_SPACE = 1024 * 1024
+"""Bytes that have to be free: SQLite's log grows by a page for each row that is written."""
 
 
-def check_space(path: str) -> None:
+def check_space(path: str, needed: int = NEEDED_SPACE) -> None:
     """Check that the file can grow.
+
+    Args:
+        path: The file.
+
+        needed: Bytes that have to be free besides those of the log, which is copied into the file.
 
     Raises:
         StoreFullError: Its file system is full.
@@ -120,7 +125,8 @@ def check_space(path: str) -> None:
         return
     found = os.statvfs(Path(path).parent)
     free = found.f_bavail * found.f_frsize
-    if free < _NEEDED_SPACE:
+    log = Path(f"{path}-wal")
+    if free < needed + (log.stat().st_size if log.exists() else 0):
         raise StoreFullError(
             f"the disk of {path!r} has {free} bytes left: free some, or choose another path"
         )

@@ -15,9 +15,10 @@ from dispatchers._models.envelope import read_header
 from dispatchers._models.outcome import Reason, RunFailure
 from dispatchers._runtime.leadership import Leadership
 from dispatchers._runtime.lease import Watch
-from dispatchers.forwarding import Fate, HeldRow, Settled, Source
+from dispatchers.forwarding import BATCH, Fate, HeldRow, Settled, Source
 
 from ._connection import Database
+from ._file import check_space
 from ._unchanged import Unchanged
 
 __all__ = ["Bounds", "HeldRows", "NewRow"]
@@ -26,6 +27,9 @@ TIMEOUT = 5.0
 """Seconds that the forwarder waits for others at the file."""
 BYTES = 32 * 1024 * 1024
 """Bytes of envelopes that are taken together; the first is taken whatever its size."""
+ROOM = 3 * 4096 * BATCH
+"""Bytes that are left on the disk for handing over: each row that is settled writes a page of the
+table and of two indexes."""
 
 # The totals are kept by triggers: to count a million rows for each that is added takes too long.
 _SCHEMA = (
@@ -141,6 +145,10 @@ class HeldRows(Leadership, Source):
 
             StoreError: It could not be written.
         """
+        # What is held has to leave even when nothing more fits: that writes to the file as well.
+        # To the log first, and then to the file.
+        size = 2 * sum(len(row.body) for row in rows)
+        check_space(self.database.path, ROOM + size)
         self._prepare(timeout)
         now = time.time()
         values = [(row.id, row.task, row.lane, row.deduplicate, now, row.body) for row in rows]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -221,6 +222,54 @@ def test_a_full_disk_is_told(made, broker):
         connection.execute(f"PRAGMA max_page_count = {pages}")
 
     response = made.dispatch(big())
+
+    assert (response.status, response.error.category) == (
+        DispatchStatus.REJECTED,
+        ErrorCategory.CAPACITY,
+    )
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of twenty megabytes, in memory."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=20m", "none", str(folder)]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as exc:
+        pytest.skip(f"needs the right to mount a file system: {exc}")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("size", [20_000, 300_000])
+def test_what_is_held_leaves_a_disk_that_is_full(small_disk, broker, size):
+    """O10, F7: handing over writes to the file as well, and nothing more fits by then."""
+    spill = at(small_disk, broker)
+    kept, last = 0, None
+    with broker.down():
+        while last is None or last.ok:
+            text = {"n": kept, "text": "x" * size}
+            batch = [DispatchRequest(task="shop.mail", payload=text) for _ in range(10)]
+            answers = spill.dispatch_many(batch)
+            kept, last = kept + sum(each.ok for each in answers), answers[-1]
+    drained(spill)
+
+    assert (last.status, last.error.category) == (DispatchStatus.REJECTED, ErrorCategory.CAPACITY)
+    assert len(got(broker)) == kept > 0
+    spill.close()
+
+
+def test_a_little_of_the_disk_is_left_for_handing_over(made, broker, monkeypatch):
+    """O10: also where no test may mount a file system."""
+
+    class Left:
+        f_bavail, f_frsize = 3, 4096
+
+    broker.down()
+    monkeypatch.setattr(os, "statvfs", lambda path: Left)
+    response = made.dispatch(request())
 
     assert (response.status, response.error.category) == (
         DispatchStatus.REJECTED,

@@ -22,6 +22,7 @@ from dispatchers.sqlite import (
     StoreFullError,
     _schema,
 )
+from dispatchers.sqlite._file import check_space
 from dispatchers.sqlite._schema import APPLICATION_ID, STEPS, prepare
 
 
@@ -264,3 +265,18 @@ def test_a_check_says_what_cannot_be_written(
     with pytest.raises(StoreFullError, match="12288 bytes left"):
         store.check(timeout=5)
     assert left == (0,)
+
+
+def test_the_log_has_to_fit_into_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is copied there; without the space for it the log would grow until nothing is left."""
+    path = tmp_path / "queue.db"
+
+    class Left:
+        f_bavail, f_frsize = 512, 4096
+
+    monkeypatch.setattr(os, "statvfs", lambda path: Left)
+    check_space(str(path))
+    Path(f"{path}-wal").write_bytes(bytes(2**20 + 1))
+
+    with pytest.raises(StoreFullError):
+        check_space(str(path))
