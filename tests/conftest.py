@@ -26,6 +26,11 @@ LONG = ("tests/docs/", "tests/adapters/", "tests/core/sqlite/", "tests/testing/"
 """Modules of processes and servers, few tests that take seconds each."""
 
 
+# Cases in files of their own say what they saw, as tests do.
+_folders = (each.name for each in Path(__file__).parent.iterdir() if each.is_dir())
+pytest.register_assert_rewrite(*(f"tests.{name}" for name in _folders))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Have pytest-xdist begin scopes in the order below, not with those of the most tests."""
     if hasattr(config.option, "loadscopereorder"):
