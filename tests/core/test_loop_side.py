@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from dispatchers._runtime.loop_side import side_of
+from dispatchers._runtime.loop_side import GRAIN, LoopSide, side_of
 
 PATIENCE = 30.0
 LONG = 1000.0
@@ -174,3 +176,41 @@ def test_thousands_of_limits_are_one_timer_of_the_loop():
     asyncio.run(main())
 
     assert len(made) == 1
+
+
+class Standing:
+    """A loop whose clock stands still but where a test moves it, and whose timers are noted."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.timers: list[tuple[float, Callable[[], object]]] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def call_at(self, when, ring, *given, context):
+        self.timers.append((when, lambda: context.run(ring, *given)))
+
+    def ring(self) -> float:
+        """Move the clock to the earliest timer, and let it ring; return when."""
+        self.timers.sort(key=lambda timer: timer[0])
+        self.now, ring = self.timers.pop(0)
+        ring()
+        return self.now
+
+
+def test_limits_that_pass_singly_ring_together_once_in_a_while():
+    """C8: a thousand calls that pass a thousandth of a second apart leave the loop its time."""
+    loop, passed, rings = Standing(), [], []
+    side = LoopSide(loop)  # type: ignore[arg-type]
+    for number in range(1000):
+        side.limit(number, number / 1000, lambda n=number: passed.append((n, loop.now)))
+
+    while loop.timers:
+        rings.append(loop.ring())
+
+    assert [number for number, _ in passed] == list(range(1000))
+    pauses = [later - earlier for earlier, later in itertools.pairwise(rings)]
+    assert min(pauses) >= GRAIN * 0.99
+    # Each within a grain of its time: far less than a deadline may be late (C2).
+    assert max(when - 100.0 - number / 1000 for number, when in passed) <= GRAIN

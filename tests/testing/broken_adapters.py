@@ -726,6 +726,15 @@ class TurnedRound(Together):
         return super()._send_many([(each, encode(each)) for each in turned], timeout=timeout)
 
 
+class OneTrace(Together):
+    """Gives the headers of the first of a shared call to all of them."""
+
+    def _send_many(self, items: Sequence[Item], *, timeout: float) -> Sequence[Sent | Exception]:
+        time.sleep(0.005)
+        traced = [request.replace(headers=items[0][0].headers) for request, _ in items]
+        return super()._send_many([(each, encode(each)) for each in traced], timeout=timeout)
+
+
 class CountsEach(SharingDispatcher):
     """Tells the breaker of each of those who shared a call that failed."""
 
@@ -1440,6 +1449,7 @@ BROKEN: dict[str, tuple[Callable[[], Harness], ...]] = {
     "test_neither_threads_nor_loops_starve": (shelf(ThreadsFirst), shelf(LoopsFirst)),
     "test_a_large_one_holds_up_no_small_ones": (lambda: SmallPatience(OneLine),),
     "test_each_is_told_in_the_context_of_its_caller": (shelf(Elsewhere),),
+    "test_each_of_many_at_once_carries_its_own_trace": (shelf(OneTrace),),
     "test_closing_lets_those_who_wait_be_sent": (plug(Slamming), plug(Undrained)),
     "test_a_child_forked_while_many_wait_sends_none_of_them": (plug(Inheriting),),
     "test_a_signal_handler_may_dispatch_beside_others": (shelf(Waiters),),

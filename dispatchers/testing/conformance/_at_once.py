@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
@@ -29,11 +29,19 @@ EACH = 6
 SHORT = 0.5
 """The deadline where nothing answers."""
 
-Dispatches = Callable[[Harness, BaseDispatcher, Sequence[DispatchRequest]], list[DispatchResponse]]
+
+class Dispatching(Protocol):
+    """Hands over one request, on a thread and on a loop."""
+
+    def dispatch(self, request: DispatchRequest, /) -> DispatchResponse: ...
+    def adispatch(self, request: DispatchRequest, /) -> Coroutine[Any, Any, DispatchResponse]: ...
+
+
+Dispatches = Callable[[Harness, Dispatching, Sequence[DispatchRequest]], list[DispatchResponse]]
 
 
 def _on_threads(
-    harness: Harness, dispatcher: BaseDispatcher, requests: Sequence[DispatchRequest]
+    harness: Harness, dispatcher: Dispatching, requests: Sequence[DispatchRequest]
 ) -> list[DispatchResponse]:
     del harness
     start = threading.Barrier(THREADS)
@@ -48,7 +56,7 @@ def _on_threads(
 
 
 def _on_a_loop(
-    harness: Harness, dispatcher: BaseDispatcher, requests: Sequence[DispatchRequest]
+    harness: Harness, dispatcher: Dispatching, requests: Sequence[DispatchRequest]
 ) -> list[DispatchResponse]:
     async def main() -> list[DispatchResponse]:
         return list(await asyncio.gather(*map(dispatcher.adispatch, requests)))

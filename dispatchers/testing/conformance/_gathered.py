@@ -22,6 +22,7 @@ from dispatchers import (
 )
 from dispatchers._dispatch.base import LARGE as ALONE
 from dispatchers._dispatch.shared_sending import THREADS as HELPERS
+from dispatchers._models.envelope import decode
 from dispatchers.testing import tasks
 from dispatchers.testing.harness import Harness, alone
 from dispatchers.testing.journal import Journal
@@ -144,11 +145,11 @@ class ServesGathered:
         assert all(answers), [each for each in answers if not each][:3]
         assert still, "the large one was through before the others: nothing was judged"
 
+    @pytest.mark.parametrize("way", AT_ONCE)
     def test_each_is_told_in_the_context_of_its_caller(
-        self, harness: Harness, journal: Journal
+        self, harness: Harness, journal: Journal, way: str
     ) -> None:
         """C8: the hooks of each see the variables of its own caller, whichever thread sent it."""
-        dispatcher = harness.dispatcher()
         requests = _notes(journal, MANY)
         seen: dict[str, str] = {}
 
@@ -157,11 +158,30 @@ class ServesGathered:
 
         hooks.after_dispatch(look)
         try:
-            harness.run_coroutine(_each_in_its_context(dispatcher, requests))
+            AT_ONCE[way](harness, _OfCallers(harness.dispatcher()), requests)
         finally:
             hooks.remove(look)
 
         assert seen == {request.id: request.id for request in requests}
+
+    @pytest.mark.parametrize("way", AT_ONCE)
+    def test_each_of_many_at_once_carries_its_own_trace(
+        self, harness: Harness, journal: Journal, way: str
+    ) -> None:
+        """C5: what a hook reads of the caller's context goes with that caller's work, no other."""
+        harness.need("received")
+        dispatcher, requests = harness.dispatcher(), _notes(journal, MANY)
+
+        hooks.before_dispatch(_traced)
+        try:
+            answers = AT_ONCE[way](harness, _OfCallers(dispatcher), requests)
+        finally:
+            hooks.remove(_traced)
+        there = [decode(body) for body in harness.received(dispatcher)]
+
+        assert all(answers), [each for each in answers if not each][:3]
+        traces = {each.id: dict(each.headers) for each in there}
+        assert traces == {request.id: {"traceparent": request.id} for request in requests}
 
     def test_closing_lets_those_who_wait_be_sent(self, harness: Harness, journal: Journal) -> None:
         """C8: what has begun when a dispatcher is closed is answered as it would be without."""
@@ -314,15 +334,23 @@ def _gathering(
         thread.join()
 
 
-async def _each_in_its_context(
-    dispatcher: BaseDispatcher, requests: Sequence[DispatchRequest]
-) -> None:
-    async def caller(request: DispatchRequest) -> None:
-        CALLER.set(request.id)
-        await dispatcher.adispatch(request)
+class _OfCallers:
+    """Dispatches each request from a caller with a context of its own."""
 
-    # Each as a task, which has a context of its own.
-    await asyncio.gather(*map(caller, requests))
+    def __init__(self, dispatcher: BaseDispatcher) -> None:
+        self._dispatcher = dispatcher
+
+    def dispatch(self, request: DispatchRequest) -> DispatchResponse:
+        CALLER.set(request.id)
+        return self._dispatcher.dispatch(request)
+
+    async def adispatch(self, request: DispatchRequest) -> DispatchResponse:
+        CALLER.set(request.id)
+        return await self._dispatcher.adispatch(request)
+
+
+def _traced(request: DispatchRequest) -> DispatchRequest:
+    return request.replace(headers={"traceparent": CALLER.get()})
 
 
 def _accepted(dispatcher: BaseDispatcher, journal: Journal) -> str:
