@@ -499,6 +499,7 @@ def test_who_dispatches_while_it_sends_waits_for_nobody():
     assert nested[0].ok
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_child_that_is_forked_while_others_send_sends_its_own(pool):
     """C8: it finds an empty queue, and sends nothing of its parent's."""
     gate = Gate()
