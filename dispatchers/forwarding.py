@@ -25,9 +25,10 @@ from typing import NamedTuple
 from dispatchers._dispatch import hook_registry as hooks
 from dispatchers._dispatch import reporting
 from dispatchers._dispatch.base import BaseDispatcher
-from dispatchers._dispatch.error_mapping import FINAL, type_name
-from dispatchers._errors import ErrorCategory
+from dispatchers._dispatch.error_mapping import FINAL, described, safe_text, type_name
+from dispatchers._errors import ErrorCategory, RejectedError
 from dispatchers._models.envelope import EnvelopeError, decode
+from dispatchers._models.redaction import without_secrets
 from dispatchers._models.request import DispatchRequest
 from dispatchers._models.response import DispatchResponse, DispatchStatus
 from dispatchers._runtime.fork import renew_after_fork
@@ -158,6 +159,11 @@ class Source(ABC):
     def is_empty(self) -> bool:
         """Tell whether nothing is held."""
 
+    def category(self, exc: Exception) -> ErrorCategory | None:
+        """Return the category of what was raised here, whose words are for the log then."""
+        del exc
+        return None
+
     def watched(self, wake: Callable[[], None]) -> AbstractContextManager[None]:
         """Call `wake` whenever something may have been put here by others, while it is entered.
 
@@ -222,13 +228,24 @@ class Forwarder:
     # The thread.
 
     def start(self) -> None:
-        """Hand over in the background until nothing is held; harmless while that is under way."""
+        """Hand over in the background until nothing is held; harmless while that is under way.
+
+        Where no thread can be started the next call tries again, or a relay hands over.
+        """
         with self._lock:
             if self._thread is None and not self._stopping:
-                self._thread = threading.Thread(
+                thread = threading.Thread(
                     target=self._run, name=f"dispatchers-forward-{self.to.alias}", daemon=True
                 )
-                self._thread.start()
+                # Before it runs, for it ends by taking itself out.
+                self._thread = thread
+                try:
+                    thread.start()
+                except RuntimeError as exc:
+                    # No more threads, or the interpreter ends: what was committed stays so.
+                    self._thread = None
+                    words = "no thread for what is held for %r: %s; a relay hands it over"
+                    say_once(self, logging.WARNING, words, self.to.alias, exc)
 
     def wake(self) -> None:
         """Try now: something was put into the store, or the backend is back."""
@@ -293,11 +310,15 @@ class Forwarder:
         try:
             return self.step()
         except Exception as exc:  # noqa: BLE001 - anything a store raises
-            say_once(
-                self, logging.ERROR, "what is held could not be handed over: %s", type_name(exc)
-            )
+            words = "what is held for %r could not be handed over: %s"
+            say_once(self, logging.ERROR, words, self.to.alias, self._words_of(exc))
             self._slow_down()
             return Step.WAITING
+
+    def _words_of(self, exc: Exception) -> str:
+        if isinstance(exc, RejectedError):
+            return safe_text(exc, ())
+        return without_secrets(described(exc, self.source.category(exc))[1], ())
 
     def _left(self) -> None:
         # Another thread of this process in the midst of a step: what it settles would be void, and

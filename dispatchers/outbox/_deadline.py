@@ -43,9 +43,11 @@ class _Clock:
             number = next(self._numbers)
             heapq.heappush(self._due, (monotonic() + seconds, number, call))
             if not self._running:
-                self._running = True
                 name = "dispatchers-outbox-deadlines"
-                threading.Thread(target=self._run, name=name, daemon=True).start()
+                # It waits for the lock; without more threads, the statement is not bounded.
+                with contextlib.suppress(RuntimeError):
+                    threading.Thread(target=self._run, name=name, daemon=True).start()
+                    self._running = True
             elif self._due[0][1] == number:
                 self._changed.notify()
             return number

@@ -11,7 +11,7 @@ from dispatchers._config.api import get_dispatcher, state
 from dispatchers._dispatch.base import BaseDispatcher
 from dispatchers._dispatch.protocol import Item, Sent
 from dispatchers._dispatch.worker_protocol import Worker, WorkerOptions
-from dispatchers._errors import ErrorCategory, RejectedError
+from dispatchers._errors import ErrorCategory
 from dispatchers._models.dead_letter import DeadLetterStore
 from dispatchers._models.options import BackendOptions
 from dispatchers._models.paths import absolute_spec
@@ -23,19 +23,16 @@ from dispatchers.backends._held_work import Behind, counted, stale
 from dispatchers.backends._passing import PassingDispatcher, Unwaived, members_named
 from dispatchers.forwarding import Fate, Forwarder, Settled
 
-from ._errors import plainly
+from ._errors import DOUBT, plainly
 from ._insert import NewRow, insertion, row_lane
 from ._letters import OutboxLetters
 from ._loading import store_from
 from ._results import Results
 from ._rows import OutboxRows
 from ._store import Store
-from ._target import Target
+from ._target import Target, certain_unless_alone
 
 __all__ = ["OutboxDispatcher", "OutboxOptions", "outbox_to", "outboxes"]
-
-DOUBT = (None, ErrorCategory.UNAVAILABLE, ErrorCategory.INTERNAL)
-"""Categories of errors that may come after the commit: the connection was lost."""
 
 
 class OutboxOptions(BackendOptions):
@@ -125,15 +122,8 @@ class OutboxDispatcher(BaseDispatcher):
             with plainly():
                 self.rows.put([self.row_of(*each) for each in items], timeout=timeout)
             return self._held(items, committed=True)
-        alone = target.commits_itself()
-        try:
-            with plainly():
-                target.write(self._statements(items), timeout, savepoint=False)
-        except Exception as exc:
-            if alone:
-                raise
-            # Of a transaction nothing is committed unless all of it is.
-            raise RejectedError.because(exc, self.store.category(exc)) from exc
+        with certain_unless_alone(target, self.store.category) as alone, plainly():
+            target.write(self._statements(items), timeout, savepoint=False)
         return self._added(target, items, alone=alone)
 
     async def _asend(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:

@@ -7,7 +7,7 @@ from types import TracebackType
 
 from dispatchers._errors import ErrorCategory
 
-__all__ = ["category_of", "plainly"]
+__all__ = ["DOUBT", "category_of", "plainly"]
 
 NO_TABLES = "make the tables by dispatchers.outbox.create_tables, or by manage.py migrate"
 
@@ -34,6 +34,7 @@ OF_MYSQL = {
     1044: ErrorCategory.PERMISSION,
     1045: ErrorCategory.AUTHENTICATION,
     1049: ErrorCategory.NOT_FOUND,
+    1054: ErrorCategory.NOT_FOUND,
     1114: ErrorCategory.CAPACITY,
     1142: ErrorCategory.PERMISSION,
     1146: ErrorCategory.NOT_FOUND,
@@ -41,6 +42,7 @@ OF_MYSQL = {
     1205: ErrorCategory.TIMEOUT,
     1213: ErrorCategory.UNAVAILABLE,
     1290: ErrorCategory.PERMISSION,
+    1792: ErrorCategory.UNSUPPORTED,  # a transaction that only reads
     2002: ErrorCategory.UNAVAILABLE,
     2003: ErrorCategory.UNAVAILABLE,
     2006: ErrorCategory.UNAVAILABLE,
@@ -60,8 +62,12 @@ OF_SQLITE = {
     sqlite3.SQLITE_ERROR: ErrorCategory.NOT_FOUND,  # no such table
 }
 
+DOUBT = (None, ErrorCategory.UNAVAILABLE, ErrorCategory.INTERNAL)
+"""Categories of errors that may come after a commit: the connection was lost."""
 LOST = ("OperationalError", "InterfaceError")
 """Exceptions of any driver for a connection that is gone."""
+MISUSED = ("ProgrammingError", "InvalidRequestError")
+"""Exceptions without a code for what cannot be used: closed, of another thread, without engine."""
 
 
 class plainly:  # noqa: N801 - it is used as a function; a generator would cost every row more
@@ -108,14 +114,17 @@ def _lacks_table(exc: BaseException) -> bool:
 
 
 def _own(exc: BaseException) -> ErrorCategory | None:
-    if isinstance(exc, sqlite3.Error):
-        return OF_SQLITE.get(getattr(exc, "sqlite_errorcode", 0) & 0xFF)
+    code = getattr(exc, "sqlite_errorcode", None)
+    if isinstance(exc, sqlite3.Error) and isinstance(code, int):
+        return OF_SQLITE.get(code & 0xFF)
     state = getattr(exc, "sqlstate", None) or getattr(exc, "pgcode", None)
     if isinstance(state, str):
         return OF_SQLSTATE.get(state) or OF_SQLSTATE.get(state[:2])
     number = exc.args[0] if exc.args else None
     if isinstance(number, int) and number in OF_MYSQL:
         return OF_MYSQL[number]
-    # PEP 249: what is not the programmer's fault. A connection that was lost has no code.
-    lost = any(each.__name__ in LOST for each in type(exc).__mro__)
-    return ErrorCategory.UNAVAILABLE if lost else None
+    # PEP 249 parts the programmer's fault from what is not. What was lost or closed has no code.
+    names = {each.__name__ for each in type(exc).__mro__}
+    if not names.isdisjoint(MISUSED):
+        return ErrorCategory.INVALID
+    return None if names.isdisjoint(LOST) else ErrorCategory.UNAVAILABLE

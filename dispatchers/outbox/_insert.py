@@ -17,6 +17,9 @@ __all__ = ["NewRow", "insertion", "row_lane"]
 
 AT_ONCE = 1000
 """Rows of one statement: with nine values each, below what SQLite takes."""
+BYTES = 4 * 1024 * 1024
+"""Bytes of envelopes of one statement, but of one row whatever its size: MariaDB takes 16 MiB, in
+which each byte may need two."""
 COLUMNS = (
     "id", "alias", "lane", "task", "deduplicate", "body", "tries", "created_at", "dead",
 )  # fmt: skip
@@ -68,13 +71,22 @@ def insertion(
     """
     now = time.time()
     listed = rows if len(rows) == 1 else _each_id_once(rows)
-    for start in range(0, len(listed), AT_ONCE):
-        part = listed[start : start + AT_ONCE]
+    for part in [listed] if len(listed) == 1 else _parts(listed):
         values: list[object] = []
         for row in part:
             values += (*row, 0, now, False)
         notified = notify and dialect == "postgresql"
         yield _sql(dialect, len(part), notified), [*values, part[0].alias] if notified else values
+
+
+def _parts(rows: Sequence[NewRow]) -> Iterator[Sequence[NewRow]]:
+    start = size = 0
+    for place, row in enumerate(rows):
+        size += len(row.body)
+        if place > start and (size > BYTES or place - start == AT_ONCE):
+            yield rows[start:place]
+            start, size = place, len(row.body)
+    yield rows[start:]
 
 
 def _each_id_once(rows: Sequence[NewRow]) -> Sequence[NewRow]:

@@ -18,10 +18,10 @@ from dispatchers.frameworks import collected, dispatcher_for, refused
 from dispatchers.held import HoldingDispatcher
 
 from ._dispatcher import OutboxDispatcher, outbox_to
-from ._errors import category_of, plainly
+from ._errors import DOUBT, category_of, plainly
 from ._insert import insertion
 from ._results import OnResult, tell
-from ._target import Target
+from ._target import Target, certain_unless_alone
 from ._targets import target_of
 
 __all__ = ["Outbox"]
@@ -140,7 +140,10 @@ class Outbox:
                 self._target, self._on_result, savepoint=self._savepoint
             )
         except Exception as exc:  # noqa: BLE001 - C1: no dispatcher exists yet that could answer
-            return refused(self.alias, request, exc)
+            category = category_of(exc)  # a session of SQLAlchemy without an engine, say
+            return refused(
+                self.alias, request, RejectedError.because(exc, category) if category else exc
+            )
 
 
 def _task(request: object) -> str:
@@ -209,9 +212,10 @@ class Writer(HoldingDispatcher):
         return answer
 
     def _send_many(self, items: Sequence[Item], *, timeout: float) -> Sequence[Sent | Exception]:
-        alone = self._target.commits_itself()
-        with plainly():
-            self._target.write(self._statements(items), timeout, savepoint=self._savepoint)
+        statements = self._statements(items)
+        with certain_unless_alone(self._target, category_of) as alone, plainly():
+            savepoint = self._needs_savepoint(statements, alone=alone)
+            self._target.write(statements, timeout, savepoint=savepoint)
         return self._written(items, alone=alone)
 
     async def _asend(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:
@@ -222,12 +226,18 @@ class Writer(HoldingDispatcher):
     async def _asend_many(
         self, items: Sequence[Item], *, timeout: float
     ) -> Sequence[Sent | Exception]:
-        alone = self._target.commits_itself()
-        work = self._target.awrite(self._statements(items), timeout, savepoint=self._savepoint)
-        with plainly():
+        statements = self._statements(items)
+        with certain_unless_alone(self._target, category_of) as alone, plainly():
+            savepoint = self._needs_savepoint(statements, alone=alone)
             async with asyncio.timeout(timeout):
-                await work
+                await self._target.awrite(statements, timeout, savepoint=savepoint)
         return self._written(items, alone=alone)
+
+    def _needs_savepoint(self, statements: Sequence[object], *, alone: bool) -> bool:
+        # Of several statements one that fails must not leave those before it. In a transaction of
+        # PostgreSQL it does not: it ends the transaction.
+        ends = self._target.dialect == "postgresql" and not alone
+        return self._savepoint or (len(statements) > 1 and not ends)
 
     def _statements(self, items: Sequence[Item]) -> list[tuple[str, list[object]]]:
         rows = [self._outbox.row_of(request, body) for request, body in items]
@@ -264,8 +274,7 @@ class Writer(HoldingDispatcher):
         return category_of(exc)
 
     def _maybe_sent(self, exc: Exception) -> bool:
-        # A transaction whose connection is lost is rolled back; without one it may be committed.
-        return self._target.commits_itself() and category_of(exc) is ErrorCategory.UNAVAILABLE
+        return category_of(exc) in DOUBT
 
 
 _writers: WeakKeyDictionary[OutboxDispatcher, Writer] = WeakKeyDictionary()

@@ -6,7 +6,9 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
+from dispatchers._errors import ErrorCategory
 from dispatchers._models.dead_letter import DeadLetter, DeadLetterStore
 from dispatchers._models.envelope import read_header
 from dispatchers._models.outcome import Reason, RunFailure
@@ -14,6 +16,7 @@ from dispatchers._runtime.leadership import Leadership
 from dispatchers._runtime.lease import Watch
 from dispatchers.forwarding import Fate, HeldRow, Settled, Source
 
+from ._errors import plainly
 from ._insert import NewRow, insertion
 from ._store import Executor, Store
 
@@ -32,11 +35,16 @@ LOOK = 60.0
 """Seconds between two looks for such rows."""
 
 _NEXT = "SELECT seq FROM dispatchers_outbox WHERE dead = ? AND alias = ? ORDER BY seq LIMIT 1"
-_TAKE = "SELECT seq, body, lane, deduplicate FROM dispatchers_outbox WHERE dead = ? AND alias = ?"
-_STRAYS = (
-    "SELECT seq, body, lane, deduplicate, alias FROM dispatchers_outbox "
-    "WHERE dead = ? AND created_at < ?"
+# A large body has a query of its own: hundreds of them at once could be more than the memory.
+_TAKE = (
+    "SELECT seq, CASE WHEN length(body) <= 65536 THEN body END, lane, deduplicate "
+    "FROM dispatchers_outbox WHERE dead = ? AND alias = ?"
 )
+_STRAYS = (
+    "SELECT seq, CASE WHEN length(body) <= 65536 THEN body END, lane, deduplicate, alias "
+    "FROM dispatchers_outbox WHERE dead = ? AND created_at < ?"
+)
+_BODY = "SELECT body FROM dispatchers_outbox WHERE seq = ?"
 _GO = "DELETE FROM dispatchers_outbox"
 _DIES = "UPDATE dispatchers_outbox SET dead = ?, why = ? WHERE seq = ?"
 _STAYS = "UPDATE dispatchers_outbox SET tries = tries + 1, why = ? WHERE seq = ?"
@@ -108,8 +116,17 @@ class OutboxRows(Leadership, Source):
 
     # What drains it.
 
+    @contextmanager
+    def _transaction(self, *, write: bool = True) -> Iterator[Executor]:
+        with plainly(), self.store.transaction(timeout=TIMEOUT, write=write) as executor:
+            yield executor
+
+    def category(self, exc: Exception) -> ErrorCategory | None:
+        """Return the category of what the database raised."""
+        return self.store.category(exc)
+
     def _beat_or_take_over(self) -> bool:
-        with self.store.transaction(timeout=TIMEOUT, write=False) as executor:
+        with self._transaction(write=False) as executor:
             found = executor.execute(_LEADER, [self.alias]).rows
         # Asked before anything is written: those that wait for their turn hold up no other.
         return not self._led_by_other(found) and self._leads(found)
@@ -121,7 +138,7 @@ class OutboxRows(Leadership, Source):
         return self._watch.left(str(owner), beat, float(str(lease))) > 0
 
     def _leads(self, found: Sequence[Sequence[object]]) -> bool:
-        with self.store.transaction(timeout=TIMEOUT) as executor:
+        with self._transaction() as executor:
             if not found:
                 return self._first(executor)
             owner, beat, _ = found[0]
@@ -147,7 +164,7 @@ class OutboxRows(Leadership, Source):
         self.store.rest()
 
     def _forget_leader(self) -> None:
-        with self.store.transaction(timeout=TIMEOUT) as executor:
+        with self._transaction() as executor:
             sql = "DELETE FROM dispatchers_outbox_leader WHERE alias = ? AND owner = ?"
             executor.execute(sql, [self.alias, self._owner])
 
@@ -155,7 +172,7 @@ class OutboxRows(Leadership, Source):
         self, limit: int, *, but_lanes: Collection[str], but_rows: Collection[int]
     ) -> Sequence[HeldRow]:
         """Return the next rows in order; they stay in the database."""
-        with self.store.transaction(timeout=TIMEOUT, write=False) as executor:
+        with self._transaction(write=False) as executor:
             if strays := self._strays(executor, limit):
                 return strays
             sql, values = _TAKE, [False, self.alias]
@@ -165,7 +182,7 @@ class OutboxRows(Leadership, Source):
                     sql += f" AND {column} NOT IN ({', '.join('?' * len(some))})"
                     values += some
             found = executor.execute(f"{sql} ORDER BY seq LIMIT ?", [*values, limit]).rows
-        return list(_together(found))
+            return list(_together(executor, found))
 
     def _strays(self, executor: Executor, limit: int) -> Sequence[HeldRow]:
         """Return rows for aliases that no outbox of this database hands over, now and then."""
@@ -177,16 +194,7 @@ class OutboxRows(Leadership, Source):
         found = executor.execute(sql, [False, time.time() - STRAY, *known, limit]).rows
         if not found:
             self._looked = now
-        return [
-            HeldRow(
-                seq,
-                bytes(body),
-                lane,
-                bool(deduplicate),
-                f"no dispatcher of backend 'outbox' hands over to {alias!r} from this database",
-            )
-            for seq, body, lane, deduplicate, alias in found
-        ]
+        return list(_together(executor, found))
 
     def settle(self, settled: Sequence[Settled]) -> None:
         """Delete what the backend has, mark what is dead, and note why the rest stays."""
@@ -197,7 +205,7 @@ class OutboxRows(Leadership, Source):
             for each in dead:
                 letters.add(letter_of(each))
             gone, dead = gone + dead, []
-        with self.store.transaction(timeout=TIMEOUT) as executor:
+        with self._transaction() as executor:
             # A heartbeat, which holds its row until the commit. Where another process has taken
             # over, what this one did is done again, under the same ids.
             if not self._beats(executor):
@@ -214,7 +222,7 @@ class OutboxRows(Leadership, Source):
 
     def is_empty(self) -> bool:
         """Tell whether nothing waits."""
-        with self.store.transaction(timeout=TIMEOUT, write=False) as executor:
+        with self._transaction(write=False) as executor:
             return not executor.execute(_NEXT, [False, self.alias]).rows
 
     @contextmanager
@@ -236,15 +244,21 @@ class OutboxRows(Leadership, Source):
             over.set()
 
 
-def _together(found: Sequence[Sequence[object]]) -> Iterator[HeldRow]:
+def _together(executor: Executor, found: Sequence[Sequence[Any]]) -> Iterator[HeldRow]:
     size = 0
-    for seq, body, lane, deduplicate in found:
-        assert isinstance(seq, int), "the number of a row"
-        row = HeldRow(seq, bytes(body), str(lane), bool(deduplicate))  # type: ignore[call-overload]
-        yield row
-        size += len(row.body)
+    for seq, small, lane, deduplicate, *stray in found:
+        rows = [[small]] if small is not None else executor.execute(_BODY, [seq]).rows
+        if not rows:
+            continue  # another process has handed it over since
+        body = bytes(rows[0][0])
+        yield HeldRow(seq, body, lane, bool(deduplicate), _stray(*stray) if stray else None)
+        size += len(body)
         if size >= BYTES:
             return
+
+
+def _stray(alias: str) -> str:
+    return f"no dispatcher of backend 'outbox' hands over to {alias!r} from this database"
 
 
 def _delete(executor: Executor, gone: Sequence[Settled]) -> None:

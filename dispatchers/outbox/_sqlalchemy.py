@@ -19,10 +19,12 @@ from dispatchers._runtime.fork_gate import ForkGate
 from ._store import Executor, Result, Store, marked
 from ._table import DIALECTS, TABLES, Column, Kind
 
-__all__ = ["SQLAlchemyStore", "dialect_of", "mark_of", "metadata"]
+__all__ = ["SQLAlchemyStore", "commits_itself", "dialect_of", "mark_of", "metadata"]
 
 FORK_WAIT = 2.0
 """Seconds that a fork waits for transactions that run."""
+AUTOCOMMIT = "AUTOCOMMIT"
+"""The isolation level that has no transactions."""
 MARKS = {"qmark": "?", "format": "%s", "pyformat": "%s", "numeric_dollar": "$"}
 
 
@@ -40,6 +42,14 @@ def dialect_of(engine: Any) -> str:
             f"use one of {', '.join(DIALECTS)}"
         )
     return name
+
+
+def commits_itself(engine: Any) -> bool:
+    """Tell whether statements of an engine or connection are committed by themselves."""
+    given = engine.get_execution_options().get("isolation_level")
+    # SQLAlchemy itself looks there for the `isolation_level` of `create_engine`.
+    level = given or getattr(engine.dialect, "_on_connect_isolation_level", None)
+    return bool(level == AUTOCOMMIT)
 
 
 def mark_of(engine: Any) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
-__all__ = ["OnEnd", "Statements", "Target"]
+from dispatchers._errors import ErrorCategory, RejectedError
+
+__all__ = ["OnEnd", "Statements", "Target", "certain_unless_alone"]
 
 T = TypeVar("T")
 Statements = Iterable[tuple[str, Sequence[object]]]
@@ -50,3 +53,25 @@ class Target(ABC):
         """Have a function told of the transaction's end; false where that cannot be known."""
         del told
         return False
+
+
+@contextmanager
+def certain_unless_alone(
+    target: Target, category: Callable[[Exception], ErrorCategory | None]
+) -> Iterator[bool]:
+    """Yield `target.commits_itself()`, and say of errors that nothing was written, if not so.
+
+    Of a transaction nothing is committed unless all of it is. Asked before, as a connection that
+    was lost meanwhile cannot tell any more.
+
+    Raises:
+        RejectedError: For any `Exception` in the block, unless what is written commits itself.
+    """
+    alone = False
+    try:
+        alone = target.commits_itself()
+        yield alone
+    except Exception as exc:
+        if alone:
+            raise
+        raise RejectedError.because(exc, category(exc)) from exc

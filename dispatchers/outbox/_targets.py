@@ -6,10 +6,11 @@ the first statement does so here, too.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from dispatchers._errors import ErrorCategory, RejectedError
@@ -22,6 +23,8 @@ from ._target import OnEnd, Statements, Target
 
 __all__ = ["bounded", "target_of"]
 
+SAVEPOINT = "dispatchers_outbox"
+"""SQLite: the name of a savepoint."""
 IDLE = 0
 """`psycopg.pq.TransactionStatus.IDLE`: no transaction is open."""
 
@@ -55,9 +58,27 @@ class SQLiteTarget(Target):
 
     def write(self, statements: Statements, timeout: float, *, savepoint: bool) -> None:
         """Run statements; SQLite undoes one that fails by itself."""
-        with busy_for(self._connection, timeout):
+        with busy_for(self._connection, timeout), self._block(savepoint=savepoint):
             for sql, values in statements:
                 self._connection.execute(sql, values)
+
+    @contextmanager
+    def _block(self, *, savepoint: bool) -> Iterator[None]:
+        if not savepoint:
+            yield
+            return
+        run = self._connection.execute
+        if not self._connection.in_transaction and not self.commits_itself():
+            run(f"BEGIN {self._connection.isolation_level}")  # as the INSERT would
+        run(f"SAVEPOINT {SAVEPOINT}")
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):  # a full disk may have undone everything
+                run(f"ROLLBACK TO {SAVEPOINT}")
+                run(f"RELEASE {SAVEPOINT}")
+            raise
+        run(f"RELEASE {SAVEPOINT}")
 
 
 def _commits_itself(connection: Any) -> bool:
@@ -116,8 +137,8 @@ class AsyncpgTarget(_AsyncTarget):
         self._connection = connection
 
     def commits_itself(self) -> bool:
-        """Tell whether no transaction is open."""
-        return not self._connection.is_in_transaction()
+        """Tell whether no transaction is open; of one that is closed nothing is committed."""
+        return not self._connection.is_closed() and not self._connection.is_in_transaction()
 
     async def awrite(self, statements: Statements, timeout: float, *, savepoint: bool) -> None:
         """Run statements, which are cancelled when their time is over."""
@@ -137,8 +158,13 @@ class SQLAlchemyTarget(Target):
     def _connection(self) -> Any:
         return self._given
 
+    def commits_itself(self) -> bool:
+        """Tell whether its isolation level is `AUTOCOMMIT`."""
+        return bool(sqlalchemy_part("commits_itself")(self._given))
+
     def write(self, statements: Statements, timeout: float, *, savepoint: bool) -> None:
         """Run statements on the connection."""
+        savepoint = savepoint and not self.commits_itself()  # there is none without a transaction
         execute(self._connection(), statements, timeout, savepoint=savepoint)
 
 
@@ -151,6 +177,10 @@ class SessionTarget(SQLAlchemyTarget):
 
     def _connection(self) -> Any:
         return self._given.connection()
+
+    def commits_itself(self) -> bool:
+        """Tell whether the isolation level of its engine is `AUTOCOMMIT`."""
+        return bool(sqlalchemy_part("commits_itself")(self._given.get_bind()))
 
     def follow(self, told: OnEnd) -> bool:
         """Have a function told of the end of the session's transaction."""
@@ -170,6 +200,10 @@ class AsyncSQLAlchemyTarget(_AsyncTarget):
 
     def __init__(self, given: Any, sync: SQLAlchemyTarget) -> None:
         self._given, self._sync, self.dialect = given, sync, sync.dialect
+
+    def commits_itself(self) -> bool:
+        """Tell whether the isolation level is `AUTOCOMMIT`."""
+        return self._sync.commits_itself()
 
     async def awrite(self, statements: Statements, timeout: float, *, savepoint: bool) -> None:
         """Run statements on the connection."""

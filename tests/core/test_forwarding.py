@@ -19,6 +19,8 @@ from dispatchers import (
     Sent,
 )
 from dispatchers._models.envelope import encode
+from dispatchers.backends.failover import FailoverDispatcher
+from dispatchers.backends.spill import SpillDispatcher
 from dispatchers.forwarding import Fate, Forwarder, HeldRow, Settled, Source, Step
 from dispatchers.testing import processes
 
@@ -357,7 +359,37 @@ def test_an_error_of_the_store_is_survived(caplog):
     processes.wait_until(rows.is_empty, "it does not go on")
     forwarder.stop(5)
 
-    assert "could not be handed over: OSError" in caplog.text
+    assert "what is held for 'broker' could not be handed over: OSError" in caplog.text
+
+
+def test_an_error_of_the_store_says_what_to_do(caplog):
+    """O6: an operator reads the database's own words, where its category is known."""
+    rows = Rows("a")
+    rows.category = lambda exc: ErrorCategory.NOT_FOUND
+    for error in (OSError("no such table"), RejectedError(ErrorCategory.NOT_FOUND, "no file")):
+        rows.fails = error
+        Forwarder(rows, Broker())._survived()
+
+    assert "OSError: no such table" in caplog.text
+    assert "could not be handed over: no file" in caplog.text
+
+
+def test_a_thread_that_cannot_be_started_is_tried_again(monkeypatch, caplog):
+    """C7: a commit never fails for it, as while the interpreter ends; what is held stays."""
+    rows, broker = Rows("a"), Broker()
+    forwarder = Forwarder(rows, broker)
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        forwarder.notice()
+    forwarder.notice()
+    processes.wait_until(rows.is_empty, "it does not go on")
+    forwarder.stop(5)
+
+    assert "can't start new thread; a relay hands it over" in caplog.text
 
 
 # Who drains it.
@@ -457,6 +489,35 @@ def test_the_thread_ends_and_begins_again():
 
 
 # A backend whose batches stop at their first failure.
+
+
+@pytest.mark.parametrize("backend", [FailoverDispatcher, SpillDispatcher])
+def test_a_lane_keeps_its_order_before_members_that_stop_at_failures(backend, tmp_path):
+    """F8: what stands between says nothing of its batches, and so gets one piece after the other.
+
+    Of a batch its first member takes a part, and the next member, or the file, any of the rest.
+    """
+    taken: list[str] = []
+    failed: set[str] = set()
+
+    def answer(request: DispatchRequest) -> None:
+        if request.id == "r1" and request.id not in failed:
+            failed.add(request.id)
+            raise RejectedError(ErrorCategory.PERMISSION, "not yet")
+        taken.append(request.id)
+
+    rows, member = Rows(*"aaaa"), Ordered(answer)
+    options = {"path": str(tmp_path / "spill")} if backend is SpillDispatcher else {}
+    between = backend(to=member, alias="between", **options)
+    forwarder = Forwarder(rows, between)
+    while rows.rows:
+        for backoff in forwarder._backoffs.values():
+            backoff.until = 0.0
+        forwarder.step()
+    between.close()
+
+    assert not between.stops_at_failure
+    assert taken == ["r0", "r1", "r2", "r3"]
 
 
 def test_a_lane_leaves_in_one_batch_that_stops_at_failures():

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -14,6 +16,7 @@ from dispatchers import DispatchRequest
 from dispatchers._models.envelope import encode
 from dispatchers.forwarding import Fate, Forwarder, HeldRow, Settled
 from dispatchers.outbox import NewRow, OutboxRows, create_tables
+from dispatchers.outbox import _rows as outbox_rows
 from dispatchers.outbox._sqlalchemy import SQLAlchemyStore
 from dispatchers.testing import RecordingDispatcher, processes
 
@@ -91,6 +94,40 @@ def test_thousands_are_added_at_once(rows):
     assert [int(row.body.partition(b'"n":')[2].split(b"}")[0]) for row in taken(rows, 3000)] == [
         *range(2500)
     ]
+
+
+def test_large_rows_are_read_one_by_one(rows, store, monkeypatch):
+    """Hundreds of them together may be more than the memory of a relay."""
+    monkeypatch.setattr(outbox_rows, "BYTES", 200_000)
+    size = 100_000
+    rows.put([new(number, headers={"x": "x" * size}) for number in range(5)], timeout=5)
+    read: list[int] = []
+    begin = store.transaction
+
+    @contextmanager
+    def counting(**given: Any) -> Iterator[Any]:
+        with begin(**given) as executor:
+            yield Counting(executor, read)
+
+    monkeypatch.setattr(store, "transaction", counting)
+    first = taken(rows)
+
+    assert len(first) == 2
+    assert sum(read) < 3 * size
+    assert sum(len(row.body) for row in first) > 2 * size
+
+
+class Counting(NamedTuple):
+    """Runs statements, and notes the bytes that they read."""
+
+    executor: Any
+    read: list[int]
+
+    def execute(self, sql: str, values: Any = ()) -> Any:
+        result = self.executor.execute(sql, values)
+        values_read = [each for row in result.rows for each in row]
+        self.read.extend(len(each) for each in values_read if isinstance(each, bytes | memoryview))
+        return result
 
 
 def test_rows_of_others_are_left_alone(rows, store):
