@@ -42,12 +42,21 @@ def relayed(seconds: float) -> int:
 
     Args:
         seconds: No step is begun after so many.
+
+    Raises:
+        Exception: What a store raised, after the others had their turn.
     """
     until, count = monotonic() + seconds, 0
+    failed: Exception | None = None
     for each in forwarders_of(holding().values()):
-        while monotonic() < until and each.step() is Step.MOVED:
-            count += each.moved
+        try:
+            while monotonic() < until and each.step() is Step.MOVED:
+                count += each.moved
+        except Exception as exc:  # noqa: BLE001 - anything a store raises; the others may be well
+            failed = failed or exc
         each.leave()
+    if failed is not None:
+        raise failed
     return count
 
 

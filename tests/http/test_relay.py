@@ -88,3 +88,14 @@ def test_a_store_that_fails_is_503(broker, monkeypatch, caplog):
     assert endpoint().handle("POST", RELAY, TRUSTED, b"").status == 503
     assert "OSError" in caplog.text
     assert isinstance(get_dispatcher(), SpillDispatcher)
+
+
+def test_a_store_that_fails_holds_up_no_other(broker, tmp_path):
+    """What the others hold leaves; the answer is 503, so that the scheduler asks again."""
+    missing = {"backend": "outbox", "to": "broker", "store": f"sqlite:{tmp_path / 'none'}"}
+    kept = {"backend": "spill", "to": "broker", "path": str(tmp_path / "spill.db")}
+    with override(an_outbox=missing, default=kept, broker=broker):
+        answer = endpoint().handle("POST", RELAY, TRUSTED, b"")
+
+    assert answer.status == 503
+    assert len(broker._book.waiting) == 3
