@@ -11,8 +11,9 @@ from dispatchers._dispatch.base import BaseDispatcher
 from dispatchers._models.fields import NO_HEADERS
 from dispatchers._models.request import DispatchRequest
 from dispatchers._models.stats import Stats, queue_stats
+from dispatchers._stores.loading import count_dead
 
-__all__ = ["Behind", "ByLane", "counted", "lane_of", "stale"]
+__all__ = ["Behind", "ByLane", "counted", "lane_of", "own_dead", "stale"]
 
 LANE = "lane"
 """The header that names a request's lane, in place of its queue."""
@@ -33,6 +34,13 @@ def _behind(given: object) -> object:
 
 Behind = Annotated[object, AfterValidator(_behind)]
 """The alias of the dispatcher that gets the work, or the dispatcher itself."""
+
+
+def own_dead(given: BaseDispatcher, to: BaseDispatcher) -> Mapping[str, int]:
+    """Count the dead letters of a dispatcher by queue; none where those behind it count them."""
+    spec = given.options.dead_letters
+    shared = spec is not None and spec == to.options.dead_letters
+    return {} if shared else count_dead(given._dead_letters()) or {}
 
 
 def lane_of(request: DispatchRequest, queue: str | None) -> str:
@@ -59,13 +67,15 @@ def stale(held: ByLane, place: str, alias: str) -> tuple[str, ...]:
     return (f"{words}`dispatchers relay {alias}` hands them over",)
 
 
-def counted(held: ByLane, behind: Iterable[Stats]) -> list[Stats]:
-    """Return what is held, by lane, together with what the dispatcher behind it counts."""
+def counted(held: ByLane, behind: Iterable[Stats], dead: Mapping[str, int]) -> list[Stats]:
+    """Return what is held and what is dead, by lane, with what the dispatcher behind it counts."""
     found = {each.queue: each for each in behind}
-    found |= {each.queue: each for each in queue_stats(queues=held.keys() - found.keys())}
+    new = (held.keys() | dead.keys()) - found.keys()
+    found |= {each.queue: each for each in queue_stats(queues=new)}
     return [
         each._replace(
             waiting=(each.waiting or 0) + held.get(name, NONE)[0],
+            dead=(each.dead or 0) + dead[name] if name in dead else each.dead,
             oldest=max(each.oldest or 0.0, held.get(name, NONE)[1]),
         )
         for name, each in sorted(found.items())

@@ -30,7 +30,7 @@ from dispatchers._models.stats import Stats
 from dispatchers._runtime.platform import passing_filesystem
 from dispatchers._runtime.to_thread import off_loop
 from dispatchers._stores.loading import dead_letters
-from dispatchers.backends._held_work import Behind, counted, lane_of, stale
+from dispatchers.backends._held_work import Behind, counted, lane_of, own_dead, stale
 from dispatchers.backends._passage import Member, Passage
 from dispatchers.backends._passing import (
     MOVES,
@@ -262,7 +262,8 @@ class SpillDispatcher(PassingDispatcher):
 
     def _stats(self, *, timeout: float) -> Sequence[Stats]:
         """Count what is held, by lane, together with what the dispatcher behind it counts."""
-        return counted(self.held.by_lane(timeout=timeout), self.to.stats(timeout=timeout))
+        held = self.held.by_lane(timeout=timeout)
+        return counted(held, self.to.stats(timeout=timeout), own_dead(self, self.to))
 
     @property
     def run_by(self) -> str | None:

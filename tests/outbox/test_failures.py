@@ -197,6 +197,7 @@ def test_poison_becomes_a_dead_letter_that_can_be_replayed(place, broker):
         assert letters.get(letter.id) == letter
         assert letters.get("other") is None
         assert letters.counts() == {"": 1}
+        assert [(each.queue, each.waiting, each.dead) for each in outbox.stats()] == [("", 0, 1)]
         assert (letters.list(task="x"), letters.list(queue="x")) == ([], [])
 
         assert letters.edit(letter.id, letter.body.replace(b'"n":1', b'"n":3'))

@@ -174,6 +174,7 @@ def test_poison_becomes_a_dead_letter_and_its_lane_goes_on(made, broker, categor
     assert (letter.id, letter.task, letter.reason) == (ids[1], "shop.mail", "permanent")
     assert category in letter.error.message
     assert b'"n":1' in letter.body
+    assert [each.dead for each in made.stats()] == [1]
 
 
 def test_what_is_held_too_long_becomes_a_dead_letter(tmp_path, broker):
