@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -29,6 +30,8 @@ pytestmark = pytest.mark.slow  # whole projects, processes by the dozen
 PROJECT = Path(__file__).parents[2] / "examples" / "django_project"
 PATIENCE = 60.0
 """Seconds for anything to happen, on a machine that is very busy."""
+LISTENS = re.compile(r"Listening at: (http://\S+)")
+"""What gunicorn says once the port is its own."""
 
 for needed in ("django", "gunicorn"):
     pytest.importorskip(needed)
@@ -44,6 +47,7 @@ class Site:
         self.worker: str = ""
         self.both = {"SHOP_QUEUE": queue, "SHOP_DATA": str(data)}
         self.served: list[subprocess.Popen[str]] = []
+        self.told: dict[int, Path] = {}
 
     def variables(self, **more: str) -> dict[str, str]:
         mine = {k: v for k, v in os.environ.items() if not k.startswith(("DISPATCHERS_", "DJANGO"))}
@@ -63,7 +67,8 @@ class Site:
 
     def start(self, *command: str, **more: str) -> subprocess.Popen[str]:
         """A process that ends with the test."""
-        log = (self.data / f"{uuid4().hex}.log").open("w")
+        path = self.data / f"{uuid4().hex}.log"
+        log = path.open("w")
         process = subprocess.Popen(
             [sys.executable, *command],
             cwd=PROJECT,
@@ -74,15 +79,23 @@ class Site:
         )
         self.stack.callback(log.close)
         self.stack.callback(stop, process)
+        self.told[process.pid] = path
         return process
 
-    def serve(self, port: int, **more: str) -> str:
-        """A gunicorn with two processes, once it answers."""
+    def serve(self, port: int = 0, **more: str) -> str:
+        """A gunicorn with two processes, once it answers; by default on a port of its choice.
+
+        A port that was free may be taken before it listens, by a server of another test: gunicorn
+        tries again, and the other one answers meanwhile.
+        """
         bind = f"127.0.0.1:{port}"
         gunicorn = ("-m", "gunicorn", "project.wsgi", "--workers", "2", "--bind", bind)
         process = self.start(*gunicorn, **more)
         self.served.append(process)
-        url = f"http://{bind}"
+        log = self.told[process.pid]
+        found = wait_until(lambda: process.poll() is not None or LISTENS.search(log.read_text()))
+        assert isinstance(found, re.Match), self.logs()
+        url = found[1]
         wait_until(lambda: process.poll() is not None or answers(f"{url}/orders/0"))
         assert process.poll() is None, self.logs()
         return url
@@ -91,7 +104,9 @@ class Site:
         return "\n".join(path.read_text() for path in self.data.glob("*.log"))
 
     def place(self, **form: str) -> Any:
-        return ask(f"{self.web}/orders", {"customer": "ada", **form})[1]
+        status, said = ask(f"{self.web}/orders", {"customer": "ada", **form})
+        assert status == 200, f"{status} for an order: {said!r}\n{self.logs()}"
+        return said
 
     def order(self, number: int) -> Any:
         status, said = ask(f"{self.web}/orders/{number}")
@@ -154,11 +169,11 @@ def needs(module: str) -> None:
 
 
 def inline(site: Site) -> None:
-    site.web = site.serve(free_port())
+    site.web = site.serve()
 
 
 def sqlite(site: Site) -> None:
-    site.web = site.serve(free_port())
+    site.web = site.serve()
     site.start("manage.py", "dispatchers_worker", "--concurrency", "2")
 
 
@@ -172,7 +187,7 @@ def celery(site: Site) -> None:
     queue = f"shop-{uuid4().hex}"
     site.both |= {"SHOP_BROKER": url, "SHOP_BROKER_QUEUE": queue}
     site.stack.callback(delete_queue, url, queue)
-    site.web = site.serve(free_port())
+    site.web = site.serve()
     site.start("manage.py", "dispatchers_worker", "--concurrency", "2")
 
 
@@ -180,19 +195,19 @@ def django_rq(site: Site) -> None:
     needs("django_rq")
     redis = site.stack.enter_context(RedisServer())
     site.both |= {"SHOP_BROKER": redis.url}
-    site.web = site.serve(free_port())
+    site.web = site.serve()
     site.start("manage.py", "dispatchers_worker")
 
 
 def django_q(site: Site) -> None:
     needs("django_q")
-    site.web = site.serve(free_port())
+    site.web = site.serve()
     site.start("manage.py", "qcluster")
 
 
 def django_tasks(site: Site) -> None:
     needs("django_tasks_db")
-    site.web = site.serve(free_port())
+    site.web = site.serve()
     site.start("manage.py", "db_worker", "--interval", "0.1")
 
 
@@ -220,7 +235,7 @@ def cloud_tasks(site: Site) -> None:
     site.both |= said["every process"]
     letters = {"DISPATCHERS_ENDPOINT__DEAD_LETTERS": f"sqlite:{site.data}/dead.sqlite3"}
     site.serve(port, **said["the worker"], **letters)
-    site.web = site.serve(free_port())
+    site.web = site.serve()
 
 
 WAYS = {
@@ -290,7 +305,7 @@ def test_an_outbox_loses_no_order_while_the_broker_is_stopped(tmp_path: Path) ->
         site = Site("celery", tmp_path, stack)
         site.both |= {"SHOP_OUTBOX": "1", "SHOP_BROKER": redis.url}
         site.manage("migrate", "--verbosity", "0")
-        site.web = site.serve(free_port())
+        site.web = site.serve()
         site.start("manage.py", "dispatchers_worker", "--concurrency", "2")
         placed = [site.place() for _ in range(5)]
         assert [each["held"] for each in placed] == ["deferred"] * 5, site.logs()
@@ -302,7 +317,7 @@ def test_an_outbox_loses_no_order_while_the_broker_is_stopped(tmp_path: Path) ->
         for process in [each for each in site.served if each.poll() is None]:
             processes.kill(processes.family(process.pid))
         redis.start()
-        site.web = site.serve(free_port())
+        site.web = site.serve()
         after = [booked(site, each["number"]) for each in during]
 
     assert [each["held"] for each in [*placed, *during]] == ["deferred"] * 25
