@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import threading
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -25,7 +24,8 @@ from dispatchers import (
 )
 from dispatchers._runtime.loop_thread import bridge
 
-OVER = 0.25  # seconds beyond the deadline that C2 allows
+from ..timing import within  # noqa: TID252 - as for the other cases
+
 GENEROUS = 20.0
 
 SendFunction = Callable[[DispatchRequest], Awaitable[Any]]
@@ -172,9 +172,8 @@ def test_a_client_that_hangs_costs_the_deadline(request_, deadline):
         lambda: made.dispatch(request_),
         lambda: asyncio.run(made.adispatch(request_)),
     ):
-        started = time.monotonic()
-        answer = dispatch()
-        assert time.monotonic() - started < deadline + OVER
+        with within(deadline):
+            answer = dispatch()
         assert answer.status is DispatchStatus.UNKNOWN
         assert answer.error.category is ErrorCategory.TIMEOUT
         assert not answer.error.retryable
@@ -189,9 +188,8 @@ def test_a_client_that_ignores_its_cancellation_costs_the_deadline(request_):
         return await made.adispatch(request_)
 
     for dispatch in (lambda: made.dispatch(request_), lambda: asyncio.run(main())):
-        started = time.monotonic()
-        answer = dispatch()
-        assert time.monotonic() - started < 0.1 + OVER
+        with within(0.1):
+            answer = dispatch()
         assert answer.status is DispatchStatus.UNKNOWN
     released.set()
 
@@ -212,13 +210,11 @@ def test_a_client_that_blocks_the_loop_costs_the_deadline(request_):
     thread.start()
     assert begun.wait(20)
 
-    started = time.monotonic()
-    second = waiting.dispatch(request_)
-    took = time.monotonic() - started
+    with within(0.1):
+        second = waiting.dispatch(request_)
     thread.join()
     released.set()
 
-    assert took < 0.1 + OVER
     assert second.status is DispatchStatus.REJECTED
     assert second.error.category is ErrorCategory.TIMEOUT
     assert first[0].status is DispatchStatus.UNKNOWN
@@ -244,12 +240,10 @@ def test_a_batch_keeps_what_was_accepted_in_time():
     made = AsyncAdapter(send, deadline=0.1)
     expected = [DispatchStatus.ACCEPTED, DispatchStatus.UNKNOWN, DispatchStatus.ACCEPTED]
 
-    started = time.monotonic()
-    sync = made.dispatch_many(requests)
-    took = time.monotonic() - started
+    with within(0.1):
+        sync = made.dispatch_many(requests)
     async_ = asyncio.run(made.adispatch_many(requests))
 
-    assert took < 0.1 + OVER
     assert [each.status for each in sync] == expected
     assert [each.status for each in async_] == expected
 
@@ -395,12 +389,8 @@ def test_a_probe_that_fails_is_the_checks_answer():
 
 def test_a_probe_that_hangs_costs_the_deadline():
     """C12: a server that does not answer fails the check."""
-    started = time.monotonic()
-
-    with pytest.raises(ConfigurationError, match="could not be reached"):
+    with within(0.2), pytest.raises(ConfigurationError, match="could not be reached"):
         Resourceful(probe=for_ever, deadline=0.2).check(contact=True)
-
-    assert time.monotonic() - started <= 0.2 + OVER
 
 
 @pytest.mark.parametrize("timeout", [0.0, 0.1])

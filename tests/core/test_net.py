@@ -26,8 +26,9 @@ from dispatchers._runtime.connect import (
     resolve,
 )
 
+from ..timing import within  # noqa: TID252 - as for the other cases
+
 GENEROUS = 30.0
-SLACK = 0.25
 INDEX, ZONE = socket.if_nameindex()[0]
 linux = pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.2, /proc: Linux has them")
 forks = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
@@ -157,11 +158,10 @@ class TestResolve:
     def test_a_silent_name_server_costs_the_timeout(self, names):
         """C2: DNS that never answers costs the deadline, not the resolver's own ten seconds."""
         begun = time.monotonic()
-        with pytest.raises(ResolveTimeoutError, match=r"'silent\.example'"):
+        with within(0.3), pytest.raises(ResolveTimeoutError, match=r"'silent\.example'"):
             resolve("silent.example", 80, timeout=0.3)
-        elapsed = time.monotonic() - begun
 
-        assert 0.3 <= elapsed <= 0.3 + SLACK
+        assert time.monotonic() - begun >= 0.3
 
     def test_a_stuck_lookup_is_not_repeated(self, names):
         """C2: the hundredth caller waits its own timeout for the lookup that hangs already."""
@@ -231,11 +231,9 @@ class TestResolve:
             with pytest.raises(ResolveTimeoutError):
                 resolve(f"silent.{number}", 80, timeout=0.01)
 
-        begun = time.monotonic()
-        with pytest.raises(ResolveTimeoutError, match="8 calls"):
+        with within(0.0), pytest.raises(ResolveTimeoutError, match="8 calls"):
             resolve("up.example", 80, timeout=GENEROUS)
 
-        assert time.monotonic() - begun < SLACK
         assert "up.example" not in names.asked
 
     @pytest.mark.parametrize("timeout", [0.0, -1.0])
@@ -394,19 +392,15 @@ class TestConnect:
     def test_a_black_hole_costs_the_timeout(self, full):
         """C2: a server that never answers costs the deadline."""
         begun = time.monotonic()
-        with pytest.raises(ConnectTimeoutError, match=f"127.0.0.1:{full}"):
+        with within(0.3), pytest.raises(ConnectTimeoutError, match=f"127.0.0.1:{full}"):
             connect("127.0.0.1", full, timeout=0.3)
-        elapsed = time.monotonic() - begun
 
-        assert 0.3 <= elapsed <= 0.3 + SLACK
+        assert time.monotonic() - begun >= 0.3
 
     def test_a_silent_name_server_costs_the_timeout(self, names):
         """C2: resolution is within the same budget."""
-        begun = time.monotonic()
-        with pytest.raises(ConnectTimeoutError):
+        with within(0.3), pytest.raises(ConnectTimeoutError):
             connect("silent.example", 80, timeout=0.3)
-
-        assert time.monotonic() - begun <= 0.3 + SLACK
 
     @pytest.mark.parametrize("timeout", [0.0, -1.0])
     def test_no_time_left_connects_to_nobody_that_must_be_waited_for(self, full, timeout):
@@ -427,12 +421,10 @@ class TestConnect:
         """RFC 8305: the next address is tried after a quarter of a second."""
         names.hosts["up.example"] = ["127.0.0.1", "127.0.0.2"]
         with socket.create_server(("127.0.0.2", full)) as second:
-            begun = time.monotonic()
-            with connect("up.example", full, timeout=GENEROUS) as sock:
-                elapsed = time.monotonic() - begun
-
+            with within(_net.STAGGER_SECONDS):
+                sock = connect("up.example", full, timeout=GENEROUS)
+            with sock:
                 assert sock.getpeername() == second.getsockname()
-                assert elapsed <= _net.STAGGER_SECONDS + SLACK
 
     @linux
     def test_an_address_that_fails_gives_way_at_once(self, full, listener, monkeypatch):
@@ -454,11 +446,8 @@ class TestConnect:
         """C2: all addresses of a name share one budget."""
         names.hosts["up.example"] = ["127.0.0.1"] * 3
 
-        begun = time.monotonic()
-        with pytest.raises(ConnectTimeoutError):
+        with within(0.6), pytest.raises(ConnectTimeoutError):
             connect("up.example", full, timeout=0.6)
-
-        assert time.monotonic() - begun <= 0.6 + SLACK
 
     @linux
     def test_when_all_refuse_the_first_error_is_raised(self, names, closed_port):
@@ -559,13 +548,9 @@ class TestBounded:
         """C2: a client without a timeout of its own has this one."""
         released = threading.Event()
 
-        begun = time.monotonic()
-        with pytest.raises(ConnectTimeoutError):
+        with within(0.2), pytest.raises(ConnectTimeoutError):
             bounded(lambda: released.wait(GENEROUS), timeout=0.2)
-        elapsed = time.monotonic() - begun
         released.set()
-
-        assert elapsed <= 0.2 + SLACK
 
     def test_a_connection_that_comes_too_late_is_discarded(self):
         """Nobody waits for it any more, so it is closed; a late error needs no closing."""
@@ -594,10 +579,7 @@ class TestBounded:
             with pytest.raises(ConnectTimeoutError):
                 bounded(lambda: released.wait(GENEROUS), timeout=0.01)
 
-        begun = time.monotonic()
-        with pytest.raises(ConnectTimeoutError, match="no connection was tried: 2 calls"):
+        message = "no connection was tried: 2 calls"
+        with within(0.0), pytest.raises(ConnectTimeoutError, match=message):
             bounded(lambda: None, timeout=GENEROUS)
-        elapsed = time.monotonic() - begun
         released.set()
-
-        assert elapsed < SLACK

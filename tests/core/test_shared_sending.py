@@ -35,7 +35,6 @@ from dispatchers._runtime.loop_side import side_of
 from dispatchers._runtime.waiting import Waiting
 from dispatchers.testing.conformance._tools import told
 
-OVER = 0.25
 PATIENCE = 30.0
 
 
