@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
@@ -11,6 +12,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from time import sleep
 from typing import Self
+from unittest.mock import patch
 
 from dispatchers._models.request import DispatchRequest
 from dispatchers.forwarding import FIRST_PAUSE, Forwarder, Source, Step
@@ -45,17 +47,28 @@ def lead_once(source: Source, line: Connection, index: int) -> bool:
 
 
 def forward_slowly(source: Source, line: Connection, index: int, notes: Path) -> None:
-    """Take one step; the backend says when it is called first, and waits until it is told."""
+    """Take one step; the backend says when it is called first, and waits until it is told.
+
+    Meanwhile no heartbeat is written: a process that is stopped in the midst of a transaction
+    holds what it has locked, and then none can take over.
+    """
     del index
     waited: list[str] = []
+    writing, lead = threading.Lock(), source.lead
+
+    def lead_alone() -> bool:
+        with writing:
+            return lead()
 
     def answer(request: DispatchRequest) -> None:
         if not waited:
             waited.append(request.id)
-            line.send(("done", "called"))
-            line.recv()
+            with writing:
+                line.send(("done", "called"))
+                line.recv()
 
-    Forwarder(source, FileBackend(notes, answer)).step()
+    with patch.object(source, "lead", lead_alone):
+        Forwarder(source, FileBackend(notes, answer)).step()
 
 
 def no_store() -> None:
