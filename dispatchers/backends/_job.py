@@ -86,45 +86,43 @@ class Keys:
     """The keys of work that waits or runs, or that is remembered."""
 
     def __init__(self) -> None:
-        self._digests: OrderedDict[Key, bytes | None] = OrderedDict()
+        self._known: OrderedDict[Key, tuple[str, bytes | None]] = OrderedDict()
 
-    def knows(self, work: Work) -> bool:
-        """Tell whether work under the key of `work` is known.
+    def known(self, work: Work) -> str | None:
+        """Return the id of the work that has the key of `work`; None where it is free.
 
         Raises:
             RejectedError: It is known for other arguments.
         """
-        if work.key not in self._digests:
-            return False
-        digest = self._digests[work.key]
-        # None is unknown, and contradicts nothing.
+        known, digest = self._known.get(work.key, (None, None))
+        # A digest of None is unknown, and contradicts nothing.
         if None not in (digest, work.digest) and digest != work.digest:
             raise conflict(work.task)
-        return True
+        return known
 
     def add(self, work: Work) -> None:
         """Know the key from now on."""
-        self._digests[work.key] = work.digest
+        self._known[work.key] = work.id, work.digest
 
     def discard(self, key: Key) -> None:
         """Forget a key."""
-        self._digests.pop(key, None)
+        self._known.pop(key, None)
 
     def shorten(self, length: int) -> None:
         """Forget the oldest beyond so many."""
-        while len(self._digests) > length:
-            self._digests.popitem(last=False)
+        while len(self._known) > length:
+            self._known.popitem(last=False)
 
     def clear(self) -> None:
         """Forget all."""
-        self._digests.clear()
+        self._known.clear()
 
     def __iter__(self) -> Iterator[Key]:
         # A copy: keys are forgotten while it is walked through.
-        return iter(tuple(self._digests))
+        return iter(tuple(self._known))
 
     def __len__(self) -> int:
-        return len(self._digests)
+        return len(self._known)
 
 
 class WorkDelivery(Delivery):

@@ -107,13 +107,13 @@ class MemoryQueue:
         """Return how much is in the hands of workers."""
         return len(self._claimed)
 
-    def knows(self, work: Work) -> bool:
-        """Tell whether work under its key waits, runs, or is remembered as finished.
+    def known(self, work: Work) -> str | None:
+        """Return the id of work under its key that waits, runs, or is remembered as finished.
 
         Raises:
             RejectedError: It is known for other arguments.
         """
-        return self._live.knows(work) or self._finished.knows(work)
+        return self._live.known(work) or self._finished.known(work)
 
     def put(self, work: Work, due: datetime | None) -> None:
         """Let new work wait."""

@@ -73,18 +73,18 @@ class Pool:
 
     # The side of those who dispatch.
 
-    def put(self, work: Work, due: float | None = None) -> bool:
+    def put(self, work: Work, due: float | None = None) -> str | None:
         """Let `work` wait, until `due` on the monotonic clock if that is given.
 
         Returns:
-            False where its key is waiting or running already.
+            The id of work under its key that waits or runs already; it is not put then.
 
         Raises:
             RejectedError: The queue is full or closed.
         """
         with self._lock:
-            if self._keys.knows(work):
-                return False
+            if known := self._keys.known(work):
+                return known
             self._refuse()
             self._hire()
             self._keys.add(work)
@@ -92,7 +92,7 @@ class Pool:
             if self._over:  # closed by a signal handler, since the question above
                 self._backlog.clear()
                 self._refuse()
-        return True
+        return None
 
     def _refuse(self) -> None:
         if self._closing:

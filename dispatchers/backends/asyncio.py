@@ -124,8 +124,8 @@ class AsyncioDispatcher(InProcessDispatcher):
         if loop is None and self._no_loop == "inline":
             return self._in_the_call(request, work, timeout)
         target = loop or self._given_loop()
-        if not self._taken(work):
-            return Sent(work.id, DispatchStatus.DUPLICATE)
+        if known := self._known(work):
+            return Sent(known, DispatchStatus.DUPLICATE)
         try:
             self._hand_over(work, target, _wait(request), here=loop is not None)
         except BaseException:
@@ -133,18 +133,18 @@ class AsyncioDispatcher(InProcessDispatcher):
             raise
         return Sent(work.id)
 
-    def _taken(self, work: Work) -> bool:
-        """Tell whether the key was free; from now on it is not."""
+    def _known(self, work: Work) -> str | None:
+        """Return the id of work that has the key, which else is this work's from now on."""
         with self._lock:
-            if self._keys.knows(work):
-                return False
+            if known := self._keys.known(work):
+                return known
             if len(self._keys) >= self.options.capacity:
                 raise RejectedError(
                     ErrorCategory.CAPACITY,
                     f"{self.alias!r} is full: {self.options.capacity} wait or run",
                 )
             self._keys.add(work)
-            return True
+            return None
 
     def _release(self, work: Work) -> None:
         self._keys.discard(work.key)
@@ -199,8 +199,8 @@ class AsyncioDispatcher(InProcessDispatcher):
                 "no event loop runs in this thread, so that the task would run in the call, "
                 "which cannot be delayed: dispatch from async code, or give a loop",
             )
-        if not self._taken(work):
-            return Sent(work.id, DispatchStatus.DUPLICATE)
+        if known := self._known(work):
+            return Sent(known, DispatchStatus.DUPLICATE)
         try:
             return self._inline._send(request, work.body, timeout=timeout)
         finally:

@@ -118,8 +118,8 @@ class MemoryDispatcher(InProcessDispatcher):
         work = Work(request, body, self.queue_of(request) or DEFAULT_QUEUE)
         # One lock around question and answer: two threads may put the same key at once.
         with queue.changed:
-            if queue.knows(work):
-                return Sent(work.id, DispatchStatus.DUPLICATE)
+            if known := queue.known(work):
+                return Sent(known, DispatchStatus.DUPLICATE)
             if len(queue) >= self.options.capacity:
                 raise RejectedError(
                     ErrorCategory.CAPACITY,

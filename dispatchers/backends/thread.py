@@ -80,9 +80,9 @@ class ThreadDispatcher(InProcessDispatcher):
     def _send(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:
         del timeout
         work = Work(request, body, self.queue_of(request) or "", copy_context())
-        if self._pool.put(work, _due(request)):
-            return Sent(work.id)
-        return Sent(work.id, DispatchStatus.DUPLICATE)
+        if known := self._pool.put(work, _due(request)):
+            return Sent(known, DispatchStatus.DUPLICATE)
+        return Sent(work.id)
 
     def _stats(self, *, timeout: float) -> Sequence[Stats]:
         del timeout

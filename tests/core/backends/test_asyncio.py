@@ -353,13 +353,16 @@ def test_a_known_key_is_a_duplicate(looped, note, seen):
     keyed = note.options(dispatcher=looped, idempotency_key="k", deduplicate=True)
 
     async def main():
-        statuses = [keyed.dispatch(x=1).status, keyed.dispatch(x=1).status]
+        first, running = keyed.dispatch(x=1), keyed.dispatch(x=1)
         await looped.adrain()
-        statuses.append(keyed.dispatch(x=3).status)
+        free = keyed.dispatch(x=3)
         await looped.adrain()
-        return statuses
+        return first, running, free
 
-    assert asyncio.run(main()) == ["accepted", "duplicate", "accepted"]
+    first, running, free = asyncio.run(main())
+
+    assert (first.status, free.status) == ("accepted", "accepted")
+    assert (running.status, running.task_id) == ("duplicate", first.request_id)
     assert seen.items == [1, 3]
 
 

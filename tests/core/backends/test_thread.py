@@ -458,7 +458,7 @@ def test_a_known_key_is_a_duplicate(thread, block, gate):
     scoped = other.options(dispatcher=dispatcher, idempotency_key="k").dispatch()
 
     assert first.status is DispatchStatus.ACCEPTED
-    assert running.status is DispatchStatus.DUPLICATE
+    assert (running.status, running.task_id) == (DispatchStatus.DUPLICATE, first.request_id)
     assert running.ok
     assert scoped.status is DispatchStatus.ACCEPTED
 

@@ -899,6 +899,26 @@ def test_a_child_under_a_key_of_another_execution_fails(queue, flow):
     assert "idempotency_key" in words
 
 
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_step_under_a_key_of_other_work_fails(queue, flow, number, finished):
+    """C10: of equal and of other arguments, which waits or has run; it answers no step."""
+    add.options(idempotency_key="taken").dispatch(1, 1).raise_for_error()
+    if finished:
+        queue.run_all()
+
+    async def code() -> str:
+        try:
+            return str(await add.options(idempotency_key="taken").step(number, 1))
+        except StepError as exc:
+            return exc.category
+
+    execution = started(flow(code))
+    queue.run_all()
+
+    assert execution.result(timeout=1) == "conflict"
+
+
 def test_a_step_that_is_given_up_does_not_run(queue, flow, journal):
     """D11: steps that have not begun are dropped."""
 
