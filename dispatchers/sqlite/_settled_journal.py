@@ -26,6 +26,7 @@ from dispatchers._journal.values import (
     WakeUp,
 )
 from dispatchers._models.claim import Claim
+from dispatchers._worker.run import current
 from dispatchers.sqlite._collecting import collector_of
 from dispatchers.sqlite._effects import Collector
 from dispatchers.sqlite._journal import SQLiteJournal
@@ -89,13 +90,19 @@ class SettledJournal:
     def take(
         self, execution: str, owner: str, *, wakeup: str, after: int, timeout: float
     ) -> Turn | Refusal:
-        """Read a turn; take it where it has to be recorded by this process."""
-        if self._collector() is not None:
+        """Read a turn; take it where it has to be recorded by this process.
+
+        A message that has come before is taken: its turns may be what ends its workers, or they
+        may only have claimed it, and the journal counts those that have begun.
+        """
+        deliveries = _deliveries()
+        if self._collector() is not None and deliveries == 1:
             turn = self._journal.peek(execution, owner, after=after, timeout=timeout)
             if turn is not None:
                 self._peeked[owner] = wakeup
                 return turn
-        return self._journal.take(execution, owner, wakeup=wakeup, after=after, timeout=timeout)
+        taken = self._journal.take(execution, owner, wakeup=wakeup, after=after, timeout=timeout)
+        return taken if isinstance(taken, Refusal) else _with_unrecorded(taken, deliveries)
 
     def renew(self, turn: Turn, *, timeout: float) -> bool:
         """Hold a turn for longer; one that was only read is held by its job."""
@@ -195,6 +202,18 @@ class SettledJournal:
 
 def _way(record: Record) -> WakeUp:
     return WakeUp(record.id, record.workflow, record.dispatcher, record.queue, record.headers)
+
+
+def _deliveries() -> int:
+    """Return how often the message of this run has come."""
+    run = current.get(None)
+    return 1 if run is None else run.deliveries
+
+
+def _with_unrecorded(turn: Turn, deliveries: int) -> Turn:
+    """Count the turn of the first delivery, which was only read, as lost with its worker."""
+    recorded = turn.lost or 0
+    return turn._replace(lost=recorded + (recorded < deliveries - 1))
 
 
 def seen_by_runs(journal: Journal) -> Journal:

@@ -18,9 +18,10 @@ from dispatchers.backends.sqlite import SQLiteDispatcher
 from dispatchers.journals import Commit, EntryKind, JournalError, Refusal, Turn, WakeUp
 from dispatchers.sqlite import Finish, Job, SQLiteJournal, SQLiteStore
 from dispatchers.sqlite._effects import collecting
+from dispatchers.sqlite._leases import release
 from dispatchers.sqlite._settled_journal import SettledJournal
 from dispatchers.sqlite._worker.settlement import settlement
-from dispatchers.workflows import Signal, workflow
+from dispatchers.workflows import Signal, _turn, workflow
 from dispatchers.workflows._cache import live
 
 T = 5.0
@@ -147,6 +148,52 @@ def test_a_step_whose_key_is_that_of_other_work_fails(runs: Runs, number: int) -
     record = runs.journal.look("runs.keyed/k", timeout=T)
     assert record is not None
     assert (record.status.name, b"conflict" in (record.output or b"")) == ("FAILED", True)
+
+
+def _claimed(runs: Runs, meanwhile: Callable[[Job], object]) -> None:
+    """Claim what is due by a worker that is killed after something."""
+    owner = runs.store.owners.register(timeout=T)
+    (job,) = runs.store.exchange([], owner=owner, queues=None, limit=1, timeout=T).jobs
+    meanwhile(job)
+    with runs.store.database.transaction(timeout=T) as connection:
+        assert release(connection, [owner], counted=True) == 1
+
+
+def test_workers_that_end_before_the_turn_leave_it_innocent(runs: Runs) -> None:
+    """K25: they had claimed the message, and not begun what it asks for."""
+    part.options(idempotency_key="p").dispatch(1).raise_for_error()
+
+    for _ in range(4):
+        _claimed(runs, bool)
+    runs.all()
+
+    record = runs.journal.look("runs.part/p", timeout=T)
+    assert (record and record.status.name) == "COMPLETED"
+
+
+def test_turns_that_end_their_workers_are_counted(runs: Runs, monkeypatch: Any) -> None:
+    """K25: four of them, and the fifth does not run the code."""
+    part.options(idempotency_key="p").dispatch(1).raise_for_error()
+    ran: list[Turn] = []
+
+    def killed(taken: Any) -> None:
+        ran.append(taken._turn)
+        raise Killed
+
+    monkeypatch.setattr(_turn._Taken, "_goes_on", killed)
+    monkeypatch.setattr(_turn._Taken, "fail", lambda *_: None)
+    for _ in range(4):
+        _claimed(runs, runs.ran)
+    runs.all()
+
+    record = runs.journal.look("runs.part/p", timeout=T)
+    assert record is not None
+    assert (record.status.name, len(ran)) == ("STUCK", 4)
+    assert "4 workers in a row" in (record.why or "")
+
+
+class Killed(BaseException):
+    """Ends a turn as the death of its process does."""
 
 
 def test_the_start_whose_turn_did_not_see_all_takes_another(runs: Runs) -> None:
