@@ -57,9 +57,10 @@ class MemoryReads:
         if self._is_waked(execution, self._pause(execution)) or self._is_held(execution):
             return None
         record = execution.record
+        # Of what is stuck as well: a worker that may have the code for it has died in its turn.
+        if execution.owner is not None and execution.is_begun:
+            return "orphaned"
         if record.status is Status.RUNNING:
-            if execution.owner is not None:
-                return "orphaned"
             if record.wake_at is not None and record.wake_at <= now:
                 return "timer"
             if execution.wants_turn or record.head > record.seen:

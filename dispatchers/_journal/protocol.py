@@ -168,8 +168,9 @@ class Journal(Protocol):
     def due(self, *, limit: int, timeout: float) -> Sequence[WakeUp]:
         """List executions that want a turn and may not be woken; counts them as being woken.
 
-        Running ones with a timer that is due, with entries that no turn has read, or with a turn
-        that is no longer renewed; and those, ended ones too, with commands whose next try is due.
+        Running ones with a timer that is due or with entries that no turn has read; running and
+        stuck ones with a turn that is no longer renewed; and those, ended ones too, with commands
+        whose next try is due.
         Left out are those with a wake-up under way or a turn that is renewed.
         """
         ...

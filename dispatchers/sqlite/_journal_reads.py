@@ -36,8 +36,9 @@ ORDER BY woken_at LIMIT :limit
 """  # noqa: S608 - put together from constants
 
 
+# Of what is stuck as well: a worker that may have the code for it has died in its turn.
 _LEASED = f"""
-SELECT {_WAY} FROM executions INDEXED BY leased WHERE owner IS NOT NULL AND status = 1
+SELECT {_WAY} FROM executions INDEXED BY leased WHERE owner IS NOT NULL AND status IN (1, 6)
 """  # noqa: S608 - put together from constants
 
 

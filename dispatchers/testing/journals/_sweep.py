@@ -14,7 +14,7 @@ class Sweep:
     """J37 to J42, J76."""
 
     def test_each_kind_of_due_is_found(self, calls: Calls) -> None:
-        """J37: a timer, unread entries, a lost turn, a command that has not left."""
+        """J37: a timer, unread entries, a lost turn, one of what is stuck, an unsent command."""
         timed = _parked_with_a_timer(calls)
         calls.park(step(1), execution="shop.checkout/unread")
         calls.sent(1, execution="shop.checkout/unread")
@@ -22,13 +22,16 @@ class Sweep:
         calls.begin("shop.checkout/begun")
         calls.begin("shop.checkout/orphaned")
         calls.take("shop.checkout/orphaned")
+        calls.park(execution="shop.checkout/retried", status=Status.STUCK, why="x")
+        calls.take("shop.checkout/retried")
         calls.park(step(1), execution="shop.checkout/unsent")
 
-        assert _due_within(calls, 5) == {
+        assert _due_within(calls, 6) == {
             timed: "timer",
             "shop.checkout/unread": "unread",
             "shop.checkout/begun": "unread",
             "shop.checkout/orphaned": "orphaned",
+            "shop.checkout/retried": "orphaned",
             "shop.checkout/unsent": "unsent",
         }
 

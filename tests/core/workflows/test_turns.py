@@ -1503,6 +1503,40 @@ def test_a_turn_that_kills_its_worker_again_and_again_is_stuck(queue, flow, jour
     assert execution.result(timeout=1) == 2
 
 
+def test_a_worker_that_dies_when_it_tries_stuck_code_again(queue, flow, journal, monkeypatch):
+    """K19: the sweep brings the next try; no other worker need start."""
+
+    async def code(number: int) -> int:
+        return await add.step(number, 1) + await approval.receive()
+
+    async def changed(number: int) -> int:
+        return await add.step(number, 2) + await approval.receive()
+
+    execution = started(flow(code), 3)
+    queue.run_all()
+    live.clear()
+    approval.send(flow(changed), "k", 9)
+    queue.run_all()
+    assert execution.status() == "stuck"
+    flow(code)
+    _late(journal)
+    journal._lease = 0.0
+
+    def killed(*args: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_turn._Taken, "_goes_on", killed)
+        patch.setattr(_turn._Taken, "fail", lambda *args: None)
+        assert _sweep.retry_stuck() == 1
+        queue.run_all()
+    assert execution.status() == "stuck"
+
+    assert _sweep.sweep(limit=1) == 1
+    queue.run_all()
+    assert execution.result(timeout=1) == 13
+
+
 def test_an_error_of_ours_gives_the_turn_back(queue, flow, monkeypatch, journal):
     """K4: a sweep brings the next turn, which goes on from what is recorded."""
 
