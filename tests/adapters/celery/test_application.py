@@ -40,6 +40,8 @@ from dispatchers.testing.conformance._tools import answered
 
 from .harness import CeleryHarness, application, delete_queues
 
+PATIENCE = 30.0
+"""Seconds for a first connection on a busy machine: these tests are not about its bound."""
 RABBITMQ = "amqp://guest:guest@127.0.0.1:5672//"
 
 
@@ -90,7 +92,7 @@ def test_an_address_that_kombu_takes_for_rabbitmq_is_one(
     if ":5672" not in shared_rabbitmq:
         pytest.skip("RabbitMQ is not on its own port")
 
-    with closing(CeleryDispatcher(app=application(url, queue))) as dispatcher:
+    with closing(CeleryDispatcher(app=application(url, queue), deadline=PATIENCE)) as dispatcher:
         response = tasks.note.options(dispatcher=dispatcher).dispatch("/nowhere")
         found = size(dispatcher, queue)
 
@@ -144,7 +146,7 @@ def test_a_fail_over_list_is_tried_in_turn(
     scheme = alive.partition("://")[0]
     app = application(f"{scheme}://127.0.0.1:1;{alive}", queue)
 
-    with closing(CeleryDispatcher(app=app)) as dispatcher:
+    with closing(CeleryDispatcher(app=app, deadline=PATIENCE)) as dispatcher:
         response = tasks.note.options(dispatcher=dispatcher).dispatch("/nowhere")
         found = size(dispatcher, queue)
 
@@ -214,7 +216,10 @@ def test_what_goes_to_an_exchange_is_in_a_queue_or_refused(
     route = {"exchange": exchange.name, "routing_key": key}
     app.conf.task_routes = {"*": route}
     note, url = tasks.note, "/nowhere"
-    with closing(CeleryDispatcher(app=app)) as dispatcher, override(default=dispatcher):
+    with (
+        closing(CeleryDispatcher(app=app, deadline=PATIENCE)) as dispatcher,
+        override(default=dispatcher),
+    ):
         batch = note.batch()
         batch.add(url)
         batch.add(url)
@@ -297,7 +302,7 @@ def test_headers_of_any_size_travel(
 ) -> None:
     """C5: what a message's own headers cannot hold is in the envelope, and spoils no batch."""
     url = request.getfixturevalue(f"shared_{broker}")
-    with closing(CeleryDispatcher(app=application(url, queue))) as dispatcher:
+    with closing(CeleryDispatcher(app=application(url, queue), deadline=PATIENCE)) as dispatcher:
         odd = tasks.note.options(headers=headers).request("/nowhere")
         answers = dispatcher.dispatch_many([tasks.note.request("/nowhere"), odd])
         app: Any = dispatcher.broker.app
@@ -395,7 +400,7 @@ def test_durable_is_what_queue_and_message_are(queue: str, what: str, shared_rab
     exchange = Exchange(queue, delivery_mode=mode)
     app.conf.task_queues = [Queue(queue, exchange, queue, durable=what != "queue")]
 
-    with closing(CeleryDispatcher(app=app)) as dispatcher:
+    with closing(CeleryDispatcher(app=app, deadline=PATIENCE)) as dispatcher:
         response = tasks.note.options(dispatcher=dispatcher).dispatch("/nowhere")
 
     assert response.ok
@@ -408,9 +413,9 @@ def test_a_large_batch_keeps_its_deadline(
 ) -> None:
     """C2: what a batch cannot hand over in time is rejected, and the answers come in time."""
     url = request.getfixturevalue(f"shared_{broker}")
-    with closing(CeleryDispatcher(app=application(url, queue))) as dispatcher:
+    with closing(CeleryDispatcher(app=application(url, queue), deadline=PATIENCE)) as dispatcher:
         items = [(tasks.note.request("/nowhere"), b"{}") for _ in range(12_000)]
-        dispatcher._send_many(items[:1], timeout=5.0)  # the connection is there
+        dispatcher._send_many(items[:1], timeout=PATIENCE)  # the connection is there
         answers = answered(0.3, lambda: dispatcher._send_many(items, timeout=0.3))
         failed = [each for each in answers if isinstance(each, Exception)]
 
@@ -475,7 +480,7 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(
     server = TLSServer(tmp_path)
     url = f"{scheme}://user:secret@localhost:{server.port}/0"
     options: Any = {"url": url} if how == "url" else {"app": application(url, queue)}
-    dispatcher = CeleryDispatcher(**options, queue=queue)
+    dispatcher = CeleryDispatcher(**options, queue=queue, deadline=PATIENCE)
 
     response = tasks.note.options(dispatcher=dispatcher).dispatch("/nowhere")
     server.close()
@@ -491,7 +496,8 @@ def test_a_redis_that_is_to_use_tls_gets_no_plain_text(queue: str, tmp_path: Pat
     app = application(f"redis://user:secret@localhost:{server.port}/0", queue)
     app.conf.broker_use_ssl = True
 
-    response = tasks.note.options(dispatcher=CeleryDispatcher(app=app)).dispatch("/nowhere")
+    dispatcher = CeleryDispatcher(app=app, deadline=PATIENCE)
+    response = tasks.note.options(dispatcher=dispatcher).dispatch("/nowhere")
     server.close()
 
     assert response.error is not None
@@ -508,7 +514,7 @@ def test_a_worker_verifies_certificates_too(scheme: str, queue: str, tmp_path: P
 
     for connection in (app.connection_for_read(), app.connection_for_write()):
         with pytest.raises(OperationalError, match="CERTIFICATE_VERIFY_FAILED"):
-            connection.ensure_connection(max_retries=1, timeout=2)
+            connection.ensure_connection(max_retries=1, timeout=PATIENCE)
     server.close()
 
     assert server.told == b""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from dispatchers import DispatchRequest
 from dispatchers._config.registry import load_backend
 from dispatchers.journals import Entry, EntryKind, Record
 from dispatchers.sqlite import SQLiteJournal
+from dispatchers.testing import processes
 
 HERE = Path(__file__).parent
 PATIENCE = 100.0
@@ -92,8 +92,8 @@ class Site:
 
     def close(self) -> None:
         for worker in self.workers.values():
-            worker.send_signal(signal.SIGCONT)
-            worker.kill()
+            # With what it has started: a child that is stopped would stand there for ever.
+            processes.kill(processes.family(worker.pid))
             worker.wait()
         self.queue.close()
         self.journal.close()

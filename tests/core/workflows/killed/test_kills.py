@@ -19,6 +19,7 @@ import pytest
 
 from dispatchers.journals import Query
 from dispatchers.sqlite import SQLiteStore, StoreBusyError
+from dispatchers.testing import processes
 
 from .site import EFFECTS, RESULT, Site
 
@@ -293,14 +294,12 @@ def test_k18_two_workers_that_have_one_turn(make: Callable[..., Site], files: in
     execution = site.start("K18")
     site.until(lambda: site.happened("K18", "seven"))
     site.until(lambda: _stands_still(first, site))
-    paused = site.workers.pop("default")
+    site.workers["paused"] = site.workers.pop("default")
     site.start_worker()
     assert site.result(execution) == RESULT
     entries = site.entries(execution)
 
-    for pid in (first, *_taken_by(site)):
-        subprocess.run(["kill", "-CONT", str(pid)], check=False)
-    site.workers["paused"] = paused
+    processes.resume(first)
     site.until(lambda: "has no effect" in site.log() or "lease" in site.log())
 
     assert site.effects("K18") == EFFECTS + Counter(["seven"])
@@ -308,13 +307,14 @@ def test_k18_two_workers_that_have_one_turn(make: Callable[..., Site], files: in
 
 
 def _stands_still(pid: int, site: Site) -> bool:
-    """Tell whether a process is stopped outside of a write, which would hold the file for good."""
-    state = subprocess.run(["ps", "-o", "state=", "-p", str(pid)], capture_output=True, check=True)
-    if not state.stdout.strip().startswith(b"T"):
+    """Tell whether a worker is stopped outside of a write, which would hold a file for good."""
+    if not all(each.is_stopped for each in processes.family(pid)):
         return False
     store = SQLiteStore(site.folder / "queue.db")
     try:
-        store.check(timeout=1.0)
+        for database in (store.database, site.journal.database):
+            with database.transaction(timeout=1.0):
+                pass
     except StoreBusyError:
         os.kill(pid, signal.SIGCONT)
         time.sleep(0.05)
@@ -323,10 +323,6 @@ def _stands_still(pid: int, site: Site) -> bool:
     finally:
         store.close()
     return True
-
-
-def _taken_by(site: Site) -> list[int]:
-    return [int(each.suffixes[-2][1:]) for each in site.plans.glob("*.taken")]
 
 
 @pytest.mark.slow
