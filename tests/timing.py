@@ -7,7 +7,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from time import monotonic
 
-from dispatchers.testing.conformance._tools import GLANCE, MARGIN, _queued, _waited
+from dispatchers.testing.conformance._tools import GLANCE, MARGIN, _queued, _waited, stalled
 
 
 @contextmanager
@@ -17,8 +17,8 @@ def within(seconds: float) -> Generator[None]:
     Time in which the machine did not let this process run is forgiven: what a second thread
     oversleeps meanwhile, and what the threads were ready to run and got no processor.
     """
-    done, gaps = threading.Event(), [0.0]
-    watcher = threading.Thread(target=_watch, args=(done, gaps), daemon=True)
+    done, stalls = threading.Event(), list[float]()
+    watcher = threading.Thread(target=_watch, args=(done, stalls), daemon=True)
     watcher.start()
     queued, began = _queued(), monotonic()
     try:
@@ -27,13 +27,13 @@ def within(seconds: float) -> Generator[None]:
     finally:
         done.set()
     watcher.join()
-    late = max(gaps) + _waited(queued)
+    late = sum(stalls) + _waited(queued)
     assert took <= seconds + MARGIN + late, f"{took:.2f} s, {late:.2f} s of them the machine's"
 
 
-def _watch(done: threading.Event, gaps: list[float]) -> None:
-    before = monotonic()
-    while not done.wait(GLANCE):
+def _watch(done: threading.Event, stalls: list[float]) -> None:
+    over, before = False, monotonic()
+    while not over:
+        over = done.wait(GLANCE)
         before, last = monotonic(), before
-        gaps.append(before - last - GLANCE)
-    gaps.append(monotonic() - before - GLANCE)
+        stalls.append(stalled(before - last))

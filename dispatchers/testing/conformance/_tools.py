@@ -121,16 +121,24 @@ def answered(deadline: float, call: Callable[[], T]) -> T:
 
 
 def _watch(thread: threading.Thread, seconds: float) -> float:
-    """Wait for a thread, and say by how much the longest of many short waits was overslept."""
-    until = before = monotonic()
-    until += seconds
-    longest = 0.0
-    while thread.is_alive() and before < until:
+    """Wait for a thread, and say by how much many short waits were overslept."""
+    before = monotonic()
+    until, late = before + seconds, 0.0
+    while thread.is_alive() and before < until + late:
         thread.join(GLANCE)
         before, last = monotonic(), before
-        # A wait that takes longer than asked for shows how late the machine wakes its threads.
-        longest = max(longest, before - last - GLANCE)
-    return longest
+        late += stalled(before - last)
+    return late
+
+
+def stalled(seconds: float) -> float:
+    """Return the seconds of a wait of `GLANCE` in which the machine has stood still.
+
+    A wait that takes longer than asked for shows how late the machine wakes its threads; a little
+    longer is the turn of another thread of this process, which is that thread's matter.
+    """
+    late = seconds - GLANCE
+    return late if late > GLANCE else 0.0
 
 
 def _queued() -> dict[str, float]:

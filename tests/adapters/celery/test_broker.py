@@ -160,7 +160,7 @@ def test_a_deleted_queue_is_declared_again(shared_rabbitmq: str) -> None:
 
 def test_what_is_due_for_deleted_queues_is_in_nobodys_way(shared_rabbitmq: str) -> None:
     """It is set aside: with 32 such messages RabbitMQ's delay queues would stand still for all."""
-    gone, there = dispatcher_of(shared_rabbitmq, deadline=10.0), dispatcher_of(shared_rabbitmq)
+    gone, there = (dispatcher_of(shared_rabbitmq, deadline=10.0) for _ in range(2))
     work = tasks.note.options(dispatcher=gone, delay=DELAY)
     lost = {work.dispatch("/nowhere").request_id for _ in range(40)}
     _delete_queue(gone)

@@ -30,7 +30,10 @@ from dispatchers.testing import FaultProxy
 from dispatchers.testing.conformance._tools import answered, eventually
 from dispatchers.testing.servers import RedisServer, free_port
 
-MARGIN = 0.25
+from ...timing import within as ends_within  # noqa: TID252 - as for the other cases
+
+PATIENCE = 20.0
+"""Seconds for what a busy machine may take long for."""
 
 
 @pytest.fixture
@@ -60,12 +63,12 @@ def through(proxy: FaultProxy) -> Any:
     return bounded_client(f"redis://localhost:{proxy.port}/0")
 
 
-def failure(client: Any, key: str, seconds: float = 0.5) -> tuple[Exception, float]:
-    """Return the exception of a push, and the seconds it took."""
-    started = time.monotonic()
-    with pytest.raises((OSError, client_library.RedisError)) as caught, within(seconds):
+def failure(client: Any, key: str, seconds: float = 0.5) -> Exception:
+    """Return the exception of a push, which comes in time."""
+    errors = (OSError, client_library.RedisError)
+    with ends_within(seconds), pytest.raises(errors) as caught, within(seconds):
         client.rpush(key, "x")
-    return caught.value, time.monotonic() - started
+    return caught.value
 
 
 @pytest.mark.parametrize("fault", ["refuse", "black_hole"])
@@ -78,9 +81,8 @@ def test_connecting_is_bounded_and_certainly_nothing_was_sent(
 
     found = [failure(client, key) for _ in range(3)]
 
-    assert all(took < 0.5 + MARGIN for _, took in found)
-    assert all(is_certainly_unsent(exc) for exc, _ in found)
-    assert {category_of(exc) for exc, _ in found} <= {
+    assert all(map(is_certainly_unsent, found))
+    assert {category_of(exc) for exc in found} <= {
         ErrorCategory.TIMEOUT,
         ErrorCategory.UNAVAILABLE,
     }
@@ -89,13 +91,12 @@ def test_connecting_is_bounded_and_certainly_nothing_was_sent(
 def test_a_server_that_falls_silent_is_waited_for_that_long(proxy: FaultProxy, key: str) -> None:
     """C2: also on a connection that stands already; whether it was done is not known."""
     client = through(proxy)
-    with within(1):
+    with within(PATIENCE):
         client.ping()
     proxy.black_hole()
 
-    exc, took = failure(client, key)
+    exc = failure(client, key)
 
-    assert took < 0.5 + MARGIN
     assert category_of(exc) is ErrorCategory.TIMEOUT
     assert not is_certainly_unsent(exc)
 
@@ -103,11 +104,11 @@ def test_a_server_that_falls_silent_is_waited_for_that_long(proxy: FaultProxy, k
 def test_a_lost_reply_is_not_repeated(proxy: FaultProxy, direct: Any, key: str) -> None:
     """C3: redis-py would send it again, and it would be there twice."""
     client = through(proxy)
-    with within(1):
+    with within(PATIENCE):
         client.ping()
     proxy.drop_reply()
 
-    exc, _ = failure(client, key)
+    exc = failure(client, key)
 
     assert not is_certainly_unsent(exc)
     assert direct.llen(key) == 1
@@ -118,13 +119,13 @@ def test_a_connection_that_was_closed_meanwhile_costs_nothing(
 ) -> None:
     """redis-py looks at its sockets before it sends."""
     client = through(proxy)
-    with within(1):
+    with within(PATIENCE):
         client.ping()
     proxy.refuse()
     time.sleep(0.1)
     proxy.heal()
 
-    with within(1):
+    with within(PATIENCE):
         client.rpush(key, "x")
 
     assert direct.llen(key) == 1
@@ -134,10 +135,10 @@ def test_a_connection_that_comes_too_late_is_lent_to_nobody(proxy: FaultProxy, k
     """A thread that still connects it would close the next caller's socket."""
     client = through(proxy)
     proxy.delay(0.3)
-    exc, _ = failure(client, key, 0.1)
+    exc = failure(client, key, 0.1)
     proxy.heal()
 
-    with within(2):
+    with within(PATIENCE):
         answers = [client.ping() for _ in range(100)]
     until = time.monotonic() + 5
     while proxy.open_connections > 1 and time.monotonic() < until:
@@ -167,12 +168,9 @@ def test_a_child_waits_for_no_lock_of_its_parents_pool(shared_redis: str) -> Non
 def test_all_commands_of_a_block_share_its_time(shared_redis: str, key: str) -> None:
     """C2: the deadline is one for everything that a dispatch needs."""
     client = bounded_client(shared_redis)
-    started = time.monotonic()
 
-    with pytest.raises(client_library.TimeoutError):
+    with ends_within(0.6), pytest.raises(client_library.TimeoutError):
         _wait_in_steps(client, key)
-
-    assert time.monotonic() - started < 0.6 + MARGIN
 
 
 def _wait_in_steps(client: Any, key: str) -> None:
@@ -204,7 +202,7 @@ def test_a_client_is_taken_with_its_settings(private_redis: RedisServer) -> None
     )
 
     ours: Any = bounded_client(theirs)
-    with within(1):
+    with within(PATIENCE):
         ours.set("a", "b")
 
     assert theirs.get("a") == "b"
@@ -227,7 +225,7 @@ def test_a_refusal_of_the_server_was_certainly_not_done(private_redis: RedisServ
     client: Any = bounded_client(private_redis.url)
     client.config_set("maxmemory", "1")
 
-    exc, _ = failure(client, "a")
+    exc = failure(client, "a")
 
     assert category_of(exc) is ErrorCategory.CAPACITY
     assert is_certainly_unsent(exc)
@@ -241,7 +239,7 @@ def test_a_wrong_password_is_one() -> None:
         place = urlsplit(server.url)
         client = bounded_client(f"redis://:wrong@{place.hostname}:{place.port}/0")
 
-        exc, _ = failure(client, "a")
+        exc = failure(client, "a")
 
         client_library.Redis.from_url(server.url, password="s3cret").config_set("requirepass", "")
     assert category_of(exc) is ErrorCategory.AUTHENTICATION
