@@ -19,6 +19,7 @@ from django.utils import timezone
 from dispatchers.delivery import new_id
 
 from ._connections import restored
+from ._statements import insert, update
 from ._task_api import TaskError, TaskResultStatus
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def new(values: Mapping[str, Any]) -> Row:
 
 def add(row: Row) -> None:
     """Write the row of work that is enqueued: its id is new."""
-    row.save(force_insert=True, using=database())
+    insert(row, using=database())
 
 
 def hold(row: Row, worker: str, lease: float) -> Held:
@@ -226,7 +227,7 @@ def _ending(row: Row, status: str, value: Any, error: object) -> dict[str, Any]:
 
 def _write(row: Row, values: Mapping[str, Any], **found: Any) -> bool:
     """Change a row where it is still found so, in the database and here."""
-    if _rows().filter(pk=row.pk, **found).update(**values) != 1:
+    if not update(row, values, found, using=database()):
         return False
     _changed(row, values)
     return True

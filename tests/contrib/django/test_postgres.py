@@ -42,12 +42,12 @@ def answer(word, key):
     if word == "migrate":
         return call_command("migrate", verbosity=0)
     if word == "claim":
-        return store.claim(f"shop.send {key}", owner, 60.0).state
+        return store.claim(f"shop.send {key}", owner, 3600.0).state
     if word == "release":
         return store.release(f"shop.send {key}", owner)
     if word == "begin":
         return begin()
-    return getattr(store, word)(f"shop.send {key}", owner, 60.0)
+    return getattr(store, word)(f"shop.send {key}", owner, 3600.0)
 
 def begin():
     with transaction.atomic():

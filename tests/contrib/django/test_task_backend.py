@@ -16,7 +16,7 @@ from dispatchers_django.models import TaskResult as Row
 from django.contrib import admin
 from django.contrib.auth.models import User
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connections, transaction
+from django.db import IntegrityError, connections, transaction
 from django.test import Client, RequestFactory, modify_settings, override_settings
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -43,6 +43,7 @@ API = pytest.importorskip(
 )
 
 from dispatchers_django import _task_results, views  # noqa: E402
+from dispatchers_django._statements import insert, update  # noqa: E402
 from dispatchers_django._task_api import (  # noqa: E402
     InvalidTask,
     TaskResultDoesNotExist,
@@ -817,6 +818,31 @@ def test_a_result_is_written_by_four_statements_over_a_queue(configured):
 
     verbs = [each["sql"].split()[0] for each in written]
     assert verbs == ["INSERT", "SELECT", "UPDATE", "UPDATE"]
+
+
+def test_where_no_text_equals_an_empty_one_the_orm_finds_the_row(configured, monkeypatch):
+    """Oracle keeps an empty text as NULL, which the ORM knows."""
+    configured("memory")
+    row = Row.objects.get(pk=add.enqueue(1, 2).id)
+    monkeypatch.setattr(connections["default"].features, "interprets_empty_strings_as_nulls", True)
+
+    assert update(row, {"status": "FAILED"}, {"status": "READY"}, using="default")
+    assert not update(row, {"status": "FAILED"}, {"owner": ""}, using="default")
+
+    assert Row.objects.get(pk=row.pk).status == "FAILED"
+
+
+def test_a_statement_that_fails_has_its_transaction_rolled_back(configured):
+    """As any other of Django's."""
+    configured("memory")
+    row = Row.objects.get(pk=add.enqueue(1, 2).id)
+
+    with transaction.atomic():
+        with pytest.raises(IntegrityError):
+            insert(row, using="default")
+
+        assert transaction.get_connection().needs_rollback
+        transaction.set_rollback(False)
 
 
 def test_a_kill_in_the_call_leaves_nothing_running(configured):
