@@ -19,6 +19,8 @@ PARTS = (
     Canary("django_q.exceptions:TimeoutException"),
     Canary("django_q.signals:pre_enqueue"),
     Canary("django_q.signals:pre_execute"),
+    Canary("django.db.models.options:Options.local_concrete_fields"),
+    Canary("django.db.backends.base.operations:BaseDatabaseOperations.quote_name", "self", "name"),
 )
 
 

@@ -24,6 +24,12 @@ PARTS = (
     Canary("django.db.backends.base.base:BaseDatabaseWrapper.autocommit"),
     Canary("django.db.backends.base.base:BaseDatabaseWrapper.run_on_commit"),
     Canary("django.db.transaction:mark_for_rollback_on_error", "using"),
+    Canary("django.db.models.options:Options.local_concrete_fields"),
+    Canary("django.db.models:Field.get_db_prep_save", "self", "value", "connection"),
+    Canary("django.db.backends.base.operations:BaseDatabaseOperations.quote_name", "self", "name"),
+    Canary(
+        "django.db.backends.base.features:BaseDatabaseFeatures.interprets_empty_strings_as_nulls"
+    ),
 )
 
 
