@@ -152,6 +152,25 @@ def test_a_lost_reply_is_unknown_and_goes_to_nobody_else(redis, other_redis):
         _close(first, second)
 
 
+@pytest.mark.slow
+def test_a_lost_confirm_is_unknown_and_goes_to_nobody_else(rabbitmq, other_redis):
+    """F1, O13: the same of a RabbitMQ that swallows what it is sent."""
+    with FaultProxy(rabbitmq.host, rabbitmq.port) as proxy:
+        url = rabbitmq.url.replace(str(rabbitmq.port), str(proxy.port))
+        first, second = of_celery("doubtful", url), of_rq("there", other_redis.url)
+        made = FailoverDispatcher(to=[first, second], deadline=10.0)
+        made.dispatch(request(deadline=10.0)).raise_for_error()
+        proxy.black_hole()
+
+        response = made.dispatch(request())
+        waiting = sum(each.waiting or 0 for each in second.stats())
+        proxy.heal()
+
+        assert (response.status, response.dispatcher) == (DispatchStatus.UNKNOWN, "doubtful")
+        assert waiting == 0
+        _close(first, second)
+
+
 def test_all_brokers_are_stopped(redis, other_redis):
     """O14: the answer is `rejected`, may be repeated, and has the error of each."""
     first, second = of_rq("one", redis.url), of_rq("other", other_redis.url)

@@ -17,7 +17,7 @@ import pytest
 from dispatchers import DispatchRequest, DispatchStatus, build
 from dispatchers.backends.spill import SpillDispatcher
 from dispatchers.testing import FaultProxy, processes
-from dispatchers.testing.servers import RedisServer
+from dispatchers.testing.servers import RabbitMQServer, RedisServer
 
 DEADLINE = 0.8
 GRACE = 0.25
@@ -86,6 +86,38 @@ def test_a_stopped_broker_gets_all_of_it_in_order_when_it_is_back(tmp_path, redi
     assert held == 100
     assert site.arrived() == list(range(101))
     site.close()
+
+
+@pytest.mark.slow
+def test_a_stopped_rabbitmq_gets_all_of_it_in_order_when_it_is_back(tmp_path):
+    """F7, F8, F10, O4: a single lane, of which only the first piece is tried meanwhile."""
+    pytest.importorskip("celery")
+    from kombu import Connection
+
+    with RabbitMQServer() as server:
+        queue = f"spill-{uuid4().hex}"
+        breaker = {"failures": 1, "reset": 0.2}
+        broker: Any = build(
+            "celery", alias="broker", url=server.url, queue=queue, deadline=10.0, breaker=breaker
+        )
+        spill = SpillDispatcher(to=broker, path=str(tmp_path / "spill.db"))
+        requests = [DispatchRequest(task="t", payload={"n": n}) for n in range(21)]
+        before = spill.dispatch(requests[0])
+        server.stop()
+        during = [spill.dispatch(each) for each in requests[1:]]
+        server.start()
+        processes.wait_until(
+            lambda: spill.held.totals(timeout=5)[0] == 0, "what was held does not leave"
+        )
+        with Connection(server.url) as connection:
+            channel = connection.channel()
+            found = [channel.basic_get(queue, no_ack=True) for _ in requests]
+        spill.close(5)
+        broker.close(1)
+
+    assert before.dispatcher == "broker"
+    assert {each.status for each in during} == {DispatchStatus.DEFERRED}
+    assert [each.properties["correlation_id"] for each in found] == [r.id for r in requests]
 
 
 def test_a_black_hole_is_paid_for_until_the_breaker_opens(tmp_path, redis):
