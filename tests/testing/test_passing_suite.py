@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dispatchers import BaseDispatcher, ErrorCategory
+from dispatchers import BaseDispatcher, Capabilities, DispatchStatus, ErrorCategory, Sent
 from dispatchers._models.base import build
 from dispatchers._models.response import DispatchResponse
 from dispatchers.backends._passage import Passage
@@ -23,6 +23,7 @@ class Broken(FailoverDispatcher):
     """A failover that is broken in the way that its name tells."""
 
     kind: type[Passage] = Passage
+    durable = True
     after_unknown = False
     moves: frozenset[ErrorCategory] | None = None
 
@@ -104,6 +105,12 @@ class TakesAnything(Broken):
     class kind(LeavesOut.kind): ...
 
 
+class Fleeting(Broken):
+    """Keeps in this process what it says to keep."""
+
+    durable = False
+
+
 def changed(response: DispatchResponse, **values: Any) -> DispatchResponse:
     return build(DispatchResponse, {**response.__dict__, **values}, response.__pydantic_private__)
 
@@ -120,16 +127,39 @@ BROKEN: dict[str, type[Broken]] = {
     "test_rejected_by_all_names_all": NamesTheLast,
     "test_a_member_that_cannot_is_passed_over": LeavesOut,
     "test_what_no_member_can_is_unsupported": TakesAnything,
+    "test_what_is_kept_is_deferred_and_durable": Fleeting,
 }
 """The mistake that each case must catch."""
 
 
+class Held(BaseDispatcher):
+    """Defers whatever it gets."""
+
+    name = "held"
+    contract = 1
+    capabilities = Capabilities(batch=True)
+
+    def __init__(self, *, durable: bool) -> None:
+        super().__init__(alias="held", breaker=False)
+        self.durable = durable
+
+    def _send(self, request: Any, body: bytes, *, timeout: float) -> Sent:
+        return Sent(request.id, DispatchStatus.DEFERRED, durable=self.durable)
+
+    def _category(self, exc: Exception) -> None:
+        return None
+
+    def _maybe_sent(self, exc: Exception) -> bool:
+        return True
+
+
 class BrokenHarness(PassingHarness):
-    def __init__(self, kind: type[FailoverDispatcher]) -> None:
-        self.kind = kind
+    def __init__(self, kind: type[Broken], *, keeps: bool) -> None:
+        self.kind, self.keeps = kind, keeps  # type: ignore[misc]
 
     def make(self, members: Sequence[BaseDispatcher], deadline: float) -> BaseDispatcher:
-        return self.kind(to=members, deadline=deadline)
+        last = [Held(durable=self.kind.durable)] if self.keeps else []
+        return self.kind(to=[*members, *last], deadline=deadline)
 
 
 @pytest.mark.dispatchers_unchecked
@@ -160,11 +190,12 @@ def test_every_case_has_its_number() -> None:
     assert numbers == list(range(1, len(CASES) + 1))
 
 
-def verdict(case: str, kind: type[FailoverDispatcher]) -> str:
+def verdict(case: str, kind: type[Broken]) -> str:
     """Return what a case says of a dispatcher, by a plain call of it."""
     method = getattr(PassingConformance(), case)
     category = "invalid" if "wrong" in case else "unavailable"
-    available = {"harness": BrokenHarness(kind), "way": "dispatch", "category": category}
+    harness = BrokenHarness(kind, keeps="kept" in case)
+    available = {"harness": harness, "way": "dispatch", "category": category}
     try:
         method(**{name: available[name] for name in inspect.signature(method).parameters})
     except AssertionError:

@@ -1,7 +1,7 @@
 """The conformance suite of dispatchers that pass work on: `PassingConformance`; needs pytest.
 
 For those that hand a request to one of several others, as `failover` does, or keep it where another
-does not take it, as `spill` does. The rules F1 to F4 are those of docs/never-lose.md.
+does not take it, as `spill` does. The rules F1 to F5 are those of docs/never-lose.md.
 
 ::
 

@@ -170,7 +170,7 @@ class Moves:
 
 
 class Answers:
-    """P7 to P11."""
+    """P7 to P12."""
 
     @pytest.mark.parametrize("way", WAYS)
     def test_the_answer_names_the_member_that_has_it(
@@ -235,3 +235,14 @@ class Answers:
         assert response.error is not None
         assert response.error.category is ErrorCategory.UNSUPPORTED
         assert [each.got for each in both] == [[] for _ in both]
+
+    @pytest.mark.parametrize("way", WAYS)
+    def test_what_is_kept_is_deferred_and_durable(self, harness: PassingHarness, way: str) -> None:
+        """P12, F5: it waits on a disk by then, and the answer says so."""
+        harness.need_keeping()
+        both = members(harness, Member("first", rejecting("unavailable")))
+
+        response = WAYS[way](harness.make(both[:1], DEADLINE), request())
+        assert response.status is DispatchStatus.DEFERRED
+        assert response.durable, "what was kept would not survive this process"
+        assert response.error is None

@@ -32,3 +32,8 @@ class PassingHarness(ABC):
         """Skip the case where it takes fewer members."""
         if self.most < members:
             pytest.skip(f"it passes on to {self.most}, and the case is about {members}")
+
+    def need_keeping(self) -> None:
+        """Skip the case where nothing is kept."""
+        if not self.keeps:
+            pytest.skip("it keeps nothing, and the case is about what is kept")

@@ -13,7 +13,7 @@ __all__ = ["PassingConformance"]
 
 
 class PassingConformance(Moves, Answers):
-    """Every promise of rules F1 to F4 that shows from outside."""
+    """Every promise of rules F1 to F5 that shows from outside."""
 
     @pytest.fixture
     def harness(self) -> PassingHarness:
