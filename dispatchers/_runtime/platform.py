@@ -9,10 +9,14 @@ from pathlib import Path
 
 from dispatchers._runtime.importing import is_importable
 
-__all__ = ["lacks_posix", "passing_filesystem"]
+__all__ = ["lacks_posix", "passing_filesystem", "remote_filesystem"]
 
 PASSING = frozenset({"aufs", "overlay", "ramfs", "tmpfs"})
 """File systems whose content is gone with the container or the machine's restart."""
+REMOTE = frozenset(
+    {"afs", "ceph", "cifs", "fuse.glusterfs", "fuse.sshfs", "lustre", "nfs", "nfs4", "smb3"}
+)
+"""File systems that machines share, which have no memory in common: SQLite's log needs it."""
 MOUNTS = "/proc/self/mountinfo"
 """The mounts of this process (proc(5)); other systems than Linux have no such file."""
 
@@ -32,6 +36,17 @@ def lacks_posix() -> str | None:
 
 def passing_filesystem(path: str, table: str = MOUNTS) -> str | None:
     """Return the kind of file system that a path is on, if it does not outlive a container."""
+    kind = _filesystem(path, table)
+    return kind if kind in PASSING else None
+
+
+def remote_filesystem(path: str, table: str = MOUNTS) -> str | None:
+    """Return the kind of file system that a path is on, if other machines may use it as well."""
+    kind = _filesystem(path, table)
+    return kind if kind in REMOTE else None
+
+
+def _filesystem(path: str, table: str) -> str | None:
     try:
         lines = Path(table).read_text(errors="replace").splitlines()
     except OSError:
@@ -39,7 +54,7 @@ def passing_filesystem(path: str, table: str = MOUNTS) -> str | None:
     mounts = sorted(filter(None, map(_mount, lines)), key=lambda each: len(each[0]))
     found = [kind for point, kind in mounts if Path(path).is_relative_to(point)]
     # Of several the longest; of those at one place the last, which covers the others.
-    return found[-1] if found and found[-1] in PASSING else None
+    return found[-1] if found else None
 
 
 def _mount(line: str) -> tuple[str, str] | None:

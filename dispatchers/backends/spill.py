@@ -27,7 +27,7 @@ from dispatchers._models.paths import FilePath
 from dispatchers._models.request import DispatchRequest
 from dispatchers._models.response import DispatchStatus
 from dispatchers._models.stats import Stats
-from dispatchers._runtime.platform import passing_filesystem
+from dispatchers._runtime.platform import passing_filesystem, remote_filesystem
 from dispatchers._runtime.to_thread import off_loop
 from dispatchers._stores.loading import dead_letters
 from dispatchers.backends._held_work import Behind, counted, lane_of, own_dead, stale
@@ -256,6 +256,11 @@ class SpillDispatcher(PassingDispatcher):
             warnings.append(
                 f"{self.options.path} is on {kind}: what it holds is gone with the container; "
                 "mount a volume there"
+            )
+        if (kind := remote_filesystem(self.options.path)) is not None:
+            warnings.append(
+                f"{self.options.path} is on {kind}, which machines share, and SQLite's log is of "
+                "one machine: choose a local disk"
             )
         held = self.held.by_lane(timeout=timeout)
         return [*warnings, *stale(held, self.options.path, self.alias)]

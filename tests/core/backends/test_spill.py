@@ -20,7 +20,7 @@ from dispatchers import (
     hooks,
 )
 from dispatchers._models.envelope import encode
-from dispatchers._runtime.platform import passing_filesystem
+from dispatchers._runtime.platform import passing_filesystem, remote_filesystem
 from dispatchers.backends.failover import FailoverDispatcher
 from dispatchers.backends.spill import SpillDispatcher
 from dispatchers.forwarding import Step
@@ -488,6 +488,7 @@ MOUNTS = """22 1 0:21 / / rw - overlay overlay rw
 23 22 0:22 / /data rw - ext4 /dev/sda1 rw
 24 22 0:23 / /run rw - tmpfs tmpfs rw
 25 24 0:24 / /run/kept\\040here rw - xfs /dev/sdb1 rw
+26 22 0:25 / /shared rw - nfs4 files:/shared rw
 """
 
 
@@ -507,6 +508,23 @@ def test_a_path_that_goes_with_the_container_is_known(tmp_path, path, kind):
     table.write_text(MOUNTS)
 
     assert passing_filesystem(path, str(table)) == kind
+
+
+@pytest.mark.parametrize(("path", "kind"), [("/shared/spill.db", "nfs4"), ("/data/s.db", None)])
+def test_a_path_that_machines_share_is_known(tmp_path, path, kind):
+    """SQLite's log would not be one for all of them."""
+    table = tmp_path / "mountinfo"
+    table.write_text(MOUNTS)
+
+    assert remote_filesystem(path, str(table)) == kind
+
+
+def test_doctor_warns_of_a_disk_that_machines_share(made, monkeypatch):
+    """As `check` with contact says."""
+    monkeypatch.setattr("dispatchers.backends.spill.remote_filesystem", lambda path: "nfs4")
+    made.check(contact=True)
+
+    assert any("on nfs4" in each and "local disk" in each for each in made.warnings)
 
 
 def test_doctor_warns_of_what_waits_and_of_the_disk(made, broker, monkeypatch):
