@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import replace
 from typing import NamedTuple
 
 from dispatchers._dispatch.protocol import Sent
@@ -46,7 +45,7 @@ class Eager(NamedTuple):
             return exc
 
     def _ran(self, options: BackendOptions, repeats: bool) -> Sent:
-        settings = replace(run_settings(options), quiet=True)
+        settings = run_settings(options, quiet=True)
         outcome = run_envelope(self.body, settings=settings)
         while repeats and outcome.action is Action.RETRY:
             outcome = run_envelope(self.body, attempt=outcome.attempt + 1, settings=settings)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import replace
 from typing import Literal
 
 from dispatchers._dispatch.base import BaseDispatcher
@@ -56,7 +55,7 @@ class InlineDispatcher(InProcessDispatcher):
         never = self.options.retries == "never"
         self.capabilities = self.capabilities.model_copy(update={"retries": not never})
         # Quiet: the dispatch logs the failure, and one event is one record (C4).
-        self._settings = replace(run_settings(self.options), quiet=True)
+        self._settings = run_settings(self.options, quiet=True)
         self._letters = self.letters  # opened now: a store that is misnamed is refused here
 
     def _send(self, request: DispatchRequest, body: bytes, *, timeout: float) -> Sent:

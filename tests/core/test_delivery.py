@@ -8,7 +8,16 @@ import time
 
 import pytest
 
-from dispatchers import Action, Outcome, Reason, RejectedError, Retry, task
+from dispatchers import (
+    Action,
+    BackendOptions,
+    Outcome,
+    Reason,
+    RejectedError,
+    Retry,
+    run_settings,
+    task,
+)
 from dispatchers.delivery import Delivery, DeliveryCount, aprocess, failed, process, sent, settle
 
 
@@ -205,3 +214,28 @@ def test_the_answer_to_work_that_ran_in_the_call(body):
     with pytest.raises(RejectedError) as caught:
         sent(Outcome(action=Action.DEAD, reason=Reason.UNKNOWN_TASK))
     assert caught.value.category.value == "not_found"
+
+
+def test_settings_of_runs_are_those_of_the_very_options():
+    """Equal options of another dispatcher may name a store that was opened anew since."""
+    first, equal = BackendOptions(max_deliveries=3), BackendOptions(max_deliveries=3)
+    other = BackendOptions(max_deliveries=4)
+
+    kept = run_settings(first)
+
+    assert run_settings(first) is kept
+    assert run_settings(equal) == kept
+    assert run_settings(equal) is not kept
+    assert run_settings(other).max_deliveries == 4
+
+
+def test_settings_of_runs_are_kept_by_how_they_run():
+    """A quiet run, or one that is interrupted, has the other settings of its dispatcher."""
+    options = BackendOptions(skew_grace=7.0)
+
+    plain, quiet = run_settings(options), run_settings(options, quiet=True)
+    interrupted = run_settings(options, interrupts=True)
+
+    assert [plain.quiet, quiet.quiet, interrupted.quiet] == [False, True, False]
+    assert [plain.interrupts, quiet.interrupts, interrupted.interrupts] == [False, False, True]
+    assert {each.skew_grace for each in (plain, quiet, interrupted)} == {7.0}

@@ -6,7 +6,6 @@ import pickle
 import re
 import signal
 import time
-from dataclasses import replace
 from time import monotonic
 from typing import Any
 
@@ -171,7 +170,7 @@ def _processed(
     try:
         return process(
             delivery,
-            replace(run_settings(dispatcher.options), interrupts=in_child),
+            run_settings(dispatcher.options, interrupts=in_child),
             letters=dispatcher.letters,
             stopping=shutdown.has_begun,
         )

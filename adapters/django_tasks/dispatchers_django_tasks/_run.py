@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import replace
 from time import sleep
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -40,7 +39,7 @@ class InTheCall(NamedTuple):
 
     def run(self, body: bytes) -> Outcome:
         """Run an envelope once; the dispatch says, and logs, what became of it."""
-        settings = replace(run_settings(self.dispatcher.options), quiet=True)
+        settings = run_settings(self.dispatcher.options, quiet=True)
         self.outcomes.append(run_envelope(body, settings=settings))
         return self.outcomes[-1]
 

@@ -80,6 +80,7 @@ class TaskConsumer(Consumer):
         # Marks which connection it came over: settled over another, its tag would mean another one.
         message.unsettled = self.unsettled
         message.received = None
+        message.back = False  # asked later: a proxy takes long to say that it has no such attribute
         # Before anything can fail: what is not noted here looks lost, and is delivered again.
         self.unsettled.held.add(self._key(message))
         if not is_sound(message, self.name):

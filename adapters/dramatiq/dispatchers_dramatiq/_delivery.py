@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from dramatiq.middleware import SkipMessage, TimeLimit
@@ -36,7 +35,7 @@ class MessageDelivery(Delivery):
         middleware = dispatcher.broker.dramatiq.middleware
         self.limits = [each for each in middleware if isinstance(each, TimeLimit)]
         """The middleware that interrupts runs."""
-        self.settings = replace(run_settings(dispatcher.options), interrupts=bool(self.limits))
+        self.settings = run_settings(dispatcher.options, interrupts=bool(self.limits))
         self.letters = dispatcher.letters
         self.body = _body(received)
         self.id, self.task, self.queue = received.id, received.task, received.queue

@@ -13,7 +13,6 @@ import os
 import signal
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from threading import current_thread, main_thread
 from types import FrameType
@@ -85,7 +84,7 @@ class _Running(TakingWorker):
         with interrupted_late(taken):
             return process(
                 taken,
-                replace(run_settings(self.options), interrupts=True),
+                run_settings(self.options, interrupts=True),
                 letters=self.letters,
                 heartbeat=self.leases.heartbeat(taken),
                 stopping=self.stopping,
