@@ -8,7 +8,7 @@ from io import BytesIO
 from typing import Any
 
 from dispatchers import override, task
-from dispatchers.http import PATH, Endpoint, EndpointSettings
+from dispatchers.http import PATH, EndpointSettings
 from dispatchers.testing import RecordingDispatcher
 
 from ._measure import Figure, interleaved, ratio
@@ -38,7 +38,7 @@ def endpoint() -> Iterator[Figure]:
     from dispatchers_django import _connections, views
 
     _connections.install()
-    views._served[:] = [Endpoint(EndpointSettings(worker=True, secrets=(SECRET,)))]
+    views._served[:] = [views._Endpoint(EndpointSettings(worker=True, secrets=(SECRET,)))]
     for name, urls, work, call in (
         ("WSGI", Urls, small, under_wsgi),
         ("ASGI, async task", AsyncUrls, asmall, under_asgi),

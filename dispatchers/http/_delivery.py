@@ -38,8 +38,6 @@ class Push(Delivery):
     ) -> None:
         counted = count_of(request.headers.get(policy.counter, ""), policy.first)
         self.body = request.body
-        # Other bytes than an envelope have no id; their hash is the same each time they come.
-        self.id = f"body-{hashlib.sha256(request.body).hexdigest()[:32]}"
         # Cut, since a header can be of any length and this goes into stores.
         self.queue = request.headers.get("x-cloudtasks-queuename", "")[:255]
         # A push queue has one count, of attempts and deliveries alike.
@@ -59,6 +57,12 @@ class Push(Delivery):
     def waits(self) -> bool:
         """True where settling it asks a store."""
         return self._claim is not None or self.outcome.action is Action.DEAD
+
+    def letter(self, outcome: Outcome) -> DeadLetter:
+        """Return the dead letter of a run that ended so."""
+        # Other bytes than an envelope have no id; their hash is the same each time they come.
+        self.id = f"body-{hashlib.sha256(self.body).hexdigest()[:32]}"
+        return super().letter(outcome)
 
     def complete(self, outcome: Outcome) -> None:
         """Acknowledge it."""

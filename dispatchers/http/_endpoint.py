@@ -15,6 +15,7 @@ from dispatchers._errors import ConfigurationError
 from dispatchers._journal.errors import JournalError
 from dispatchers._models.outcome import Action, Outcome, Reason
 from dispatchers._models.problem import Problem
+from dispatchers._runtime.identity import Identity
 from dispatchers._runtime.log import say, say_once
 from dispatchers._runtime.to_thread import off_loop
 from dispatchers._worker.runner import arun_envelope, run_envelope
@@ -130,10 +131,8 @@ class Endpoint:
                 return answer
             # Verified before the body is looked into: a stranger's bytes reach no parser.
             result = self._verified(request)
-            if request.path == self.sweep_path:
-                return self._swept(result)
-            if request.path == self.relay_path:
-                return self._relayed(result)
+            if request.path != self.path:
+                return self._beside(request)(result)
             push = self._admitted(request, result)
             if isinstance(push, Answer):
                 return push
@@ -149,10 +148,8 @@ class Endpoint:
             if (answer := self._refusal(request) or _cut_short(request)) is not None:
                 return answer
             result = await self._averified(request)
-            if request.path == self.sweep_path:
-                return await off_loop(self._swept, result)
-            if request.path == self.relay_path:
-                return await off_loop(self._relayed, result)
+            if request.path != self.path:
+                return await off_loop(self._beside(request), result)
             stored = result.replay_id is not None
             push = await _called(stored, self._admitted, request, result)
             if isinstance(push, Answer):
@@ -253,6 +250,10 @@ class Endpoint:
             return answer_to(claim, self._policy)
         return Push(request, self._policy, claim, keeps_letters=self._parts.letters is not None)
 
+    def _beside(self, request: Request) -> Callable[[AuthResult], Answer]:
+        """Return what answers the other two paths."""
+        return self._swept if request.path == self.sweep_path else self._relayed
+
     def _swept(self, result: AuthResult) -> Answer:
         """Wake executions that want a turn; once more than asked for does no harm."""
         if not result.granted:
@@ -324,22 +325,10 @@ def _failed(exc: Exception) -> Answer:
     return INTERNAL
 
 
-class _Identity:
-    """A key for settings: a table of keys within them cannot be hashed by value."""
-
-    def __init__(self, settings: EndpointSettings) -> None:
-        self.settings = settings
-
-    def __hash__(self) -> int:
-        return id(self.settings)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Identity) and self.settings is other.settings
-
-
 @lru_cache(maxsize=16)
-def _endpoint_of(key: _Identity) -> Endpoint:
-    return Endpoint(key.settings)
+def _endpoint_of(key: Identity[EndpointSettings]) -> Endpoint:
+    # By identity: a table of keys within settings cannot be hashed by value.
+    return Endpoint(key.value)
 
 
 def handle(
@@ -350,4 +339,4 @@ def handle(
     Raises:
         ConfigurationError: The settings cannot work.
     """
-    return _endpoint_of(_Identity(settings)).handle(method, path, headers, body)
+    return _endpoint_of(Identity(settings)).handle(method, path, headers, body)

@@ -36,8 +36,10 @@ class _Endpoint(Endpoint):
 
     def run(self, push: Push) -> Outcome:
         """Run one envelope in a transaction of each database that has `ATOMIC_REQUESTS`."""
-        aliases, later = _atomic_databases(), list[Callable[[], None]]()
-        token = after_rollback.set(later if aliases else None)
+        if not (aliases := _atomic_databases()):
+            return super().run(push)
+        later = list[Callable[[], None]]()
+        token = after_rollback.set(later)
         try:
             outcome = self._run_in_transactions(push, aliases)
         finally:
