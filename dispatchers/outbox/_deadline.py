@@ -6,8 +6,7 @@ import contextlib
 import heapq
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from itertools import count
 from time import monotonic
 from typing import Any
@@ -104,19 +103,21 @@ class cancelled_after:  # noqa: N801 - as `plainly`
                 pass
 
 
-@contextmanager
-def busy_for(connection: Any, seconds: float) -> Iterator[None]:
+class busy_for:  # noqa: N801 - as `plainly`; a class costs less than a generator
     """Let SQLite wait for other writers for so long in this block, and as before afterwards."""
-    cursor = connection.cursor()
-    cursor.row_factory = None
-    (before,) = cursor.execute("PRAGMA busy_timeout").fetchone()
-    wanted = int(seconds * 1000)
-    if before <= wanted:
-        yield
-        return
-    cursor.execute(f"PRAGMA busy_timeout = {wanted}")
-    try:
-        yield
-    finally:
+
+    def __init__(self, connection: Any, seconds: float) -> None:
+        self._cursor, self._wanted = connection.cursor(), int(seconds * 1000)
+
+    def __enter__(self) -> None:
+        self._cursor.row_factory = None
+        (self._before,) = self._cursor.execute("PRAGMA busy_timeout").fetchone()
+        self._set(min(self._before, self._wanted))
+
+    def __exit__(self, *_: object) -> None:
         with contextlib.suppress(sqlite3.Error):
-            cursor.execute(f"PRAGMA busy_timeout = {before}")
+            self._set(self._before)
+
+    def _set(self, milliseconds: int) -> None:
+        if self._before > self._wanted:
+            self._cursor.execute(f"PRAGMA busy_timeout = {milliseconds}")
