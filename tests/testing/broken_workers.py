@@ -77,6 +77,8 @@ STAYS_DEAD = "test_settled_work_does_not_come_again[_dead_letter]"
 LATE = "test_a_former_owner_settles_nothing"
 HOARDS = "test_a_busy_worker_holds_nothing_that_it_does_not_run"
 AWAY = "test_a_backend_that_was_away_is_asked_again"
+STAYS = "test_work_stays_in_its_queue"
+BREAKS = "test_a_step_that_breaks_off_loses_nothing"
 
 TAKEN = "return Work(token, *rows[0]) if rows else None"
 GIVE = "self._again(work, after, work.attempt, deliveries)"
@@ -85,6 +87,12 @@ COMPLETE = 'self._execute("DELETE FROM work WHERE token = ?", work.handle)'
 AGAIN_ROW = "token = NULL WHERE token = ?"
 AGAIN_VALUES = "*(time.time() + after, attempt, deliveries, work.handle)"
 DEAD_ROW = '"UPDATE work SET dead = ?, token = NULL WHERE token = ?"'
+AGAIN_SET = "UPDATE work SET due = ?, attempt = ?"
+PUT_ANEW = (
+    "self._complete(work)\n"
+    "        self._execute('INSERT INTO work (id, queue, body, due, attempt, dead)"
+    " VALUES (?, ?, ?, ?, ?, ?)'"
+)
 LETTER = "self._execute(dead, letter.reason, work.handle)"
 RENEW = 'held = "UPDATE work SET due = ? WHERE token = ? RETURNING id"'
 RENEWED = "bool(self._execute(held, time.time() + self.lease, work.handle))"
@@ -122,6 +130,15 @@ DEFECTS = [
     Defect("holds more than it runs", "table", TAKEN,
            "self._execute('UPDATE work SET due = due + 60 WHERE token IS NULL')\n"
            "        return Work(token, *rows[0]) if rows else None", HOARDS),
+    Defect("forgets the queue in a batch", "table", "    def _category(",
+           "    def _send_many(self, items, *, timeout):\n"
+           "        return [self._send(r.replace(queue=None), b, timeout=timeout)"
+           " for r, b in items]\n"
+           "\n    def _category(", QUEUES),
+    Defect("forgets the queue of what is awaited", "table", "    def _category(",
+           "    async def _asend(self, request, body, *, timeout):\n"
+           "        return self._send(request.replace(queue=None), body, timeout=timeout)\n"
+           "\n    def _category(", QUEUES),
     # The table: settling.
     Defect("does not complete", "table", COMPLETE, "pass", RUN),
     Defect("completes by the id", "table", COMPLETE,
@@ -177,6 +194,26 @@ DEFECTS = [
            LATE + "[_dead_letter]"),
     Defect("dead-letters all", "table", DEAD_ROW,
            '"UPDATE work SET dead = ?, token = NULL WHERE ? <> 0"', LATE + "[_dead_letter]"),
+    Defect("keeps the last dead letter only", "table", LETTER,
+           "self._execute('DELETE FROM work WHERE dead NOT NULL')\n"
+           "        self._execute(dead, letter.reason, work.handle)", DEAD),
+    Defect("loses the queue of what comes again", "table", AGAIN_SET,
+           AGAIN_SET.replace("SET", "SET queue = 'default',"), STAYS),
+    Defect("cuts what it retries", "table", RETRY,
+           "self._execute('UPDATE work SET body = substr(body, 1, 65536) WHERE token = ?',"
+           " work.handle)\n        self._again(work, after, attempt, 0)", AGAIN),
+    Defect("cuts what it gives back", "table", GIVE,
+           "self._execute('UPDATE work SET body = substr(body, 1, 65536) WHERE token = ?',"
+           " work.handle)\n        self._again(work, after, work.attempt, deliveries)", AGAIN),
+    Defect("settles before it retries", "table", RETRY,
+           PUT_ANEW + ", work.id, work.queue, work.body, time.time() + after, attempt, None)",
+           BREAKS + "[_retry]"),
+    Defect("settles before it gives back", "table", GIVE,
+           PUT_ANEW + ", work.id, work.queue, work.body, time.time() + after, work.attempt, None)",
+           BREAKS + "[_give_back]"),
+    Defect("settles before it dead-letters", "table", LETTER,
+           PUT_ANEW + ", work.id, work.queue, work.body, 0, work.attempt, letter.reason)",
+           BREAKS + "[_dead_letter]"),
     # The table: leases.
     Defect("renews nothing", "table", "return " + RENEWED, "return True", KEPT),
     Defect("renews no lease of its own", "table", "return " + RENEWED, "return False", KEPT),
@@ -399,6 +436,16 @@ class AllQueues(ShelfWorker):
         super().__init__(dispatcher, options.model_copy(update={"queues": ()}))
 
 
+class Usual(ShelfWorker):
+    """Serves the queue that it has found first."""
+
+    def _take(self, wait: float) -> Work[Delivery] | None:
+        work = super()._take(wait)
+        if work is not None:
+            self.options = self.options.model_copy(update={"queues": (work.queue,)})
+        return work
+
+
 class Bare(ShelfWorker):
     """Knows nothing of `modules`."""
 
@@ -513,6 +560,16 @@ class Despairing(ShelfWorker):
             pass
 
 
+class Resigning(ShelfWorker):
+    """Takes an error for an empty queue."""
+
+    def _due(self, wait: float) -> Work[Delivery] | None:
+        try:
+            return super()._due(wait)
+        except ConnectionError:
+            return None
+
+
 class Fragile(ShelfWorker):
     """Ends with a handler that exits."""
 
@@ -574,6 +631,8 @@ BROKEN: list[tuple[str, type[ShelfWorker]]] = [
     (GRACE, Keeping),
     (STOPS, Counting),
     (AWAY, Despairing),
+    ("test_a_backend_that_is_away_is_not_drained", Resigning),
+    ("test_all_queues_are_served", Usual),
     (EXITS, Fragile),
     ("test_a_handler_that_is_interrupted_ends_its_run_only", Fragile),
     ("test_work_whose_letter_is_not_stored_is_kept", Careless),

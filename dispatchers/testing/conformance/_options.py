@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
+from collections.abc import Generator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,7 +17,7 @@ from dispatchers.testing import tasks
 from dispatchers.testing.harness import Harness
 from dispatchers.testing.journal import Journal
 
-from ._never_raises import every_way
+from ._never_raises import WAYS, every_way
 from ._tools import eventually, handed_over, refused_with, run_until, send
 
 __all__ = ["HonoursOptions"]
@@ -107,14 +110,15 @@ class HonoursOptions:
         assert all(answers.values())
         assert {answer.waived for answer in answers.values()} == {waived}
 
-    def test_delayed_work_waits(self, harness: Harness, journal: Journal) -> None:
+    @pytest.mark.parametrize("way", ["dispatch", "adispatch"])
+    def test_delayed_work_waits(self, harness: Harness, journal: Journal, way: str) -> None:
         """C6: delayed work is run, and not before it is due."""
         harness.need("worker")
         dispatcher = harness.dispatcher()
         _needs(dispatcher, "delay")
-        later = tasks.note.options(dispatcher=dispatcher, delay=SHORT)
+        request = tasks.note.options(delay=SHORT).request(journal.path)
 
-        response = later.dispatch(journal.path).raise_for_error()
+        response = WAYS[way](harness, dispatcher, request).raise_for_error()
         # No sleeping: a worker that runs it too early is caught by its own entry.
         run_until(harness, dispatcher, lambda: bool(journal.texts))
 
@@ -135,6 +139,23 @@ class HonoursOptions:
         run_until(harness, dispatcher, lambda: bool(journal.texts))
 
         assert journal.entries[0].at >= eta.timestamp() - TICK
+
+    def test_an_instant_is_the_same_in_each_time_zone(
+        self, harness: Harness, journal: Journal
+    ) -> None:
+        """C6: delayed work waits as long where the clock of the process is of another zone."""
+        harness.need("worker")
+        dispatcher = harness.dispatcher()
+        _needs(dispatcher, "delay")
+        later = tasks.note.options(dispatcher=dispatcher, delay=SHORT)
+
+        with _in_zone("EAST-5"):
+            response = later.dispatch(journal.path).raise_for_error()
+        run_until(harness, dispatcher, lambda: bool(journal.texts))
+
+        assert response.request is not None
+        assert response.request.due is not None
+        assert journal.entries[0].at >= response.request.due.timestamp() - TICK
 
     def test_higher_priority_runs_first(self, harness: Harness, journal: Journal) -> None:
         """C6: of the work that waits, that of higher priority is run first."""
@@ -258,6 +279,21 @@ class HonoursOptions:
                 assert answer.error.exception_type or answer.error.message, way
         if not seen:
             pytest.skip("the harness has no server that refuses (`refusals`)")
+
+
+@contextmanager
+def _in_zone(name: str) -> Generator[None]:
+    """This process with the clock of another time zone, as POSIX writes it."""
+    if not hasattr(time, "tzset"):
+        pytest.skip("this system cannot change the time zone of a process")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TZ", name)
+        time.tzset()
+        try:
+            yield
+        finally:
+            patch.undo()
+            time.tzset()
 
 
 def _handy_size(dispatcher: BaseDispatcher) -> int:

@@ -15,7 +15,7 @@ from dispatchers.testing.harness import Harness
 from dispatchers.testing.journal import Journal
 
 from ._never_raises import WAYS
-from ._tools import handed_over, label, refused_with, run_until, send
+from ._tools import handed_over, label, long_text, refused_with, run_until, send
 
 __all__ = ["SameBytes"]
 
@@ -56,12 +56,14 @@ class SameBytes:
         harness.need("received")
         dispatcher = harness.dispatcher()
         requests = [tasks.note.request(journal.path) for _ in WAYS]
+        batch = [tasks.note.request(journal.path, each) for each in ("", long_text(dispatcher))]
 
         for way, request in zip(WAYS.values(), requests, strict=True):
             way(harness, dispatcher, request)
+        dispatcher.dispatch_many(batch)
 
         # Sorted: backends need not keep an order among requests.
-        assert sorted(harness.received(dispatcher)) == sorted(map(encode, requests))
+        assert sorted(harness.received(dispatcher)) == sorted(map(encode, [*requests, *batch]))
 
     def test_typed_values_arrive_equal(self, harness: Harness, journal: Journal) -> None:
         """C5: UUID, aware datetime, Decimal, bytes, enum, model and more: equal, same type."""

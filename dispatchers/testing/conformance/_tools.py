@@ -42,6 +42,7 @@ __all__ = [
     "in_child_that_exits",
     "label",
     "log_records",
+    "long_text",
     "opened",
     "refused_with",
     "run_until",
@@ -58,6 +59,14 @@ def label(value: object) -> str:
         value = sorted(value, key=repr)
     text = value if isinstance(value, str) and value.isprintable() else repr(value)
     return re.sub(r" at 0x[0-9a-f]+", "", text)[:60]
+
+
+def long_text(dispatcher: BaseDispatcher) -> str:
+    """A text of 100 kB, or of less where the backend takes less."""
+    most = dispatcher.capabilities.max_size
+    # With a character of two bytes: a length in characters would cut the end off.
+    text = "0123456789abcdeé" * 6250
+    return text if most is None else text[: most // 2]
 
 
 class NeverHappenedError(AssertionError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ._suite import Suite
+from ._worker_breaks import BreaksOff
 from ._worker_leases import HoldsLeases
 from ._worker_life import Lives
 from ._worker_settles import Settles
@@ -13,7 +14,7 @@ __all__ = ["WorkerConformance"]
 
 
 @pytest.mark.dispatchers_unchecked
-class WorkerConformance(Lives, Settles, HoldsLeases, Suite):
+class WorkerConformance(Lives, Settles, HoldsLeases, BreaksOff, Suite):
     """Rules of a worker, beside those of its dispatcher; `Harness.make_worker` makes it.
 
     Cases that call the methods of `dispatchers.worker` by hand are skipped for other workers, those

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from time import sleep
 from typing import Any
 
 import pytest
 
-from dispatchers import DeadLetter, Worker
+from dispatchers import Worker
 from dispatchers.testing import tasks
 from dispatchers.testing.harness import Harness
 from dispatchers.testing.journal import Journal
 from dispatchers.worker import BaseWorker, Work
 
 from ._tools import send
-from ._worker_tools import LONG, TWICE, by_hand, held, leased, stays, taken, until, working
+from ._worker_tools import (
+    LONG,
+    SETTLED,
+    TWICE,
+    by_hand,
+    held,
+    leased,
+    stays,
+    taken,
+    until,
+    working,
+)
 
 __all__ = ["HoldsLeases"]
 
@@ -141,25 +151,6 @@ class HoldsLeases:
         assert not harness.has("received") or held(harness, dispatcher) == 0
         if dispatcher.letters is None:  # a store that is configured has what was put there above
             assert not harness.has("dead") or harness.dead(dispatcher) == []
-
-
-def _letter(work: Work[Any]) -> DeadLetter:
-    return DeadLetter(id=work.id or "id", task=tasks.note.name, reason="permanent", body=work.body)
-
-
-def _dead_letter(worker: BaseWorker[Any], work: Work[Any]) -> None:
-    letter = _letter(work)
-    if (store := worker.dispatcher.letters) is not None:  # as the base class does before
-        store.add(letter)
-    worker._dead_letter(work, letter)
-
-
-SETTLED: dict[str, Callable[[BaseWorker[Any], Work[Any]], None]] = {
-    "_complete": lambda worker, work: worker._complete(work),
-    "_retry": lambda worker, work: worker._retry(work, 0.0, TWICE),
-    "_give_back": lambda worker, work: worker._give_back(work, 0.0, 0),
-    "_dead_letter": _dead_letter,
-}
 
 
 class _Hanging:

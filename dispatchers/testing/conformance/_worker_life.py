@@ -6,24 +6,20 @@ import os
 import signal
 import sys
 import threading
-from contextlib import ExitStack
 from datetime import timedelta
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from dispatchers import BaseDispatcher, Worker
+from dispatchers import BaseDispatcher
 from dispatchers.testing import tasks
 from dispatchers.testing.harness import Harness
 from dispatchers.testing.journal import Journal
-from dispatchers.worker import BaseWorker
 
 from . import _tools
-from ._never_hangs import proxied
 from ._tools import in_child, send
 from ._worker_tools import LONG, TWICE, held, until, working
 
@@ -102,22 +98,35 @@ class Lives:
     def test_only_its_queues_are_served(self, harness: Harness, journal: Journal) -> None:
         """C6: a worker of named queues leaves the work of others."""
         dispatcher = harness.dispatcher()
-        _into_queues(dispatcher, journal, "theirs", "ours")
+        _into_queues(harness, dispatcher, journal, "theirs", "ours")
 
         with working(harness, dispatcher, queues=("ours",), drain=True) as worker:
             worker.ended()
 
-        assert journal.texts == ["ours"]
+        assert journal.texts == ["ours"] * 3
 
     def test_each_of_its_queues_is_served(self, harness: Harness, journal: Journal) -> None:
         """C6: a worker of two queues serves both."""
         dispatcher = harness.dispatcher()
-        _into_queues(dispatcher, journal, "theirs", "ours")
+        _into_queues(harness, dispatcher, journal, "theirs", "ours")
 
         with working(harness, dispatcher, queues=("theirs", "ours"), drain=True) as worker:
             worker.ended()
 
-        assert sorted(journal.texts) == ["ours", "theirs"]
+        assert sorted(journal.texts) == ["ours"] * 3 + ["theirs"] * 3
+
+    def test_all_queues_are_served(self, harness: Harness, journal: Journal) -> None:
+        """C6: a worker of no named queues serves all, and one that is first used while it runs."""
+        other = harness.queue_name("other")
+        dispatcher = harness.dispatcher(queues=[other])
+        _need_queues(dispatcher)
+        late = tasks.note.options(dispatcher=dispatcher, queue=other)
+
+        with working(harness, dispatcher):
+            send(dispatcher, journal, "usual").raise_for_error()
+            until(lambda: journal.texts == ["usual"])
+            late.dispatch(journal.path, "late").raise_for_error()
+            until(lambda: journal.texts == ["usual", "late"])
 
     def test_delayed_work_is_not_run_early(self, harness: Harness, journal: Journal) -> None:
         """C6: a worker that waits runs work once it is due, and not before."""
@@ -271,65 +280,24 @@ class Lives:
         deliveries = [entry.deliveries for entry in journal.entries if entry.text == "began"]
         assert deliveries == [1] * (TWICE + 1)
 
-    # What fails.
 
-    def test_a_backend_that_was_away_is_asked_again(
-        self, harness: Harness, journal: Journal
-    ) -> None:
-        """C9: a worker whose connection is lost goes on once the backend answers again."""
-        with ExitStack() as stack:
-            if harness.has("network"):
-                proxy, dispatcher = stack.enter_context(proxied(harness, deadline=_tools.PATIENCE))
-                lost: Any = proxy.reset
-                found: Any = proxy.heal
-                worker = working(harness, dispatcher)
-            else:
-                dispatcher, away = harness.dispatcher(), _Away()
-                lost, found = away.set, away.clear
-                worker = working(harness, dispatcher, prepared=away.cut)
-            stack.enter_context(worker)
-            send(dispatcher, journal, "first").raise_for_error()
-            until(lambda: journal.texts == ["first"])
-            lost()
-            found()
-            send(dispatcher, journal, "second").raise_for_error()
-            until(lambda: journal.texts == ["first", "second"])
+def _into_queues(
+    harness: Harness, dispatcher: BaseDispatcher, journal: Journal, *queues: str
+) -> None:
+    """Dispatch work into each queue: alone, awaited, and in a batch."""
+    _need_queues(dispatcher)
+    for queue in queues:
+        note = tasks.note.options(queue=queue)
+        dispatcher.dispatch(note.request(journal.path, queue)).raise_for_error()
+        awaited = dispatcher.adispatch(note.request(journal.path, queue))
+        harness.run_coroutine(awaited).raise_for_error()
+    batch = [tasks.note.options(queue=each).request(journal.path, each) for each in queues]
+    dispatcher.dispatch_many(batch).raise_for_error()
 
 
-class _Away:
-    """The connection of a worker on the kit, lost for one call."""
-
-    def __init__(self) -> None:
-        self._lost, self._noticed = threading.Event(), threading.Event()
-
-    def cut(self, worker: Worker) -> None:
-        """Stand before the calls of a worker that take work."""
-        if not isinstance(worker, BaseWorker):
-            pytest.skip("no network, and a worker that does not stand on dispatchers.worker")
-        take = worker._take
-
-        def took(wait: float) -> Any:
-            if self._lost.is_set():
-                self._noticed.set()
-                raise ConnectionError("lost")
-            return take(wait)
-
-        vars(worker)["_take"] = took
-
-    def set(self) -> None:
-        self._lost.set()
-
-    def clear(self) -> None:
-        assert self._noticed.wait(_tools.PATIENCE), "the worker asked no more"
-        self._lost.clear()
-
-
-def _into_queues(dispatcher: BaseDispatcher, journal: Journal, *queues: str) -> None:
+def _need_queues(dispatcher: BaseDispatcher) -> None:
     if not dispatcher.capabilities.queues:
         pytest.skip(f"{dispatcher.name} has no queues, and says so")
-    for queue in queues:
-        note = tasks.note.options(dispatcher=dispatcher, queue=queue)
-        note.dispatch(journal.path, queue).raise_for_error()
 
 
 def _has_begun(journal: Journal, times: int) -> bool:

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from dispatchers import DeadLetter, DispatchRequest, Reason
+from dispatchers._models.envelope import decode
 from dispatchers.testing import tasks
 from dispatchers.testing.harness import Harness
 from dispatchers.testing.journal import Journal
 
-from ._tools import send
+from ._tools import long_text, send
 from ._worker_tools import FULL, TWICE, by_hand, held, stays, stepped, taken, until, working
 
 __all__ = ["Settles"]
@@ -80,11 +81,12 @@ class Settles:
     ) -> None:
         """C10: attempts and deliveries are those that the worker says, whatever a broker counts."""
         dispatcher = harness.dispatcher()
-        request = tasks.note.request(journal.path, "x" * 100)
+        request = tasks.note.request(journal.path, long_text(dispatcher))
         dispatcher.dispatch(request).raise_for_error()
         worker = by_hand(harness, dispatcher)
 
-        work, seen = taken(worker), []
+        first, seen = taken(worker), []
+        work = first
         for count in (0, 0, 0, 1, 0):
             seen.append((work.attempt, work.deliveries))
             worker._give_back(work, 0.0, work.deliveries - 1 + count)
@@ -99,8 +101,28 @@ class Settles:
         assert (retried.attempt, retried.deliveries) == (2, 1)
         assert (last.attempt, last.deliveries) == (2, 1)
         assert request.id.encode() in last.body
-        assert last.body == work.body
+        assert last.body == first.body
         assert worker._due(0.0) is None
+
+    def test_work_stays_in_its_queue(self, harness: Harness, journal: Journal) -> None:
+        """C6: what is retried or given back, at once or later, comes again in the same queue."""
+        other = harness.queue_name("other")
+        dispatcher = harness.dispatcher(queues=[other])
+        if not dispatcher.capabilities.queues:
+            pytest.skip(f"{dispatcher.name} has no queues, and says so")
+        note = tasks.note.options(dispatcher=dispatcher, queue=other)
+        note.dispatch(journal.path).raise_for_error()
+        worker = by_hand(harness, dispatcher, queues=(other,))
+
+        works = [taken(worker)]
+        for after in (0.0, PAUSE):
+            worker._retry(works[-1], after, TWICE)
+            works.append(taken(worker))
+            worker._give_back(works[-1], after, 0)
+            works.append(taken(worker))
+        worker._complete(works[-1])
+
+        assert {work.queue for work in works} == {works[0].queue}
 
     @pytest.mark.parametrize("way", ["_give_back", "_retry"])
     def test_work_comes_again_no_earlier(
@@ -142,16 +164,18 @@ class Settles:
         harness.need("dead")
         dispatcher = harness.dispatcher()
         broken = tasks.fail.options(dispatcher=dispatcher, max_attempts=1)
-        broken.dispatch(journal.path, 100).raise_for_error()
+        # Two of one task: neither letter is written over the other.
+        failing = [broken.dispatch(journal.path, 100).raise_for_error() for _ in range(TWICE)]
 
         with working(harness, dispatcher) as worker:
-            until(lambda: harness.dead(dispatcher))
+            until(lambda: len(journal.texts) == TWICE and harness.dead(dispatcher))
             send(dispatcher, journal, "last").raise_for_error()
             until(lambda: "last" in journal.texts)
             worker.stopped()
 
-        assert journal.texts == ["failed", "last"]
-        assert len(harness.dead(dispatcher)) == 1
+        assert journal.texts == ["failed", "failed", "last"]
+        dead = sorted(decode(body).id for body in harness.dead(dispatcher))
+        assert dead == sorted(each.request_id for each in failing)
         assert not harness.has("received") or harness.received(dispatcher) == []
 
     def test_dead_letters_are_listed_and_read(self, harness: Harness, journal: Journal) -> None:

@@ -11,6 +11,7 @@ from typing import Any, NoReturn, TypeVar
 import pytest
 
 from dispatchers import BaseDispatcher, DeadLetter, Outcome, Worker
+from dispatchers.testing import tasks
 from dispatchers.testing.harness import Harness
 from dispatchers.worker import BaseWorker, Work
 
@@ -18,6 +19,7 @@ from . import _tools
 
 __all__ = [
     "FULL",
+    "SETTLED",
     "TWICE",
     "Running",
     "by_hand",
@@ -129,9 +131,9 @@ def held(harness: Harness, dispatcher: BaseDispatcher) -> int:
     return len(harness.received(dispatcher))
 
 
-def by_hand(harness: Harness, dispatcher: BaseDispatcher) -> BaseWorker[Any]:
+def by_hand(harness: Harness, dispatcher: BaseDispatcher, **options: object) -> BaseWorker[Any]:
     """Return a worker whose methods the case calls; skips where it has none of the kit's."""
-    worker = harness.make_worker(dispatcher)
+    worker = harness.make_worker(dispatcher, **options)
     if not isinstance(worker, BaseWorker):
         pytest.skip("the worker does not stand on dispatchers.worker")
     return worker
@@ -162,3 +164,22 @@ def leased(harness: Harness, seconds: float) -> BaseDispatcher:
     if options is None:
         pytest.skip("no lease runs out here (`Harness.leased`)")
     return harness.dispatcher(**options)
+
+
+def _letter(work: Work[Any]) -> DeadLetter:
+    return DeadLetter(id=work.id or "id", task=tasks.note.name, reason="permanent", body=work.body)
+
+
+def _dead_letter(worker: BaseWorker[Any], work: Work[Any]) -> None:
+    letter = _letter(work)
+    if (store := worker.dispatcher.letters) is not None:  # as the base class does before
+        store.add(letter)
+    worker._dead_letter(work, letter)
+
+
+SETTLED: dict[str, Callable[[BaseWorker[Any], Work[Any]], None]] = {
+    "_complete": lambda worker, work: worker._complete(work),
+    "_retry": lambda worker, work: worker._retry(work, 0.0, TWICE),
+    "_give_back": lambda worker, work: worker._give_back(work, 0.0, 0),
+    "_dead_letter": _dead_letter,
+}

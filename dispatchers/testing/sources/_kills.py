@@ -10,6 +10,7 @@ import pytest
 
 from dispatchers.forwarding import Forwarder
 from dispatchers.testing import processes
+from dispatchers.testing._trap import Trap
 
 from . import _workers
 from ._harness import PutRow, SourceHarness
@@ -22,8 +23,8 @@ from ._tools import (
     noted,
     poison,
     refusing_once,
+    watched,
 )
-from ._trap import Trap, watched
 
 MOST = 5000
 """More lines than are passed on the way of a few rows."""

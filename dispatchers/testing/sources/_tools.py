@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from dispatchers import forwarding
 from dispatchers._dispatch.base import BaseDispatcher
 from dispatchers._dispatch.protocol import Item, Sent
 from dispatchers._errors import ErrorCategory, RejectedError
@@ -46,6 +48,14 @@ def in_lanes(*names: str) -> list[PutRow]:
 def settled(rows: Iterable[HeldRow], fate: Fate = Fate.GONE, why: str = "not now") -> list[Settled]:
     """Rows that all share one fate."""
     return [Settled(each, fate, None, "" if fate is Fate.GONE else why) for each in rows]
+
+
+def watched(source: Source) -> set[str]:
+    """Return the files whose lines count: those of the forwarder and of the store's class."""
+    modules = {kind.__module__ for kind in type(source).__mro__} - {"builtins", "abc"}
+    return {forwarding.__file__} | {
+        file for name in modules if (file := getattr(sys.modules[name], "__file__", None))
+    }
 
 
 def taken(source: Source, limit: int = MANY) -> Sequence[HeldRow]:

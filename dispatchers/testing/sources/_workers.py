@@ -17,9 +17,9 @@ from unittest.mock import patch
 from dispatchers._models.request import DispatchRequest
 from dispatchers.forwarding import FIRST_PAUSE, Forwarder, Source, Step
 from dispatchers.testing import _others
+from dispatchers.testing._trap import Trap
 
-from ._tools import FileBackend, refusing_once
-from ._trap import Trap, watched
+from ._tools import FileBackend, refusing_once, watched
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A trap that springs at a line: a kill, or an interrupt, in the midst of a hand-over."""
+"""A trap that springs at a line: a kill, a failure or an interrupt in the midst of a step."""
 
 from __future__ import annotations
 
@@ -7,18 +7,7 @@ from collections.abc import Callable, Collection
 from types import FrameType
 from typing import Any, Self
 
-from dispatchers import forwarding
-from dispatchers.forwarding import Source
-
-__all__ = ["Trap", "watched"]
-
-
-def watched(source: Source) -> set[str]:
-    """Return the files whose lines count: those of the forwarder and of the store's class."""
-    modules = {kind.__module__ for kind in type(source).__mro__} - {"builtins", "abc"}
-    return {forwarding.__file__} | {
-        file for name in modules if (file := getattr(sys.modules[name], "__file__", None))
-    }
+__all__ = ["Trap"]
 
 
 class Trap:
