@@ -304,8 +304,9 @@ class SharedSending:
         """Take the next of the queue, in the order of arrival; the urgent first."""
         if not self._has_priorities:
             return self._taken(most)
-        places = self._taken(len(self._waiting))
+        # Before the queue is looked at: one that comes meanwhile sets it again.
         self._has_priorities = False
+        places = self._taken(len(self._waiting))
         places.sort(key=lambda place: -place.priority)
         for place in reversed(places[most:]):
             place.leave()
@@ -395,12 +396,22 @@ def _tell(places: list[_Place], group: _Group, answers: Sequence[Sent | Exceptio
 
 
 def _end_all(places: list[_Place]) -> None:
-    for place in places:
-        if place.call is not None:
-            place.call.end(place.ended())
+    _say_to_all(places, AwaitedCall.end)
 
 
 def _end_without_loop(places: list[_Place]) -> None:
-    for place in places:
-        if place.call is not None:
-            place.call.end_without_loop(place.ended())
+    _say_to_all(places, AwaitedCall.end_without_loop)
+
+
+def _say_to_all(
+    places: list[_Place], say: Callable[[AwaitedCall[Sent], Ended[Sent]], object]
+) -> None:
+    rest = iter(places)
+    try:
+        for place in rest:
+            if place.call is not None:
+                say(place.call, place.ended())
+    finally:
+        # What one caller's hook raises, or a signal's handler, holds up none of the others.
+        if left := list(rest):
+            _say_to_all(left, say)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -391,6 +392,27 @@ def test_the_urgent_go_first(pool, monkeypatch):
     assert sent == [[9, 5, 5, 0], [0, 0, 0, -5]]
 
 
+def test_an_urgent_one_that_comes_as_others_are_taken_is_seen():
+    """C6: it goes before the others that came as late as it did."""
+    sharing, until = alone([]), time.monotonic() + PATIENCE
+    first, second, normal = (_Place(name, until, 0) for name in ("first", "second", "normal"))
+    urgent = _Place("urgent", until, 9)
+
+    class Queue(deque[_Place]):
+        def popleft(self) -> _Place:
+            if second in self and urgent not in self:  # as the first is taken
+                self.extend([normal, urgent])
+                sharing._has_priorities = True
+            return super().popleft()
+
+    sharing._waiting = Queue([first, second])
+    sharing._has_priorities = True
+
+    gathered = [[place.message for place in sharing._gathered(most)] for most in (2, 1, 1)]
+
+    assert gathered == [["first", "second"], ["urgent"], ["normal"]]
+
+
 @pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize(
     "options", [{"deadline": 20.0}, {"text": "x" * 100_000}], ids=["own_deadline", "large"]
@@ -754,3 +776,46 @@ def test_messages_are_made_by_their_callers(pool):
 def test_look_is_far_below_a_deadline():
     """C2: who waits behind a call that hangs has most of its time left."""
     assert LOOK <= 0.1
+
+
+class Interruption(BaseException):
+    """What passes through a dispatch: no `Exception`."""
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("is_closed", [False, True], ids=["its loop runs", "its loop is closed"])
+def test_what_a_hook_of_one_raises_holds_up_no_other_of_its_call(is_closed):
+    """C8: each of those who were cancelled is told, whatever the hook of one of them raises."""
+    gate, is_told, handled = Gate(), threading.Event(), []
+    made, requests = Sharing(gate, deadline=PATIENCE), requests_of(4)
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, given: handled.append(given))
+        futures = [asyncio.ensure_future(made.adispatch(each)) for each in requests]
+        while not gate.begun.is_set():  # noqa: ASYNC110 - a thread says so
+            await asyncio.sleep(0.001)
+        for future in futures:
+            future.cancel()
+        await asyncio.wait(futures)
+        if not is_closed:
+            gate.opened.set()
+            await asyncio.get_running_loop().run_in_executor(None, is_told.wait, PATIENCE / 2)
+
+    def look(response: DispatchResponse) -> None:
+        if len(seen) == len(requests):
+            is_told.set()
+        if response.request_id == requests[1].id:
+            raise Interruption
+
+    with told() as seen:
+        hooks.after_dispatch(look)
+        try:
+            asyncio.run(main())
+            gate.opened.set()
+            assert is_told.wait(PATIENCE / 2)
+        finally:
+            hooks.remove(look)
+
+    assert all(seen)
+    assert [each.request_id for each in seen] == [each.id for each in requests]
+    assert [type(each["exception"]) for each in handled] == [Interruption] * (not is_closed)
