@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
 from typing import TypeVar
 
 from dispatchers._errors import ErrorCategory, RejectedError
@@ -55,11 +55,8 @@ class Target(ABC):
         return False
 
 
-@contextmanager
-def certain_unless_alone(
-    target: Target, category: Callable[[Exception], ErrorCategory | None]
-) -> Iterator[bool]:
-    """Yield `target.commits_itself()`, and say of errors that nothing was written, if not so.
+class certain_unless_alone:  # noqa: N801 - as `plainly`
+    """Give `target.commits_itself()`, and say of errors that nothing was written, if not so.
 
     Of a transaction nothing is committed unless all of it is. Asked before, as a connection that
     was lost meanwhile cannot tell any more.
@@ -67,11 +64,22 @@ def certain_unless_alone(
     Raises:
         RejectedError: For any `Exception` in the block, unless what is written commits itself.
     """
-    alone = False
-    try:
-        alone = target.commits_itself()
-        yield alone
-    except Exception as exc:
-        if alone:
-            raise
-        raise RejectedError.because(exc, category(exc)) from exc
+
+    def __init__(
+        self, target: Target, category: Callable[[Exception], ErrorCategory | None]
+    ) -> None:
+        self._target, self._category = target, category
+        self._alone = False
+
+    def __enter__(self) -> bool:
+        try:
+            self._alone = self._target.commits_itself()
+        except Exception as exc:
+            raise RejectedError.because(exc, self._category(exc)) from exc
+        return self._alone
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None
+    ) -> None:
+        if isinstance(exc, Exception) and not self._alone:
+            raise RejectedError.because(exc, self._category(exc)) from exc

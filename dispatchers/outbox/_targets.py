@@ -58,15 +58,13 @@ class SQLiteTarget(Target):
 
     def write(self, statements: Statements, timeout: float, *, savepoint: bool) -> None:
         """Run statements; SQLite undoes one that fails by itself."""
-        with busy_for(self._connection, timeout), self._block(savepoint=savepoint):
+        block = self._savepoint() if savepoint else nullcontext()
+        with busy_for(self._connection, timeout), block:
             for sql, values in statements:
                 self._connection.execute(sql, values)
 
     @contextmanager
-    def _block(self, *, savepoint: bool) -> Iterator[None]:
-        if not savepoint:
-            yield
-            return
+    def _savepoint(self) -> Iterator[None]:
         run = self._connection.execute
         if not self._connection.in_transaction and not self.commits_itself():
             run(f"BEGIN {self._connection.isolation_level}")  # as the INSERT would
