@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from typing import Any, NamedTuple
 
 import asyncpg
@@ -58,6 +58,7 @@ def engine_of(place: Place, driver: str) -> Any:
 async def by_session(place: Place, driver: str) -> AsyncIterator[Open]:
     engine = engine_of(place, driver)
     async with AsyncSession(engine) as session, session.begin():
+        await session.connection()  # else a deadline may cut it off as it begins, and closes it
         yield Open(session, session.begin_nested)
     await engine.dispose()
 
@@ -231,9 +232,8 @@ def test_a_lock_that_is_held_costs_the_deadline(postgres_place, broker, name):
         except Undone:
             pass
 
-    with configured(postgres_place, broker):
+    with closing(holder), configured(postgres_place, broker):
         asyncio.run(work())
-    holder.close()
 
     assert postgres_place.count() == 0
 
