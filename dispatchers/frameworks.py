@@ -24,6 +24,7 @@ from dispatchers._models.problem import Problem
 from dispatchers._models.request import DispatchRequest
 from dispatchers._models.response import DispatchResponse
 from dispatchers._stores.loading import dead_letters
+from dispatchers._tasks.overrides import misspelt_overrides
 from dispatchers._tasks.task import catalogue
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "dead_letter_stores",
     "dispatcher_for",
     "keep_in_process",
+    "misspelt_overrides",
     "nearest",
     "problems",
     "refused",

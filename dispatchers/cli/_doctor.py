@@ -19,6 +19,7 @@ from dispatchers._models.redaction import without_passwords
 from dispatchers._runtime.importing import cause
 from dispatchers._runtime.platform import lacks_posix
 from dispatchers._stores.loading import dead_letters, idempotency
+from dispatchers._tasks.overrides import misspelt_overrides
 from dispatchers._tasks.task import catalogue
 
 from ._arguments import add_command
@@ -232,6 +233,8 @@ def _open(option: str, spec: str, *, contact: bool) -> Iterable[str]:
 
 
 def _tasks() -> Iterator[Finding]:
+    for each in misspelt_overrides():
+        yield Finding(each.alias, each.severity, each.message)
     for task in catalogue.all():
         for severity, message in misfits(task):
             yield Finding(task.name, severity, message)

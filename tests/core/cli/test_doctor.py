@@ -93,6 +93,35 @@ def test_a_queue_that_is_not_declared_is_an_error(shop: Shop) -> None:
     assert "did you mean 'mial'?" in wrong[0][2]
 
 
+@pytest.mark.parametrize(
+    ("named", "meant"),
+    [
+        (("shop.welcom",), "shop.welcome"),
+        (("taxes.tasks.sedn",), "taxes.tasks.send"),
+        (("shop.welcom", "shop.welcome"), None),
+        (("far.away",), None),
+        (("cli_shop_late.send",), None),
+    ],
+    ids=["shortened", "swapped", "both", "elsewhere", "not imported"],
+)
+def test_an_override_of_a_misspelt_task_is_a_warning(
+    shop: Shop, named: tuple[str, ...], meant: str | None
+) -> None:
+    """It would change nothing, in silence; tasks of other programs may be overridden, too."""
+    names = ("taxes.tasks.send", "cli_shop_lately.send")
+    lines = [f"@task(name={name!r})\ndef task_{n}(): ...\n" for n, name in enumerate(names)]
+    shop.module("cli_shop_near", "\n".join(["from dispatchers import task", *lines]))
+    shop.module("cli_shop_late", "")
+    tables = "".join(f'[tasks."{each}"]\nqueue = "low"\n' for each in named)
+    head = 'modules = ["cli_shop", "cli_shop_near"]\ntarget = "test"\n'
+    shop.configure(f'{head}[targets.test]\ndefault = "memory"\n{tables}')
+
+    found = [each for each in findings(shop) if "no task of that name" in each[2]]
+
+    assert [each[:2] for each in found] == [("", "warning")] * (meant is not None)
+    assert all(each[2].endswith(f"; did you mean {meant!r}?") for each in found)
+
+
 def test_a_declared_task_without_a_body_is_a_warning(shop: Shop) -> None:
     """C11: a task that no configured module implements would be handed back by this worker."""
     shop.module(
