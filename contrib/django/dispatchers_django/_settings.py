@@ -12,7 +12,7 @@ from dispatchers.frameworks import reload, use_settings
 
 from . import _isolation
 
-__all__ = ["NAME", "REST", "TARGET", "follow", "install", "source"]
+__all__ = ["NAME", "REST", "SETUP", "TARGET", "follow", "install", "source"]
 
 NAME = "DISPATCHERS"
 """The dispatchers by alias: `BACKEND` and `OPTIONS`."""

@@ -145,7 +145,9 @@ class DispatcherBackend(BaseTaskBackend):
         del kwargs
         place = f"settings.TASKS[{self.alias!r}]"
         if not apps.is_installed("dispatchers_django"):
-            words = f"{place}: add 'dispatchers_django' to INSTALLED_APPS, which keeps results"
+            uses = "reads settings.DISPATCHERS and brings the worker"
+            uses += ", and keeps results" if self.chosen.results else ""
+            words = f"{place}: add 'dispatchers_django' to INSTALLED_APPS, which {uses}"
             return [checks.Error(words, id="dispatchers.E003")]
         try:
             get_dispatcher(self.chosen.dispatcher)

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
 from django.conf import settings
 from django.core import checks
 from django.core.checks import CheckMessage
-from django.db import connections, router
 from django.urls import NoReverseMatch, is_valid_path, reverse
 
-from dispatchers import BaseDispatcher, ConfigurationError, get_dispatcher
-from dispatchers.frameworks import Problem, problems
+from dispatchers import ConfigurationError
+from dispatchers.frameworks import Problem, misspelt_overrides, problems
 from dispatchers.http import Endpoint
 
-from ._settings import NAME
-from .outbox import DjangoStore
+from ._settings import NAME, SETUP
+from ._tables import Needed, configured, needed
 
-__all__ = ["check_deployment", "check_outboxes", "check_settings", "register"]
+__all__ = ["check_deployment", "check_settings", "check_tables", "register"]
 
 TAG = "dispatchers"
 
@@ -29,14 +28,15 @@ def register() -> None:
     """Add the checks."""
     checks.register(check_settings, TAG)
     checks.register(check_deployment, TAG, deploy=True)
-    checks.register(check_outboxes, TAG, checks.Tags.database)
+    checks.register(check_tables, TAG, checks.Tags.database)
 
 
 def check_settings(app_configs: Any, **_: object) -> list[CheckMessage]:
-    """Return every problem of every dispatcher: `dispatchers.E001`, `.E005`, `.W001`."""
+    """Return every problem of the settings: `dispatchers.E001`, `.E005`, `.W001`, `.W006`."""
     del app_configs
-    kept_away = [_message(each, "005") for each in _without_tables()]
-    return [*(_message(each, "001") for each in problems()), *kept_away]
+    told = [_message(each, "001") for each in problems()]
+    kept_away = [_kept_away(each) for each in needed() if each.is_kept_away()]
+    return [*told, *kept_away, *(_message(each, "006") for each in _misspelt())]
 
 
 def check_deployment(app_configs: Any, **_: object) -> list[CheckMessage]:
@@ -45,16 +45,44 @@ def check_deployment(app_configs: Any, **_: object) -> list[CheckMessage]:
     return [_message(each, "002") for each in [*_of_endpoint(), *_of_dispatchers()]]
 
 
-def check_outboxes(
+def check_tables(
     app_configs: Any, databases: Iterable[str] | None = None, **_: object
 ) -> list[CheckMessage]:
-    """Return the databases whose outbox has no tables yet: `dispatchers.W005`.
+    """Return the databases that lack a table: `dispatchers.W005`.
 
     With `check --database ALIAS`, and by `migrate`, which must not be kept from making them.
     """
     del app_configs
-    wanted = {place: alias for alias, place in _outboxes().items() if place in (databases or ())}
-    return [_message(_not_migrated(*each), "005") for each in wanted.items() if _lacks(each[0])]
+    # Each once, whatever number of settings need it.
+    wanted = {(each.database, each.model): each for each in needed()}
+    asked = [each for each in wanted.values() if each.database in (databases or ())]
+    return [_not_migrated(each) for each in asked if each.is_missing()]
+
+
+def _kept_away(table: Needed) -> CheckMessage:
+    words = (
+        f"{table.place}: database {table.database!r} gets no table for {table.use}, as a router of "
+        "DATABASE_ROUTERS forbids the migrations of 'dispatchers' there: allow them, or choose "
+        "another database"
+    )
+    return checks.Error(words, id="dispatchers.E005")
+
+
+def _not_migrated(table: Needed) -> CheckMessage:
+    words = (
+        f"{table.place}: database {table.database!r} has no table for {table.use}, and "
+        f"{table.without}: `manage.py migrate dispatchers --database {table.database}` makes it"
+    )
+    return checks.Warning(words, id="dispatchers.W005")
+
+
+def _misspelt() -> Iterable[Problem]:
+    # What a worker imports first is done here already, and counts as imported only then.
+    import_module(SETUP)
+    try:
+        return misspelt_overrides()
+    except ConfigurationError:  # said by `problems`
+        return []
 
 
 def _message(problem: Problem, number: str) -> CheckMessage:
@@ -108,63 +136,9 @@ def _warning(message: str) -> Problem:
     return Problem("", "", "warning", f"endpoint: {message}")
 
 
-def _configured(backend: str | None = None) -> Iterable[tuple[str, BaseDispatcher]]:
-    """Yield the dispatchers of the settings, or of one backend, that can be built, by alias."""
-    from ._settings import source
-
-    try:
-        found = source() or {}
-    except ConfigurationError:
-        # Said by `check_settings`: each problem is shown once.
-        return
-    targets: Any = found.get("targets", {})
-    for alias, table in next(iter(targets.values()), {}).items():
-        if backend in (None, table["backend"]):
-            with suppress(ConfigurationError):
-                yield alias, get_dispatcher(alias)
-
-
-def _outboxes() -> dict[str, str]:
-    """Return the database of each outbox in one of Django's, by the dispatcher's alias."""
-    found = {alias: getattr(each, "store", None) for alias, each in _configured("outbox")}
-    return {alias: each.alias for alias, each in found.items() if isinstance(each, DjangoStore)}
-
-
-def _without_tables() -> Iterable[Problem]:
-    """Yield outboxes in databases in which no migration may make their tables."""
-    from .models import OutboxRow
-
-    for alias, place in _outboxes().items():
-        if not router.allow_migrate_model(place, OutboxRow):
-            yield Problem(
-                alias,
-                "outbox",
-                "error",
-                f"settings.{NAME}[{alias!r}]: store 'django:{place}' gets no tables, as a router "
-                "of DATABASE_ROUTERS forbids the migrations of 'dispatchers' there: allow them, "
-                "or name another database",
-            )
-
-
-def _lacks(place: str) -> bool:
-    from .models import OutboxRow
-
-    return OutboxRow._meta.db_table not in connections[place].introspection.table_names()
-
-
-def _not_migrated(place: str, alias: str) -> Problem:
-    return Problem(
-        alias,
-        "outbox",
-        "warning",
-        f"settings.{NAME}[{alias!r}]: database {place!r} has no tables for an outbox, and each "
-        f"dispatch is rejected: `manage.py migrate dispatchers --database {place}` makes them",
-    )
-
-
 def _of_dispatchers() -> Iterable[Problem]:
     """Yield dispatchers whose work is lost with the process."""
-    for alias, dispatcher in _configured():
+    for alias, dispatcher in configured():
         if not dispatcher.capabilities.durable:
             yield Problem(
                 alias,

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import pytest
-from dispatchers_django.checks import check_outboxes, check_settings
+from dispatchers_django.checks import check_settings, check_tables
 from dispatchers_django.models import OutboxRow
 from django.contrib import admin
 from django.test import override_settings
@@ -57,7 +57,7 @@ def test_what_is_right_passes():
     """Also the database's check, once the tables are there."""
     with settings():
         assert check_settings(None) == []
-        assert check_outboxes(None, databases=["default"]) == []
+        assert check_tables(None, databases=["default"]) == []
 
 
 def test_a_router_that_keeps_the_tables_away_is_an_error():
@@ -72,8 +72,8 @@ def test_a_router_that_keeps_the_tables_away_is_an_error():
 def test_tables_that_are_not_there_yet_are_a_warning():
     """By `check --database`, and by `migrate`, which goes on and makes them."""
     with settings("django:empty"):
-        quiet = check_outboxes(None, databases=["default"])
-        found = check_outboxes(None, databases=["default", "empty"])
+        quiet = check_tables(None, databases=["default"])
+        found = check_tables(None, databases=["default", "empty"])
 
     assert quiet == []
     assert [each.id for each in found] == ["dispatchers.W005"]

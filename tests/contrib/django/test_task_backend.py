@@ -16,7 +16,7 @@ from dispatchers_django.models import TaskResult as Row
 from django.contrib import admin
 from django.contrib.auth.models import User
 from django.core.exceptions import ImproperlyConfigured
-from django.db import IntegrityError, connections, transaction
+from django.db import DatabaseError, IntegrityError, connections, transaction
 from django.test import Client, RequestFactory, modify_settings, override_settings
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -52,6 +52,7 @@ from dispatchers_django._task_api import (  # noqa: E402
     task_finished,
     task_started,
 )
+from dispatchers_django.checks import check_settings, check_tables  # noqa: E402
 from dispatchers_django.tasks import DispatcherBackend, WorkLostError  # noqa: E402
 
 OURS = "dispatchers_django.tasks.DispatcherBackend"
@@ -928,12 +929,84 @@ def test_a_dispatcher_that_is_not_there_is_found_by_the_checks(configured):
     assert configured("inline").check() == []
 
 
-def test_an_application_that_is_not_installed_is_found_by_the_checks(configured):
-    """It keeps the results, and its worker runs the tasks."""
-    own = configured("inline")
+@pytest.mark.parametrize("results", [True, False])
+def test_an_application_that_is_not_installed_is_found_by_the_checks(configured, results):
+    """It reads the settings and brings the worker; it keeps results only where that is asked."""
+    own = configured("inline", results=results)
 
     with modify_settings(INSTALLED_APPS={"remove": ["dispatchers_django"]}):
-        assert [each.id for each in own.check()] == ["dispatchers.E003"]
+        (found,) = own.check()
+
+    assert found.id == "dispatchers.E003"
+    assert "settings.DISPATCHERS" in found.msg
+    assert ("keeps results" in found.msg) is results
+
+
+class ResultsIn:
+    """A router that has results written to a database, and may forbid their table there."""
+
+    def __init__(self, place: str, *, table: bool) -> None:
+        self.place, self.table = place, table
+
+    def db_for_write(self, model: Any, **hints: Any) -> str | None:
+        del hints
+        return self.place if model is Row else None
+
+    def allow_migrate(self, db: str, app_label: str, **hints: Any) -> bool | None:
+        del hints
+        return self.table if (db, app_label) == (self.place, "dispatchers") else None
+
+
+def test_a_table_of_results_that_is_not_there_yet_is_a_warning(configured):
+    """By `check --database`: `enqueue` would raise the database's error."""
+    configured("null")
+
+    with override_settings(DATABASE_ROUTERS=[ResultsIn("empty", table=True)]):
+        assert check_settings(None) == check_tables(None, databases=["default"]) == []
+        (found,) = check_tables(None, databases=["default", "empty"])
+        with pytest.raises(DatabaseError):
+            add.enqueue(1, 2)
+
+    assert (found.id, found.is_serious()) == ("dispatchers.W005", False)
+    assert found.msg.startswith("settings.TASKS['default']: database 'empty' has no table")
+    assert "migrate dispatchers --database empty" in found.msg
+
+
+def test_a_router_that_keeps_the_table_of_results_away_is_an_error(configured):
+    """No migration could ever make it."""
+    configured("null")
+
+    with override_settings(DATABASE_ROUTERS=[ResultsIn("empty", table=False)]):
+        (found,) = check_settings(None)
+
+    assert found.id == "dispatchers.E005"
+    assert found.msg.startswith("settings.TASKS['default']: database 'empty' gets no table")
+
+
+def test_without_results_no_table_is_asked_for(configured):
+    """Nothing is written to it."""
+    configured("null", results=False)
+
+    with override_settings(DATABASE_ROUTERS=[ResultsIn("empty", table=False)]):
+        assert check_settings(None) == check_tables(None, databases=["default", "empty"]) == []
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [{}, {"modules": ["json"]}, {"modules": ["this"]}],
+    ids=["no modules", "imported", "not imported"],
+)
+def test_a_misspelt_task_of_the_settings_is_a_warning(configured, rest):
+    """Unless a worker imports modules that this process has not, and which may have it."""
+    configured("null")
+    named = {"tasks": {"django.tasks.rum": {"max_attempts": 5}}, **rest}
+
+    with override_settings(DISPATCHERS_SETTINGS=named):
+        found = check_settings(None)
+
+    known = rest != {"modules": ["this"]}
+    assert [each.id for each in found] == ["dispatchers.W006"] * known
+    assert all(each.msg.endswith("; did you mean 'django.tasks.run'?") for each in found)
 
 
 def test_the_admin_shows_no_arguments(configured, use):
