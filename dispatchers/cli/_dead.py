@@ -135,7 +135,18 @@ def show_list(args: argparse.Namespace, shown: Screen) -> Exit:
 def _row(found: Found) -> tuple[str, ...]:
     letter = found.letter
     died = letter.died_at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    return letter.id, letter.task or "?", died, str(letter.attempts), _why(letter)
+    return letter.id, letter.task or "?", died, str(letter.attempts), _told(letter)
+
+
+def _told(letter: DeadLetter) -> str:
+    """Return why a letter is dead: words are shown where no exception was raised by the work.
+
+    Those of an exception may repeat arguments, which a list never shows.
+    """
+    error = letter.error
+    if error is None or error.exception_type or not error.message:
+        return _why(letter)
+    return f"{letter.reason}: {error.message}"
 
 
 def _why(letter: DeadLetter) -> str:

@@ -16,12 +16,15 @@ from dispatchers import (
     DispatchStatus,
     RunFailure,
     Sent,
+    get_dispatcher,
     override,
 )
 from dispatchers._models.envelope import decode, encode
 from dispatchers._stores.memory import MemoryDeadLetters
+from dispatchers.backends.spill import SpillDispatcher
 from dispatchers.cli import _dead_letters
 from dispatchers.sqlite import SQLiteDeadLetters
+from dispatchers.testing import RecordingDispatcher, processes
 
 from .conftest import SHOP, Shop
 
@@ -96,6 +99,23 @@ def test_list_shows_the_newest_first_and_no_arguments(shop: Shop, burying: Buryi
     assert said.code == 0
     assert said.out.index("id-2") < said.out.index("id-1")
     assert "exhausted: builtins.OSError" in said.out
+    assert "user_id" not in said.out
+
+
+def test_list_shows_why_a_broker_never_took_it(shop: Shop) -> None:
+    """Work that was not run has no exception: the words of the answer say why it is dead."""
+    broker = RecordingDispatcher(alias="broker")
+    path = str(shop.folder / "spill.db")
+    with override(default={"backend": "spill", "to": "broker", "path": path}, broker=broker):
+        spill = get_dispatcher()
+        assert isinstance(spill, SpillDispatcher)
+        with broker.down():
+            spill.dispatch(DispatchRequest(task="shop.welcome", payload={"user_id": 1}))
+            broker.fail_when(lambda given: True, category="too_large")
+        processes.wait_until(spill._dead_letters().list, "it is no dead letter")
+        said = shop("dead", "list")
+
+    assert "permanent: rejected (too_large): " in " ".join(said.out.split())
     assert "user_id" not in said.out
 
 
