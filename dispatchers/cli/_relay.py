@@ -31,6 +31,9 @@ was committed into an `outbox`.
 A process that put it there hands it over by itself as long as it lives, and `dispatchers worker`
 does too; this is for what they did not live to do. Any number may run: one of them hands over, and
 another takes its place when it is gone. SIGTERM and Ctrl-C stop it.
+
+With --drain it ends when nothing is held. A store or a broker that cannot be reached is waited for,
+and logged: a cron job bounds the time by `timeout 5m`.
 """
 
 
@@ -39,7 +42,11 @@ def add(commands: Any) -> None:
     parser = add_command(commands, "relay", run, TEXT)
     option = parser.add_argument
     option("alias", metavar="ALIAS", nargs="?", help="default: every dispatcher that holds work")
-    option("--drain", action="store_true", help="end when nothing is held")
+    option(
+        "--drain",
+        action="store_true",
+        help="end when nothing is held; waits for what cannot be reached",
+    )
     option("--log-level", choices=LEVELS, default="info", help="default: info")
     option("--log-format", choices=("text", JSON), default="text", help="default: text")
 

@@ -89,6 +89,31 @@ def test_a_worker_relays_too(held: Shop) -> None:
     close_all()
 
 
+def test_a_store_that_is_away_is_not_drained(held: Shop) -> None:
+    """C9: `--drain` does not take a store that cannot be reached for an empty one."""
+    (held.folder / "spill.db").rename(held.folder / "away.db")
+    (held.folder / "spill.db").mkdir()
+    with _relay(held.folder, "--drain") as process:
+        assert process.stderr is not None
+        said = next(line for line in process.stderr if "could not be handed over" in line)
+        went_on = process.poll() is None
+        (held.folder / "spill.db").rmdir()
+        (held.folder / "away.db").rename(held.folder / "spill.db")
+        code = process.wait(30)
+
+    assert "'queue'" in said
+    assert (went_on, code) == (True, 0)
+    assert (waiting("default"), waiting("queue")) == (0, 3)
+    close_all()
+
+
+def test_help_says_what_drain_waits_for(shop: Shop) -> None:
+    """Who writes a cron job reads that it has to bound the time."""
+    said = " ".join(shop("relay", "--help").out.split())
+
+    assert "A store or a broker that cannot be reached is waited for" in said
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX signals")
 def test_a_signal_ends_it(held: Shop) -> None:
     """SIGTERM ends it in order, also while its broker takes nothing."""
@@ -103,6 +128,6 @@ def test_a_signal_ends_it(held: Shop) -> None:
         assert process.wait(30) == 0
 
 
-def _relay(folder: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "dispatchers", "relay"]
+def _relay(folder: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "dispatchers", "relay", *options]
     return subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
