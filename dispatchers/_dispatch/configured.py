@@ -21,7 +21,7 @@ from dispatchers._models.capabilities import Capabilities
 from dispatchers._models.options import BackendOptions
 from dispatchers._models.redaction import secrets_of
 from dispatchers._models.request import DispatchRequest
-from dispatchers._models.stats import Stats
+from dispatchers._models.stats import PartlyCountedError, Stats
 from dispatchers._models.validation import options_error
 from dispatchers._runtime.connect import bounded
 from dispatchers._runtime.importing import import_object, is_importable
@@ -144,7 +144,7 @@ class ConfiguredBackend(ABC):
 
     @final
     def _counted(self, timeout: float) -> tuple[list[Stats], str | None]:
-        """Return the figures, and why there are none."""
+        """Return the figures, and why there are none, or not all."""
         if not self.capabilities.stats:
             return [], None
         try:
@@ -153,6 +153,8 @@ class ConfiguredBackend(ABC):
                 lambda: self._stats(timeout=timeout), timeout=timeout, to="stats"
             )
             return list(counted), None
+        except PartlyCountedError as exc:
+            return list(exc.found), str(exc)
         except Exception as exc:  # noqa: BLE001 - looking at a queue never breaks its caller
             return [], f"{type_name(exc)}: {safe_text(exc, self._secrets)}"
 

@@ -133,8 +133,8 @@ def breaker(alias: str, backend: str, change: Transition, suppressed: int) -> No
 
 
 def uncounted(alias: str, backend: str, reason: str) -> None:
-    """Log one record when a backend could not be asked for its figures."""
-    say(logging.WARNING, "no figures of %r (%s): %s", alias, backend, reason)
+    """Log one record when a backend could not be asked for its figures, or for some of them."""
+    say(logging.WARNING, "figures of %r (%s) are not known, or not all: %s", alias, backend, reason)
 
 
 def late(alias: str, backend: str, request: DispatchRequest, error: BaseException | None) -> None:

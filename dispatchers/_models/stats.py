@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple, TypeVar
 
@@ -31,6 +31,20 @@ class Stats(NamedTuple):
     """Seconds that the oldest due work has waited, 0.0 where none waits: the figure to alert on."""
     at: datetime
     """When it was counted, aware UTC."""
+
+
+class PartlyCountedError(Exception):
+    """Raised by `_stats` where some of several dispatchers could not be asked.
+
+    Args:
+        found: What the others count.
+
+        reason: Why the rest is not known.
+    """
+
+    def __init__(self, found: Sequence[Stats], reason: str) -> None:
+        super().__init__(reason)
+        self.found = found
 
 
 def queue_stats(

@@ -12,6 +12,7 @@ from dispatchers._models.fields import NO_HEADERS
 from dispatchers._models.request import DispatchRequest
 from dispatchers._models.stats import Stats, queue_stats
 from dispatchers._stores.loading import count_dead
+from dispatchers.backends.failover import FailoverDispatcher
 
 __all__ = ["Behind", "ByLane", "counted", "lane_of", "own_dead", "stale"]
 
@@ -39,7 +40,8 @@ Behind = Annotated[object, AfterValidator(_behind)]
 def own_dead(given: BaseDispatcher, to: BaseDispatcher) -> Mapping[str, int]:
     """Count the dead letters of a dispatcher by queue; none where those behind it count them."""
     spec = given.options.dead_letters
-    shared = spec is not None and spec == to.options.dead_letters
+    behind = (to, *(to.members if isinstance(to, FailoverDispatcher) else ()))
+    shared = spec is not None and any(spec == each.options.dead_letters for each in behind)
     return {} if shared else count_dead(given._dead_letters()) or {}
 
 

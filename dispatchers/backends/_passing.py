@@ -87,6 +87,7 @@ class PassingDispatcher(BaseDispatcher):
         durable=True,
         kills=True,
         worker=True,
+        stats=True,
     )
     required: ClassVar[tuple[str, ...]] = ("_passage",)
 

@@ -20,6 +20,8 @@ from dispatchers._models.base import build
 from dispatchers._models.capabilities import OPTIONS, Capabilities
 from dispatchers._models.fields import as_tuple
 from dispatchers._models.options import BackendOptions
+from dispatchers._models.stats import Stats
+from dispatchers.backends._figures_behind import ask, summed, told
 from dispatchers.backends._members_worker import MembersWorker
 from dispatchers.backends._passage import INCAPABLE, Member, Passage
 from dispatchers.backends._passing import (
@@ -124,6 +126,11 @@ class FailoverDispatcher(PassingDispatcher):
             raise ConfigurationError("; ".join(warnings))
         return warnings
 
+    def _stats(self, *, timeout: float) -> Sequence[Stats]:
+        """Add up what the members count."""
+        found, failed = ask(self.members, timeout)
+        return told(summed(self.members, found), failed)
+
     @property
     def run_by(self) -> str | None:
         """The programs that run the members' work, where none has a worker of ours."""
@@ -162,7 +169,7 @@ def _together(members: Sequence[BaseDispatcher]) -> Capabilities:
     """Return what one of the members can, and what all of them promise."""
     each = [member.capabilities for member in members]
     some = {name: any(_takes(m, name) for m in members) for name in OPTIONS}
-    some |= {name: any(getattr(c, name) for c in each) for name in ("queues", "worker")}
+    some |= {name: any(getattr(c, name) for c in each) for name in ("queues", "worker", "stats")}
     every = ("confirmed", "durable", "retries", "kills", "batch")
     delays = [c.max_delay for c in each if c.delay]
     sizes = [c.max_size for c in each]

@@ -30,6 +30,7 @@ from dispatchers._models.stats import Stats
 from dispatchers._runtime.platform import passing_filesystem, remote_filesystem
 from dispatchers._runtime.to_thread import off_loop
 from dispatchers._stores.loading import dead_letters
+from dispatchers.backends._figures_behind import ask, told
 from dispatchers.backends._held_work import Behind, counted, lane_of, own_dead, stale
 from dispatchers.backends._passage import Member, Passage
 from dispatchers.backends._passing import (
@@ -150,9 +151,7 @@ class SpillDispatcher(PassingDispatcher):
 
     name = "spill"
     contract = 1
-    capabilities = PassingDispatcher.capabilities.model_copy(
-        update={"dead_letters": True, "stats": True}
-    )
+    capabilities = PassingDispatcher.capabilities.model_copy(update={"dead_letters": True})
     Options = SpillOptions
     options: SpillOptions
 
@@ -268,7 +267,9 @@ class SpillDispatcher(PassingDispatcher):
     def _stats(self, *, timeout: float) -> Sequence[Stats]:
         """Count what is held, by lane, together with what the dispatcher behind it counts."""
         held = self.held.by_lane(timeout=timeout)
-        return counted(held, self.to.stats(timeout=timeout), own_dead(self, self.to))
+        behind, failed = ask([self.to], timeout)
+        dead = own_dead(self, self.to)
+        return told(counted(held, behind[self.to.alias], dead), failed)
 
     @property
     def run_by(self) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from dispatchers._config.api import get_dispatcher
@@ -29,8 +29,9 @@ Show how much waits, runs, is delayed and is dead, queue by queue, and how long 
 Executions of workflows that have not ended stand below, workflow by workflow: those that run, those
 that are parked until an answer, a timer or a signal comes, and those that are stuck.
 
-A figure that the backend cannot tell is shown as `-`, and null in JSON. Aliases that hand their
-work to the same place are shown together.
+A figure that the backend cannot tell is shown as `-`, and null in JSON. What hands work over to
+several others shows the sum of what they tell, and names those that tell nothing. Aliases that
+hand their work to the same place are shown together.
 """
 
 COLUMNS = ("dispatcher", "queue", "waiting", "running", "delayed", "dead", "oldest")
@@ -108,9 +109,19 @@ def _answer(
     reason = failure
     if not dispatcher.capabilities.stats:
         reason = f"backend {dispatcher.name!r} cannot say how much waits"
+    elif silent := sorted(set(_silent(dispatcher))):
+        reason = "; ".join(filter(None, (failure, f"not counted is {', '.join(silent)}")))
     if dispatcher.capabilities.runs_here:
         reason = f"nothing waits: {dispatcher.name!r} runs tasks in the call"
     return Answer(aliases, dispatcher.name, found, reason, failure is not None, executions)
+
+
+def _silent(dispatcher: BaseDispatcher) -> Iterator[str]:
+    """Yield the dispatchers behind one that cannot say how much waits."""
+    for each in map(get_dispatcher, dispatcher.stands_on(dispatcher.options)):
+        if not (each.capabilities.stats or each.capabilities.runs_here):
+            yield f"{each.alias!r}: backend {each.name!r} cannot say how much waits"
+        yield from _silent(each)
 
 
 def _shown(answers: Answers, shown: Screen, *, as_json: bool) -> Exit:

@@ -19,6 +19,7 @@ from dispatchers._models.request import DispatchRequest
 from dispatchers._models.response import DispatchStatus
 from dispatchers._models.stats import Stats
 from dispatchers._stores.loading import dead_letters
+from dispatchers.backends._figures_behind import ask, told
 from dispatchers.backends._held_work import Behind, counted, own_dead, stale
 from dispatchers.backends._passing import PassingDispatcher, Unwaived, members_named
 from dispatchers.forwarding import Fate, Forwarder, Settled
@@ -186,7 +187,9 @@ class OutboxDispatcher(BaseDispatcher):
     def _stats(self, *, timeout: float) -> Sequence[Stats]:
         """Count what waits here, by lane, together with what the dispatcher behind it counts."""
         held = self._waiting(timeout)
-        return counted(held, self.to.stats(timeout=timeout), own_dead(self, self.to))
+        behind, failed = ask([self.to], timeout)
+        dead = own_dead(self, self.to)
+        return told(counted(held, behind[self.to.alias], dead), failed)
 
     def _waiting(self, timeout: float) -> dict[str, tuple[int, float]]:
         with plainly():

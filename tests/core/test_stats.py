@@ -24,14 +24,19 @@ from dispatchers import (
     task,
 )
 from dispatchers._models.stats import tallied
+from dispatchers._runtime.clock import now
+from dispatchers.backends import _figures_behind
 from dispatchers.backends.asyncio import AsyncioDispatcher
+from dispatchers.backends.failover import FailoverDispatcher
 from dispatchers.backends.inline import InlineDispatcher
 from dispatchers.backends.memory import MemoryDispatcher
 from dispatchers.backends.null import NullDispatcher
+from dispatchers.backends.spill import SpillDispatcher
 from dispatchers.backends.sqlite import SQLiteDispatcher
 from dispatchers.backends.thread import ThreadDispatcher
 from dispatchers.sqlite import Finish, NewJob, SQLiteDeadLetters, SQLiteStore, _counts
-from dispatchers.stores import MemoryDeadLetters, count_dead
+from dispatchers.sqlite._held import NewRow
+from dispatchers.stores import MemoryDeadLetters, count_dead, dead_letters
 
 HOUR = timedelta(hours=1)
 
@@ -273,3 +278,100 @@ def test_stats_without_timeout_is_refused_at_registration() -> None:
 
     with pytest.raises(ConfigurationError, match="`_stats` must take the keyword `timeout`"):
         register(Careless)
+
+
+def counting(alias: str, *figures: Stats, **options: object) -> BaseDispatcher:
+    """A dispatcher that counts what it is told to."""
+
+    class Counting(NullDispatcher):
+        name = "counting"
+        capabilities = Capabilities(stats=True)
+
+        def _stats(self, *, timeout: float) -> Sequence[Stats]:
+            return figures
+
+    return Counting(alias=alias, **options)
+
+
+def figures(queue: str, *numbers: float | None) -> Stats:
+    return Stats(queue, *numbers, at=now())  # type: ignore[arg-type]
+
+
+def test_failover_adds_up_what_its_members_count() -> None:
+    """By queue: numbers that a member knows, None where none does, and the largest age."""
+    one = counting(
+        "one", figures("low", 1, 0, None, 1, 2.0), figures("mail", 1, None, None, 2, 3.0)
+    )
+    other = counting("other", figures("mail", 2, 4, None, None, 9.0))
+
+    made = FailoverDispatcher(to=[one, other])
+
+    assert made.capabilities.stats
+    assert [each[:6] for each in made.stats()] == [
+        ("low", 1, 0, None, 1, 2.0),
+        ("mail", 3, 4, None, 2, 9.0),
+    ]
+
+
+def test_members_that_share_a_store_count_its_dead_letters_once(tmp_path: Path) -> None:
+    """Each of them counts all that are in it, and so does a `spill` with the same one."""
+    store = f"sqlite:{tmp_path / 'dead.db'}"
+    dead_letters(store).add(DeadLetter(id="a", task="t", queue="q", reason="failed", body=b"{}"))
+    members = [
+        SQLiteDispatcher(alias=name, path=str(tmp_path / name), dead_letters=store)
+        for name in ("one", "other")
+    ]
+    made = FailoverDispatcher(to=members)
+    held = SpillDispatcher(to=made, path=str(tmp_path / "spill.db"), dead_letters=store)
+
+    found = [{each.queue: each.dead for each in some.stats()} for some in (made, held)]
+
+    assert [each["q"] for each in found] == [1, 1]
+    for each in (held, *members):
+        each.close()
+
+
+def test_failover_without_members_that_count_has_no_figures() -> None:
+    """The capability is that of any member."""
+    made = FailoverDispatcher(to=[NullDispatcher(alias="one"), NullDispatcher(alias="other")])
+
+    assert not made.capabilities.stats
+    assert made.stats() == []
+
+
+def test_a_member_that_hangs_hides_no_other(
+    hanging: Callable[..., BaseDispatcher],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is known is told, and the log has the rest; so in what stands on such a failover."""
+    # Two seconds of a hundred, so that a slow machine does not cut off the sum as well.
+    monkeypatch.setattr(_figures_behind, "SHARE", 0.04)
+    well = counting("well", figures("mail", 2, 0, 0, 0, 1.0))
+    made = FailoverDispatcher(to=[hanging(alias="hanging"), well], alias="both")
+
+    found = made.stats(timeout=100.0)
+
+    assert [each.waiting for each in found] == [2]
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert "'both' (failover)" in record.getMessage()
+    assert "'hanging' (hanging): " in record.getMessage()
+
+
+def test_what_hangs_behind_a_spill_hides_not_what_it_holds(
+    hanging: Callable[..., BaseDispatcher],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The file's own figures are told while the broker answers nothing."""
+    monkeypatch.setattr(_figures_behind, "SHARE", 0.001)
+    made = SpillDispatcher(to=hanging(alias="broker"), path=str(tmp_path / "spill.db"))
+    made.held.put([NewRow("a", "t", "mail", b"{}", False)], timeout=5.0)
+
+    found = made.stats(timeout=100.0)
+
+    assert [(each.queue, each.waiting) for each in found] == [("mail", 1)]
+    assert "'broker' (hanging): " in caplog.text
+    made.close()

@@ -25,6 +25,8 @@ from dispatchers import (
     override,
 )
 from dispatchers._models.envelope import decode
+from dispatchers.backends.failover import FailoverDispatcher
+from dispatchers.backends.memory import MemoryDispatcher
 from dispatchers.forwarding import Step
 from dispatchers.outbox import Outbox
 from dispatchers.testing import FaultProxy, RecordingDispatcher, processes
@@ -255,6 +257,20 @@ def test_what_waits_is_counted_and_warned_of(place, broker):
         outbox.check(contact=True)
 
     assert "`dispatchers relay default` hands them over" in outbox.warnings[0]
+
+
+def test_what_waits_behind_a_failover_is_counted(place):
+    """The rows of the outbox, and what the members of the failover have."""
+    queue = MemoryDispatcher(alias="queue")
+    queue.dispatch(DispatchRequest(task="t", queue="mail"))
+    broker = FailoverDispatcher(to=[queue, RecordingDispatcher(alias="silent")], alias="broker")
+    with configured(place, broker) as outbox:
+        outbox.forwarder.start = lambda: None
+        note.options(queue="mail").dispatch(n=1)
+
+        found = {each.queue: each.waiting for each in outbox.stats(timeout=30)}
+
+    assert found["mail"] == 2
 
 
 def test_by_the_alias_alone_it_leaves_at_once(place, broker):

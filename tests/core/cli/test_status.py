@@ -92,6 +92,31 @@ def test_a_backend_that_cannot_be_asked_is_a_problem(shop: Shop) -> None:
     assert "default, tracking (sqlite): " in said.err
 
 
+BOTH = f"""{SHOP}
+default = {{ backend = "failover", to = ["main", "backup", "silent"] }}
+main = {{ backend = "sqlite", path = "q.db" }}
+backup = {{ backend = "sqlite", path = "backup.db" }}
+silent = "null"
+"""
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_status_of_a_failover_names_who_is_not_counted(shop: Shop, broken: bool) -> None:
+    """A member that cannot be asked is a problem, one that cannot count a note; others count."""
+    if broken:
+        (shop.folder / "backup.db").write_text("this is no database " * 100)
+    shop.configure(BOTH)
+    shop("dispatch", "shop.welcome", "user_id=1")
+
+    said, (found,) = shop("status", "default"), json.loads(shop("status", "--json", "default").out)
+
+    told = " ".join(said.err.split())
+    assert said.code == broken
+    assert ("default (failover): 'backup' (sqlite): " in told) is broken
+    assert "not counted is 'silent': backend 'null' cannot say how much waits" in told
+    assert {each["queue"]: each["waiting"] for each in found["queues"]} == {"default": 0, "mail": 1}
+
+
 def begun(key: str, **commit: Any) -> None:
     """Begin an execution, and take a turn of it if it is given a commit."""
     body = b'{"task":"shop.checkout"}'
