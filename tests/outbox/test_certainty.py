@@ -167,11 +167,13 @@ def test_of_many_all_are_written_or_none(sqlite_place, broker, monkeypatch, isol
         outbox.forwarder.start = lambda: None
         connection.execute("INSERT INTO orders VALUES (1)")
         refused = Outbox(connection).dispatch_many([*requests, large])
+        left = connection.execute("SELECT count(*) FROM dispatchers_outbox").fetchone()
         taken = Outbox(connection).dispatch_many(requests)
     connection.commit()
     connection.close()
 
     assert {(each.status, each.error.category) for each in refused} == {("rejected", "too_large")}
+    assert left == (0,)
     assert taken.ok
     assert sqlite_place.count() == 3
     assert sqlite_place.query("SELECT count(*) FROM orders") == [(1,)]
