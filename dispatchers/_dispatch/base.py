@@ -26,6 +26,7 @@ from dispatchers._dispatch.error_mapping import (
     is_final,
     is_in_doubt,
     map_error,
+    out_of_time,
     untried,
 )
 from dispatchers._dispatch.last_resort import ALL_REJECTED, ALL_UNKNOWN, REJECTED, UNKNOWN
@@ -471,7 +472,7 @@ class BaseDispatcher(ConfiguredBackend):
     def _left_of_many(self, until: float) -> float:
         left = until - monotonic()
         if left <= 0 and not self.capabilities.runs_here:
-            raise RejectedError(ErrorCategory.TIMEOUT, "the deadline passed before its turn")
+            raise out_of_time()
         return left
 
     def _hand_to_loop(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from time import monotonic
 
 from dispatchers._dispatch.admission import Admitted, iterated
-from dispatchers._dispatch.error_mapping import AnswerError, is_final
+from dispatchers._dispatch.error_mapping import AnswerError, is_final, out_of_time
 from dispatchers._dispatch.protocol import Item, Sent
 from dispatchers._errors import ErrorCategory, RejectedError
 from dispatchers._models.request import DispatchRequest
@@ -132,7 +132,7 @@ class Batch:
         """
         left = self._deadline - self._spent
         if left <= 0 and not endless:
-            raise _late()
+            raise out_of_time()
         self.was_begun = True
         self._begun = monotonic()
         return 0.0 if endless else left
@@ -206,12 +206,8 @@ class Batch:
     def _untried(self, exc: Exception) -> RejectedError:
         """Return the reason for what comes after a chunk that failed."""
         if self._spent >= self._deadline:
-            return _late()
+            return out_of_time()
         message = "not tried: the part of the batch before it failed"
         error = RejectedError(ErrorCategory.UNAVAILABLE, message)
         error.__cause__ = exc
         return error
-
-
-def _late() -> RejectedError:
-    return RejectedError(ErrorCategory.TIMEOUT, "the deadline passed before its turn")

@@ -161,6 +161,11 @@ def before_contact(exc: Exception) -> Rejected:
     return rejected
 
 
+def out_of_time() -> Rejected:
+    """Return the error for what is not tried, as the time of those before it was all there was."""
+    return Rejected(ErrorCategory.TIMEOUT, "the deadline passed before its turn")
+
+
 def untried() -> Rejected:
     """Return the error for what is not tried, as something before it failed."""
     return Rejected(ErrorCategory.UNAVAILABLE, "the batch failed before its turn")

@@ -8,7 +8,13 @@ from time import monotonic
 from typing import ClassVar, Generic, TypeVar, final
 
 from dispatchers._dispatch.base import BaseDispatcher
-from dispatchers._dispatch.error_mapping import AnswerError, before_contact, is_in_doubt, untried
+from dispatchers._dispatch.error_mapping import (
+    AnswerError,
+    before_contact,
+    is_in_doubt,
+    out_of_time,
+    untried,
+)
 from dispatchers._dispatch.protocol import Item, Sent
 from dispatchers._errors import ErrorCategory, RejectedError
 from dispatchers._models.request import DispatchRequest
@@ -77,7 +83,11 @@ class PublishingDispatcher(BaseDispatcher, Generic[M]):
     @final
     def _send_many(self, items: Sequence[Item], *, timeout: float) -> Sequence[Sent | Exception]:
         until = monotonic() + timeout
-        prepared = [self._prepared(request, body) for request, body in items]
+        # To make a large batch's messages takes time, too: what comes too late is not made at all.
+        prepared = [
+            out_of_time() if self._is_late(until) else self._prepared(request, body)
+            for request, body in items
+        ]
         good = [each for each in prepared if not isinstance(each, RejectedError)]
         answers = iter(self._packed_and_published(good, until) if good else ())
         return [each if isinstance(each, RejectedError) else next(answers) for each in prepared]
@@ -117,7 +127,7 @@ class PublishingDispatcher(BaseDispatcher, Generic[M]):
 
     def _answers_in_order(self, messages: Sequence[M], until: float) -> Sequence[Sent | Exception]:
         if self._is_late(until):
-            return [RejectedError(ErrorCategory.TIMEOUT, "the deadline passed before its turn")]
+            return [out_of_time()]
         try:
             return self._publish_in_order(messages, until - monotonic())
         except Exception as exc:  # noqa: BLE001 - C3: other calls have answers of their own
@@ -164,7 +174,7 @@ class PublishingDispatcher(BaseDispatcher, Generic[M]):
 
     def _reason_to_stop(self, last: Sent | Exception, until: float) -> RejectedError | None:
         if self._is_late(until):
-            return RejectedError(ErrorCategory.TIMEOUT, "the deadline passed before its turn")
+            return out_of_time()
         # What is in doubt was cut half-way: more of it on a new connection helps no one.
         if isinstance(last, Exception) and is_in_doubt(last, self._maybe_sent):
             return untried()

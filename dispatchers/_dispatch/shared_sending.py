@@ -22,9 +22,9 @@ from threading import get_ident
 from time import monotonic, sleep
 from typing import Any
 
-from dispatchers._dispatch.error_mapping import AnswerError
+from dispatchers._dispatch.error_mapping import AnswerError, out_of_time
 from dispatchers._dispatch.protocol import Sent
-from dispatchers._errors import ErrorCategory, RejectedError
+from dispatchers._errors import RejectedError
 from dispatchers._runtime.awaited_call import AwaitedCall
 from dispatchers._runtime.fork import renew_after_fork
 from dispatchers._runtime.guard import GuardTimeoutError
@@ -110,8 +110,7 @@ class _Place(Waiting):
     def overdue(self) -> GroupError:
         """Return the reason to give up: it is in the queue still, or under way."""
         if self.take():
-            late = RejectedError(ErrorCategory.TIMEOUT, "the deadline passed before its turn")
-            return GroupError(late, counted=False)
+            return GroupError(out_of_time(), counted=False)
         counted = self.group is not None and self.group.count()
         error = GuardTimeoutError("the call did not return within the deadline", started=True)
         return GroupError(error, counted=counted)

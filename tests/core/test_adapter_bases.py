@@ -102,6 +102,25 @@ def test_one_message_is_prepared_and_published():
     assert 0 < publisher.calls[0][1] <= 0.5
 
 
+def test_no_more_messages_are_made_than_the_time_is_long(monkeypatch):
+    """C2: a large batch is late by the making of one message, not by that of all."""
+    now, made = [100.0], []
+    monkeypatch.setattr("dispatchers._dispatch.publishing.monotonic", lambda: now[0])
+
+    class Slow(Publisher):
+        def _prepare(self, request, body):
+            made.append(request.task)
+            now[0] += 0.3
+            return request.task
+
+    items = [(each, b"{}") for each in requests("one", "two", "three", "four")]
+    with pytest.raises(RejectedError) as raised:
+        Slow()._send_many(items, timeout=0.5)
+
+    assert made == ["one", "two"]
+    assert raised.value.category is ErrorCategory.TIMEOUT
+
+
 def test_what_fails_before_publishing_was_certainly_not_handed_over():
     """C3: an exception of `_prepare` is `rejected`, whatever the adapter says of exceptions."""
     response = Publisher().dispatch(requests("breaks")[0])

@@ -104,13 +104,13 @@ def test_a_batch_of_any_size_keeps_its_deadline(
     """C2: what the deadline leaves no time for was certainly not handed over."""
     url = request.getfixturevalue(f"shared_{kind}")
     harness = (RedisHarness if kind == "redis" else RabbitHarness)(url, tmp_path)
+    request.addfinalizer(harness.end)
     dispatcher = harness.dispatcher()
     items = [(tasks.note.request("/nowhere"), b"{}") for _ in range(20_000)]
     dispatcher._send_many(items[:1], timeout=5.0)
 
     answers = answered(0.2, lambda: dispatcher._send_many(items, timeout=0.2))
 
-    harness.end()
     assert len(answers) == 20_000
     assert isinstance(answers[-1], RejectedError)
     assert answers[-1].category is ErrorCategory.TIMEOUT
