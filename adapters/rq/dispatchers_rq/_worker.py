@@ -25,6 +25,10 @@ RESTART_DELAY = 1.0
 """Seconds before a process is started again that has ended by itself: no hot loop."""
 LAST_GRACE = 5.0
 """Seconds that a process gets to give its work back, when its grace is over."""
+NO_ANSWER = (
+    "a worker of RQ's got no answer from Redis, and asks again: %s; "
+    "`dispatchers doctor --contact` says more"
+)
 MAX_MAJOR = 2
 """The major version of RQ whose `Worker` this one extends."""
 GAVE_BACK = 3
@@ -139,7 +143,7 @@ class RQWorkers:
     def run(self) -> int:
         """Work until stopped."""
         queues = self._queues()
-        for _ in range(self._options.concurrency):
+        for _ in range(self._options.concurrency if queues else 0):
             self._start(queues)
         while self._processes:
             self._look(queues)
@@ -165,11 +169,20 @@ class RQWorkers:
         """
         return self._state[0] >= HURRYING
 
-    def _queues(self) -> list[str]:
+    def _queues(self) -> Sequence[str]:
+        """Return the queues, once Redis has told them; none where it is stopped before."""
         if self._options.queues:
-            return list(self._options.queues)
-        found: list[str] = self._broker.queues(timeout=self._broker.options.deadline)
-        return found
+            return self._options.queues
+        while not self.stops():
+            try:
+                found: list[str] = self._broker.queues(timeout=self._broker.options.deadline)
+            except (RedisError, OSError) as exc:
+                # As RQ's workers do that lose it: it may start later than they do.
+                say(logging.ERROR, NO_ANSWER, type(exc).__name__)
+                sleep(RESTART_DELAY)
+            else:
+                return found
+        return ()
 
     def _start(self, queues: Sequence[str]) -> None:
         # Forked, not spawned: each has the imported tasks, and shares the byte above.
@@ -196,7 +209,7 @@ class RQWorkers:
             worker.work(burst=self._options.drain, logging_level="WARNING")
             status = 0 if worker.ended_well else 1
         except (RedisError, OSError) as exc:
-            say(logging.ERROR, "a worker of RQ's got no answer from Redis: %s", type(exc).__name__)
+            say(logging.ERROR, NO_ANSWER, type(exc).__name__)
         except Exception as exc:  # noqa: BLE001 - the supervisor starts another process
             say(logging.ERROR, "a worker of RQ's has failed", exc_info=exc)
         finally:

@@ -7,11 +7,14 @@ import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 from uuid import uuid4
 
 import pytest
 from dispatchers_rq import RQDispatcher, native
 from dispatchers_rq._worker import refuse_unknown
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from dispatchers import ConfigurationError, WorkerOptions, override
 
@@ -397,6 +400,25 @@ def test_a_system_without_fork_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
 
     with pytest.raises(ConfigurationError, match="WSL"):
         dispatcher._worker(WorkerOptions())
+
+
+def test_a_worker_waits_for_a_redis_that_starts_later(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As RQ's workers do that lose it, in place of a traceback; told to stop, it ends."""
+    monkeypatch.setattr("dispatchers_rq._worker.RESTART_DELAY", 0.0)
+    dispatcher = RQDispatcher(url="redis://localhost:1/0")
+    worker: Any = dispatcher._worker(WorkerOptions())
+    asked = Mock(side_effect=[RedisConnectionError, TimeoutError, ["later"], RedisConnectionError])
+    monkeypatch.setattr(dispatcher.broker, "queues", asked)
+
+    waited = worker._queues()
+    worker.stop()
+
+    assert waited == ["later"]
+    assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR"]
+    assert "doctor --contact" in caplog.text
+    assert worker.run() == 0
 
 
 def test_an_rq_that_works_otherwise_is_refused() -> None:
