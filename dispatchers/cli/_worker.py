@@ -208,7 +208,8 @@ def _progress(
 
     def look() -> None:
         while not over.wait(PROGRESS_INTERVAL):
-            tell(_left(dispatcher.stats(), options.queues))
+            if found := dispatcher.stats():  # where there are none, its log says why
+                tell(_left(found, options.queues))
 
     thread = threading.Thread(target=look, name="dispatchers-progress", daemon=True)
     thread.start()

@@ -15,7 +15,14 @@ from typing import Any
 
 import pytest
 
-from dispatchers import BaseDispatcher, ConfigurationError, WorkerOptions, override
+from dispatchers import (
+    BaseDispatcher,
+    ConfigurationError,
+    Stats,
+    WorkerOptions,
+    override,
+    queue_stats,
+)
 from dispatchers._runtime.log_format import JsonFormatter
 from dispatchers._worker.signals import stopped_by_signals
 from dispatchers.cli import _health, _worker
@@ -333,6 +340,35 @@ def test_drain_says_how_much_is_left(shop: Shop, monkeypatch: pytest.MonkeyPatch
 
     assert said.code == 0
     assert "left to do: 1 waiting, 0 running" in said.err or "0 waiting, 1 running" in said.err
+
+
+def test_drain_says_nothing_of_a_backend_that_cannot_be_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is not taken for one that has nothing to do."""
+    monkeypatch.setattr(_worker, "PROGRESS_INTERVAL", 0.0)
+    told, is_told = list[str](), threading.Event()
+
+    class Away(Broker):
+        library = "json"
+        answers = iter([OSError("down"), OSError("down"), queue_stats(waiting={"q": 1})])
+
+        def _stats(self, *, timeout: float) -> list[Stats]:
+            found = next(self.answers, OSError("down"))
+            if isinstance(found, OSError):
+                raise found
+            return found
+
+    def tell(text: str) -> None:
+        told.append(text)
+        is_told.set()
+
+    away = Away()
+    away.capabilities = away.capabilities.model_copy(update={"stats": True})
+    with _worker._progress(away, WorkerOptions(drain=True), tell):
+        assert is_told.wait(30)
+
+    assert told == ["left to do: 1 waiting, 0 running, 0 delayed"]
 
 
 # Systems that are not POSIX.
