@@ -111,9 +111,11 @@ def _fail() -> NoReturn:
 def _settle(worker: BaseWorker[Any], way: str, work: Work[Any], trap: Trap) -> None:
     """Settle work within a trap, on the thread on which the adapter's code runs."""
     if isinstance(worker, BaseAsyncWorker):
-        vars(worker)["_waited"] = lambda call, more=0.0: type(worker)._waited(
-            worker, _within(trap, call), more
-        )
+
+        def waited(call: Coroutine[Any, Any, T], more: float = 0.0) -> T | None:
+            return type(worker)._waited(worker, _within(trap, call), more)
+
+        vars(worker)["_waited"] = waited
         SETTLED[way](worker, work)
         del vars(worker)["_waited"]
     else:
