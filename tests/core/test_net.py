@@ -479,7 +479,7 @@ class TestConnect:
         with contextlib.suppress(ConnectTimeoutError):
             connect("127.0.0.1", full, timeout=0.05)
 
-        assert descriptors() == before
+        assert descriptors() <= before  # what a former test has left may be collected meanwhile
 
     def test_a_socket_connected_to_itself_is_refused(self):
         """On the loopback a socket can be given the very port it connects to: that is no server."""

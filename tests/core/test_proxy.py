@@ -620,7 +620,7 @@ class TestLife:
         with FaultProxy() as proxy:
             proxy.black_hole(accept=False)
 
-        assert count() == before
+        assert count() <= before  # what a former test has left may be collected meanwhile
 
     def test_ends_connections_when_closed(self, server):
         """Clients see the end; closing twice is harmless."""
